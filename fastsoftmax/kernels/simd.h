@@ -1,0 +1,182 @@
+// Vector types of one instruction set: the only header that knows which CPU the module is compiled for.
+//
+// GCC and Clang vector extensions give arithmetic, comparison, shifts and `mask ? a : b` on every target; what they lack
+// (fused multiply-add, masked tails) is written here once per instruction set. Everything stands in an anonymous namespace:
+// the same template compiled for three instruction sets must not be merged by a linker into one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if defined(__AVX512F__)
+#define FS_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define FS_VECTOR_BYTES 32
+#else
+#define FS_VECTOR_BYTES 16
+#endif
+
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__aarch64__)
+#define FS_HAS_FMA 1
+#else
+#define FS_HAS_FMA 0
+#endif
+
+#define FS_INLINE inline __attribute__((always_inline))
+
+namespace {
+namespace fs {
+
+using isize = std::ptrdiff_t;
+
+// ---------------------------------------------------------------------------------------------------------------- formats
+template <class T> struct Format;
+
+template <> struct Format<float> {
+    using Int = std::int32_t;
+    using Uint = std::uint32_t;
+    static constexpr int mantissa = 23, bias = 127;
+    static constexpr float round_magic = 0x1.8p23f;  // adding it rounds |x| < 2^22 to an integer in the low bits
+    static constexpr float split = 0x1.001p12f;      // Veltkamp's constant 2^12 + 1
+};
+
+template <> struct Format<double> {
+    using Int = std::int64_t;
+    using Uint = std::uint64_t;
+    static constexpr int mantissa = 52, bias = 1023;
+    static constexpr double round_magic = 0x1.8p52;
+    static constexpr double split = 0x1.0000002p27;  // 2^27 + 1
+};
+
+// ---------------------------------------------------------------------------------------------------------------- vectors
+template <class T, int Bytes> struct VectorOf {
+    typedef T type __attribute__((vector_size(Bytes)));
+};
+
+// The vector of this instruction set (Bytes = FS_VECTOR_BYTES), and the 16-byte one that serves single numbers.
+template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
+    using Scalar = T;
+    using V = typename VectorOf<T, Bytes>::type;
+    using I = typename VectorOf<typename Format<T>::Int, Bytes>::type;
+    using U = typename VectorOf<typename Format<T>::Uint, Bytes>::type;
+    static constexpr isize lanes = Bytes / static_cast<int>(sizeof(T));
+
+    static FS_INLINE V set(T x) { return V{} + x; }
+    static FS_INLINE V load(const T *p) {
+        V v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
+    static FS_INLINE void store(T *p, V v) { std::memcpy(p, &v, sizeof v); }
+
+    // The first `count` lanes from memory, `fill` in the others; nothing beyond p + count is touched.
+    static FS_INLINE V load_part(const T *p, isize count, T fill) {
+        T lane[lanes];
+        for (isize i = 0; i < lanes; ++i) lane[i] = fill;
+        for (isize i = 0; i < count; ++i) lane[i] = p[i];
+        return load(lane);
+    }
+    static FS_INLINE void store_part(T *p, V v, isize count) {
+        T lane[lanes];
+        store(lane, v);
+        for (isize i = 0; i < count; ++i) p[i] = lane[i];
+    }
+};
+
+#if defined(__AVX512F__)
+template <> FS_INLINE Vec<float, 64>::V Vec<float, 64>::load_part(const float *p, isize count, float fill) {
+    return (V)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << count) - 1u), p);
+}
+template <> FS_INLINE void Vec<float, 64>::store_part(float *p, V v, isize count) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1u), (__m512)v);
+}
+template <> FS_INLINE Vec<double, 64>::V Vec<double, 64>::load_part(const double *p, isize count, double fill) {
+    return (V)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), (__mmask8)((1u << count) - 1u), p);
+}
+template <> FS_INLINE void Vec<double, 64>::store_part(double *p, V v, isize count) {
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1u), (__m512d)v);
+}
+#endif
+
+// a * b + c: fused where the instruction set can, two roundings on the SSE2 baseline.
+template <class V> FS_INLINE V multiply_add(V a, V b, V c) { return a * b + c; }
+
+#if defined(__AVX512F__)
+FS_INLINE Vec<float, 64>::V multiply_add(Vec<float, 64>::V a, Vec<float, 64>::V b, Vec<float, 64>::V c) {
+    return (Vec<float, 64>::V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+FS_INLINE Vec<double, 64>::V multiply_add(Vec<double, 64>::V a, Vec<double, 64>::V b, Vec<double, 64>::V c) {
+    return (Vec<double, 64>::V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+#endif
+#if defined(__FMA__)
+FS_INLINE Vec<float, 32>::V multiply_add(Vec<float, 32>::V a, Vec<float, 32>::V b, Vec<float, 32>::V c) {
+    return (Vec<float, 32>::V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+FS_INLINE Vec<double, 32>::V multiply_add(Vec<double, 32>::V a, Vec<double, 32>::V b, Vec<double, 32>::V c) {
+    return (Vec<double, 32>::V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b, Vec<float, 16>::V c) {
+    return (Vec<float, 16>::V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+}
+FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b, Vec<double, 16>::V c) {
+    return (Vec<double, 16>::V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
+}
+#elif defined(__aarch64__)
+FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b, Vec<float, 16>::V c) {
+    return (Vec<float, 16>::V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b, Vec<double, 16>::V c) {
+    return (Vec<double, 16>::V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+#endif
+
+// The larger one; the second where either is NaN (x86's max instruction), so larger(constant, x) keeps a NaN in x.
+template <class V> FS_INLINE V larger(V a, V b) { return a > b ? a : b; }
+template <class V> FS_INLINE V smaller(V a, V b) { return a < b ? a : b; }
+
+template <class X> FS_INLINE typename X::I bits(typename X::V v) { return (typename X::I)v; }
+template <class X> FS_INLINE typename X::V absolute(typename X::V v) {
+    return (typename X::V)(bits<X>(v) & std::numeric_limits<typename Format<typename X::Scalar>::Int>::max());
+}
+
+// ------------------------------------------------------------------------------------------- error-free transformations
+// (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They need -ffp-contract=off.
+template <class V> struct Pair {
+    V hi, lo;  // the unevaluated sum hi + lo
+};
+
+template <class V> FS_INLINE Pair<V> two_sum(V a, V b) {
+    V s = a + b, t = s - a;
+    return {s, (a - (s - t)) + (b - t)};
+}
+
+// a * b - c with one rounding error of the result, not of the product.
+template <class X> FS_INLINE typename X::V multiply_subtract_exact(typename X::V a, typename X::V b, typename X::V c) {
+#if FS_HAS_FMA
+    return multiply_add(a, b, -c);
+#else
+    using V = typename X::V;
+    const V split = X::set(Format<typename X::Scalar>::split);
+    V p = a * b, ta = split * a, tb = split * b;
+    V ah = ta - (ta - a), al = a - ah, bh = tb - (tb - b), bl = b - bh;
+    V error = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+    return (p - c) + error;
+#endif
+}
+
+// 1.0 * 2^k where `biased` holds k + bias in its low bits.
+template <class X> FS_INLINE typename X::V power_of_two(typename X::I biased) {
+    return (typename X::V)(biased << Format<typename X::Scalar>::mantissa);
+}
+
+}  // namespace fs
+}  // namespace

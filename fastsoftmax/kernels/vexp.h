@@ -1,0 +1,160 @@
+// exp of a shifted argument without subtracting first, and the shift itself.
+//
+//     exp(s * (x - c)) * 2^-N   with   n = round(s (x-c) log2 e),   r = s (x-c) - n ln 2   in two terms,   2^(n-N) in the exponent
+//
+// Softmax does not change when all logits move, so the shift is a power of two: N = round(max * log2 e) and c = 0. Nothing is
+// rounded before the range reduction. Above |max| = 256 (float; 2048 for double) x - max is exact for every x that matters (each lies
+// within a factor of two of the maximum: Sterbenz), and c = max, N = 0 takes over; below, |n| < 2^9 (2^12), so that n * ln2_hi is exact
+// without fused multiply-add too.
+#pragma once
+
+#include "simd.h"
+
+namespace {
+namespace fs {
+
+template <class T> struct ExpConstants;
+
+// 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small terms first (the same number of operations, and
+// 0.4 ulp better without fusing).
+template <class V> FS_INLINE V from_quadratic(V q, V r) {
+    using S = decltype(r[0] + r[0]);
+    const V one = V{} + S(1);
+    if (FS_HAS_FMA) return multiply_add(multiply_add(q, r, one), r, one);
+    return one + (r + q * (r * r));
+}
+
+// Degree 6, coefficients of Arm optimized-routines (math/aarch64/advsimd/expf_1u.c), Horner. Largest error 0.87 ulp with fused
+// multiply-add on [-87, 88].
+template <> struct ExpConstants<float> {
+    static constexpr float log2e = 0x1.715476p+0f, ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f;
+    static constexpr float subtract_from = 256;
+    template <class V> static FS_INLINE V polynomial(V r) {
+        V p = multiply_add(r, V{} + 0x1.6a6000p-10f, V{} + 0x1.12718ep-7f);
+        p = multiply_add(p, r, V{} + 0x1.555af0p-5f);
+        p = multiply_add(p, r, V{} + 0x1.555430p-3f);
+        return from_quadratic(multiply_add(p, r, V{} + 0x1.fffff4p-2f), r);
+    }
+};
+
+// Degree 12, coefficients of SLEEF (src/libm/sleefsimddp.c, exp with 1.0 ulp), Horner. Largest error 0.85 ulp with fused multiply-add.
+template <> struct ExpConstants<double> {
+    static constexpr double log2e = 0x1.71547652b82fep+0, ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
+    static constexpr double subtract_from = 2048;
+    template <class V> static FS_INLINE V polynomial(V r) {
+        V p = multiply_add(r, V{} + 2.08860621107283687536341e-09, V{} + 2.51112930892876518610661e-08);
+        p = multiply_add(p, r, V{} + 2.75573911234900471893338e-07);
+        p = multiply_add(p, r, V{} + 2.75572362911928827629423e-06);
+        p = multiply_add(p, r, V{} + 2.4801587159235472998791e-05);
+        p = multiply_add(p, r, V{} + 0.000198412698960509205564975);
+        p = multiply_add(p, r, V{} + 0.00138888888889774492207962);
+        p = multiply_add(p, r, V{} + 0.00833333333331652721664984);
+        p = multiply_add(p, r, V{} + 0.0416666666666665047591422);
+        p = multiply_add(p, r, V{} + 0.166666666666666851703837);
+        return from_quadratic(multiply_add(p, r, V{} + 0.5), r);
+    }
+};
+
+// What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the compute type.
+struct Factor {
+    double hi, lo;
+    bool is_one() const { return hi == 1 && lo == 0; }
+};
+
+// The factor in vectors (one value for a row, a value per lane for columns).
+template <class X> struct Scale {
+    typename X::V hi, lo, log2e;
+    void set_lane(isize lane, Factor f) {
+        using T = typename X::Scalar;
+        T h = static_cast<T>(f.hi);
+        hi[lane] = h;
+        lo[lane] = static_cast<T>((f.hi - h) + f.lo);
+        log2e[lane] = static_cast<T>(f.hi * ExpConstants<double>::log2e);
+    }
+    static Scale all(Factor f) {
+        Scale s;
+        s.set_lane(0, f);
+        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]);
+        return s;
+    }
+};
+
+// c, N and the smallest x - c whose exponential is not flushed to zero.
+template <class X> struct Shift {
+    typename X::V center, magic, lowest, highest;
+
+    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing.
+    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale) {
+        using T = typename X::Scalar;
+        using V = typename X::V;
+        using F = Format<T>;
+        const V zero = {}, magic = X::set(F::round_magic);
+        max = absolute<X>(max) <= std::numeric_limits<T>::max() ? max : zero;
+        const auto far = absolute<X>(max) * scale.hi >= ExpConstants<T>::subtract_from;
+        Shift s;
+        s.center = far ? max : zero;
+        const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
+        s.magic = magic + (F::bias - exponent);
+        // n - N = -bias gives the bit pattern of +0, n - N = bias + 1 that of +inf; a quarter keeps rounding from leaving the range.
+        s.lowest = (exponent - (F::bias - T(0.25))) / scale.log2e;
+        s.highest = (exponent + (F::bias + 1 - T(0.25))) / scale.log2e;
+        return s;
+    }
+};
+
+// 2^(t's low bits) * exp(r), the tail common to all forms. NaN in r stays NaN.
+template <class X> FS_INLINE typename X::V exp_tail(typename X::V r, typename X::V t) {
+    return ExpConstants<typename X::Scalar>::polynomial(r) * power_of_two<X>(bits<X>(t));
+}
+
+// exp(s * (d + error)) * 2^-N for d = x - c. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction
+// to put back.
+template <class X, bool Scaled, bool Corrected = false>
+FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale, typename X::V error) {
+    using V = typename X::V;
+    using C = ExpConstants<typename X::Scalar>;
+    const V t = multiply_add(d, Scaled ? scale.log2e : X::set(C::log2e), shift.magic);
+    const V n = t - shift.magic;
+    V r = Scaled ? multiply_subtract_exact<X>(d, scale.hi, n * C::ln2_hi) : multiply_add(n, X::set(-C::ln2_hi), d);
+    V rest = Scaled ? d * scale.lo : error;
+    if (Scaled && Corrected) rest = multiply_add(error, scale.hi, rest);
+    r = Scaled || Corrected ? r + multiply_add(n, X::set(-C::ln2_lo), rest) : multiply_add(n, X::set(-C::ln2_lo), r);
+    return exp_tail<X>(r, t);
+}
+template <class X, bool Scaled>
+FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
+    return exp_reduced<X, Scaled, false>(d, shift, scale, typename X::V{});
+}
+
+// The form for x at most the maximum that set the shift (-inf included: exact zero).
+template <class X, bool Scaled> FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+    return exp_reduced<X, Scaled>(larger(shift.lowest, x - shift.center), shift, scale);
+}
+
+// The form for any x: far above the shift it gives +inf, which tells the caller that the shift was wrong.
+template <class X, bool Scaled> FS_INLINE typename X::V exp_guarded(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+    return exp_reduced<X, Scaled>(smaller(shift.highest, larger(shift.lowest, x - shift.center)), shift, scale);
+}
+
+// exp(s * (x - max)), at most 1, with the rounding error of the subtraction put back: exact to the last digits relative to the maximum's own
+// term, which is 1. `from_zero` is the shift of a maximum of 0.
+template <class X, bool Scaled>
+FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &from_zero, const Scale<X> &scale) {
+    const Pair<typename X::V> d = two_sum(x, -max);
+    const typename X::V error = absolute<X>(d.hi) <= -from_zero.lowest ? d.lo : typename X::V{};
+    return exp_reduced<X, Scaled, true>(larger(from_zero.lowest, d.hi), from_zero, scale, error);
+}
+
+// exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
+template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
+    using T = typename X::Scalar;
+    using F = Format<T>;
+    using C = ExpConstants<T>;
+    Shift<X> shift;
+    shift.magic = X::set(F::round_magic + F::bias);
+    x = smaller(X::set((F::bias + T(0.75)) / C::log2e), larger(X::set((T(0.25) - F::bias) / C::log2e), x));
+    return exp_reduced<X, false>(x, shift, Scale<X>());
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,118 @@
+// Strided views, and the blocks through which strided, masked, negated or converted data reach the vector routines.
+#pragma once
+
+#include <type_traits>
+
+#include "simd.h"
+
+namespace {
+namespace fs {
+
+// The type in which an operation on In that returns Out computes: the wider one, rounded once at the store.
+template <class In, class Out>
+using Compute = typename std::conditional<sizeof(In) == 8 || sizeof(Out) == 8, double, float>::type;
+
+template <class S> FS_INLINE S *advance(S *p, isize bytes) {
+    using Char = typename std::conditional<std::is_const<S>::value, const char, char>::type;
+    return reinterpret_cast<S *>(reinterpret_cast<Char *>(p) + bytes);
+}
+
+// (outer, n, inner) with strides in bytes. An axis of length 1 has stride 0, so that it broadcasts.
+template <class S> struct View {
+    S *data = nullptr;
+    isize outer = 1, n = 1, inner = 1;
+    isize outer_stride = 0, n_stride = 0, inner_stride = 0;
+
+    View() = default;
+    View(S *p, const isize *shape, const isize *strides)
+        : data(p), outer(shape[0]), n(shape[1]), inner(shape[2]), outer_stride(strides[0]), n_stride(strides[1]),
+          inner_stride(strides[2]) {
+        broadcast();
+    }
+    // A two-dimensional view has one value per row.
+    static View per_row(S *p, const isize *shape, const isize *strides) {
+        View v;
+        v.data = p, v.outer = shape[0], v.inner = shape[1], v.outer_stride = strides[0], v.inner_stride = strides[1];
+        v.broadcast();
+        return v;
+    }
+    static View one() {
+        static const double value = 1;
+        View v;
+        v.data = &value;
+        return v;
+    }
+    void broadcast() {
+        if (outer == 1) outer_stride = 0;
+        if (n == 1) n_stride = 0;
+        if (inner == 1) inner_stride = 0;
+    }
+    S *at(isize o, isize i) const { return advance(data, o * outer_stride + i * inner_stride); }
+    View swapped() const {
+        View v = *this;
+        v.outer = inner, v.inner = outer, v.outer_stride = inner_stride, v.inner_stride = outer_stride;
+        return v;
+    }
+};
+
+using Mask = View<const std::uint8_t>;
+
+// `count` values of a strided line as a contiguous block of compute type: the memory itself where it is that already, else `buffer`.
+template <class S, class C> struct Reader {
+    const S *p;
+    isize stride;
+    const std::uint8_t *mask = nullptr;  // false: the value does not take part, `absent` stands for it
+    isize mask_stride = 0;
+    bool negate = false;
+    C absent = -std::numeric_limits<C>::infinity();
+
+    bool direct() const { return std::is_same<S, C>::value && stride == isize(sizeof(S)) && !mask && !negate; }
+
+    const C *get(isize start, isize count, C *buffer) const {
+        if (direct()) return reinterpret_cast<const C *>(p) + start;
+        const S *from = advance(p, start * stride);
+        if (stride == isize(sizeof(S))) {
+            for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(from[j]);
+        } else {
+            for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(*advance(from, j * stride));
+        }
+        if (negate) {
+            for (isize j = 0; j < count; ++j) buffer[j] = -buffer[j];
+        }
+        if (mask) {
+            const std::uint8_t *present = mask + start * mask_stride;
+            for (isize j = 0; j < count; ++j) buffer[j] = present[j * mask_stride] ? buffer[j] : absent;
+        }
+        return buffer;
+    }
+};
+
+// The way back: results are computed in place() and put() where they belong.
+template <class O, class C> struct Writer {
+    O *p;
+    isize stride;
+    const std::uint8_t *mask = nullptr;  // false: the result is `absent`
+    isize mask_stride = 0;
+    C absent = 0;
+
+    bool direct() const { return std::is_same<O, C>::value && stride == isize(sizeof(O)) && !mask; }
+
+    C *place(isize start, C *buffer) const { return direct() ? reinterpret_cast<C *>(p) + start : buffer; }
+
+    void put(isize start, isize count, C *buffer) const {
+        if (direct()) return;
+        if (mask) {
+            const std::uint8_t *present = mask + start * mask_stride;
+            for (isize j = 0; j < count; ++j) buffer[j] = present[j * mask_stride] ? buffer[j] : absent;
+        }
+        O *to = advance(p, start * stride);
+        if (stride == isize(sizeof(O))) {
+            for (isize j = 0; j < count; ++j) to[j] = static_cast<O>(buffer[j]);
+        } else {
+            for (isize j = 0; j < count; ++j) *advance(to, j * stride) = static_cast<O>(buffer[j]);
+        }
+    }
+};
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,163 @@
+// Vector-Jacobian products of softmax and log_softmax from their outputs: one sum per row, one sweep to write.
+#pragma once
+
+#include "vexp.h"
+#include "work.h"
+
+namespace {
+namespace fs {
+
+template <class T> struct VjpArguments {
+    View<const T> g, y;
+    View<T> out;
+    View<const double> temperature;
+
+    void set_g(const T *p, const isize *shape, const isize *strides) { g = {p, shape, strides}; }
+    void set_y(const T *p, const isize *shape, const isize *strides) { y = {p, shape, strides}; }
+    void set_out(T *p, const isize *shape, const isize *strides) { out = {p, shape, strides}; }
+    void set_temperature(const double *p, const isize *shape, const isize *strides) {
+        temperature = View<const double>::per_row(p, shape, strides);
+    }
+
+    VjpArguments swapped() const { return {g.swapped(), y.swapped(), out.swapped(), temperature.swapped()}; }
+};
+
+// y = softmax(x):      y (g - sum(g y)) / temperature
+struct SoftmaxVjp {
+    template <class X> static FS_INLINE typename X::V term(typename X::V g, typename X::V y) { return g * y; }
+    template <class X> static FS_INLINE typename X::V result(typename X::V g, typename X::V y, typename X::V sum) { return y * (g - sum); }
+};
+
+// y = log_softmax(x):  (g - exp(y) sum(g)) / temperature
+struct LogSoftmaxVjp {
+    template <class X> static FS_INLINE typename X::V term(typename X::V g, typename X::V) { return g; }
+    template <class X> static FS_INLINE typename X::V result(typename X::V g, typename X::V y, typename X::V sum) {
+        return g - exp_plain<X>(y) * sum;
+    }
+};
+
+template <class T, class Op> struct VjpRow {
+    using X = Vec<T>;
+    const VjpArguments<T> *a;
+    Reader<T, T> g, y;
+    Writer<T, T> out;
+    T sum, inverse;
+    bool writing;
+    Sum single;
+    std::vector<Sum> many;
+
+    explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments), g(), y(), out() {}
+
+    isize n() const { return a->g.n; }
+    isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
+    Sum *partial() { return many.empty() ? &single : many.data(); }
+
+    void start(isize o, isize i) {
+        if (chunks() > 1) many.resize(static_cast<std::size_t>(chunks()));
+        g = {a->g.at(o, i), n() == 1 ? isize(sizeof(T)) : a->g.n_stride};
+        y = {a->y.at(o, i), n() == 1 ? isize(sizeof(T)) : a->y.n_stride};
+        out = {a->out.at(o, i), n() == 1 ? isize(sizeof(T)) : a->out.n_stride};
+        inverse = static_cast<T>(1 / *a->temperature.at(o, i));
+        writing = false;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, count = n() - start < chunk ? n() - start : chunk;
+        const isize step = g.direct() && y.direct() && out.direct() ? count : gather_block;
+        T g_buffer[gather_block], y_buffer[gather_block], results[gather_block];
+        LaneSums<X> sums;
+        const auto total = X::set(sum), factor = X::set(inverse);
+        for (isize at = start; at < start + count; at += step) {
+            const isize size = start + count - at < step ? start + count - at : step;
+            const T *gs = g.get(at, size, g_buffer), *ys = y.get(at, size, y_buffer);
+            if (!writing) {
+                sum_vectors<X>(size, sums, [&](isize i, auto lanes) {
+                    return Op::template term<X>(lanes.load(gs + i, 0), lanes.load(ys + i, 0));
+                });
+                continue;
+            }
+            T *to = out.place(at, results);
+            each_vector<X>(size, [&](isize i, auto lanes) {
+                lanes.store(to + i, Op::template result<X>(lanes.load(gs + i, 0), lanes.load(ys + i, 0), total) * factor);
+            });
+            out.put(at, size, results);
+        }
+        if (!writing) partial()[k] = sums.total();
+    }
+
+    bool next() {
+        if (writing) return false;
+        Sum s;
+        for (isize k = 0; k < chunks(); ++k) s.add(partial()[k]);
+        sum = static_cast<T>(s.value());
+        return writing = true;
+    }
+};
+
+template <class T, class Op> struct VjpTile {
+    using X = Vec<T>;
+    using V = typename X::V;
+    static constexpr isize width = tile_vectors * X::lanes;
+
+    const VjpArguments<T> *a;
+    bool staged;
+
+    void run(isize outer, isize first, isize count) const {
+        const isize n = a->g.n;
+        T *buffer = staged ? scratch<T>(2 * n * width) : nullptr;
+        T *out = staged ? buffer : a->out.at(outer, first);
+        const T *g = gather_columns(a->g, staged, outer, first, count, width, buffer);
+        const T *y = gather_columns(a->y, staged, outer, first, count, width, buffer + n * width);
+        const isize size = sizeof(T);
+        const isize g_step = staged ? width : a->g.n_stride / size, y_step = staged ? width : a->y.n_stride / size,
+                    out_step = staged ? width : a->out.n_stride / size;
+        for (isize at = 0; at < count; at += X::lanes) {
+            if (count - at >= X::lanes) columns(g + at, g_step, y + at, y_step, out + at, out_step, outer, first + at, X::lanes, AllLanes<X>());
+            else columns(g + at, g_step, y + at, y_step, out + at, out_step, outer, first + at, count - at, FirstLanes<X>{count - at});
+        }
+        if (staged) scatter_columns(a->out, outer, first, count, width, buffer, Mask(), T(0));
+    }
+
+    // One vector of columns.
+    template <class Lanes>
+    void columns(const T *g, isize g_step, const T *y, isize y_step, T *out, isize out_step, isize outer, isize first, isize count,
+                 Lanes lanes) const {
+        const isize n = a->g.n;
+        LaneSums<X> sums;
+        for (isize i = 0; i < n; i += block) {
+            V s = {};
+            for (isize j = i; j < n && j < i + block; ++j) {
+                s = s + Op::template term<X>(lanes.load(g + j * g_step, 0), lanes.load(y + j * y_step, 0));
+            }
+            sums.add(s);
+        }
+        V total = {}, factor = {};
+        for (isize l = 0; l < count; ++l) {
+            total[l] = static_cast<T>(sums.lane(l).value());
+            factor[l] = static_cast<T>(1 / *a->temperature.at(outer, first + l));
+        }
+        for (isize i = 0; i < n; ++i) {
+            const V r = Op::template result<X>(lanes.load(g + i * g_step, 0), lanes.load(y + i * y_step, 0), total);
+            lanes.store(out + i * out_step, r * factor);
+        }
+    }
+};
+
+template <class Op, class T> void vjp(Op, const VjpArguments<T> &a, isize threads, Execute execute) {
+    using Tile = VjpTile<T, Op>;
+    const bool direct = columns_direct<T>(a.g) && columns_direct<T>(a.y) && columns_direct<T>(a.out);
+    if (direct || columns_staged(a.g)) {
+        TilesWork<Tile> work(Tile{&a, !direct}, a.g.outer, a.g.inner, Tile::width);
+        return execute(&work, threads);
+    }
+    const VjpArguments<T> s = a.swapped();
+    if (columns_staged(s.g)) {
+        TilesWork<Tile> work(Tile{&s, true}, s.g.outer, s.g.inner, Tile::width);
+        return execute(&work, threads);
+    }
+    RowsWork<VjpRow<T, Op>> work(VjpRow<T, Op>(a), a.g.outer, a.g.inner, a.g.n, threads);
+    execute(&work, threads);
+}
+
+}  // namespace fs
+}  // namespace

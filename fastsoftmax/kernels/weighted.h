@@ -1,0 +1,112 @@
+// logsumexp with weights: log(sum(b exp(x))), in double whatever the input.
+#pragma once
+
+#include "normalize.h"
+
+namespace {
+namespace fs {
+
+// The terms at the maximum and the others are summed apart, so that a total next to 1 keeps the digits of its logarithm.
+// Terms of weight 0 do not take part, whatever x is there.
+template <class In, class Out> struct WeightedRow {
+    static constexpr double infinity = std::numeric_limits<double>::infinity();
+    using X = Vec<double>;
+    using D = Vec<double, 16>;
+    struct Partial {
+        double max;
+        Sum rest, top;
+    };
+
+    const NormalizeArguments<In, Out> *a;
+    const View<const double> *weights;
+    Reader<In, double> x;
+    Reader<double, double> b;
+    bool summing;
+    isize outer, inner;
+    double max;
+    Partial single;
+    std::vector<Partial> many;
+
+    WeightedRow(const NormalizeArguments<In, Out> &arguments, const View<const double> &b_) : a(&arguments), weights(&b_), x(), b() {}
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
+    Partial *partial() { return many.empty() ? &single : many.data(); }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        if (chunks() > 1) many.resize(static_cast<std::size_t>(chunks()));
+        const std::uint8_t *mask = a->where.data ? a->where.at(o, i) : nullptr;
+        x = {a->x.at(o, i), a->x.n_stride, mask, a->where.n_stride};
+        b = {weights->at(o, i), weights->n_stride, mask, a->where.n_stride, false, 0};
+        summing = false;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const auto scale = Scale<X>::all(a->ln_base);
+        const Shift<X> zero = Shift<X>::from(typename X::V{}, scale);
+        const auto top = X::set(max);
+        double x_buffer[gather_block], b_buffer[gather_block];
+        LaneSums<X> rest, at_top;
+        Partial &p = partial()[k];
+        p.max = -infinity;
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const double *xs = x.get(at, size, x_buffer), *bs = b.get(at, size, b_buffer);
+            for (isize j = 0; j < size; ++j) x_buffer[j] = bs[j] == 0 ? -infinity : xs[j];
+            if (!summing) {
+                const double m = span_max<X>(x_buffer, size);
+                p.max = p.max > m ? p.max : m;
+                continue;
+            }
+            each_vector<X>(size, [&](isize i, auto lanes) {
+                const auto v = lanes.load(x_buffer + i, -infinity), w = lanes.load(bs + i, 0);
+                rest.add(v == top ? typename X::V{} : w * exp_below<X, true>(v, top, zero, scale));
+                at_top.add(v == top ? w : typename X::V{});
+            });
+        }
+        p.rest = rest.total();
+        p.top = at_top.total();
+    }
+
+    bool next() {
+        if (!summing) {
+            max = partial()[0].max;
+            for (isize k = 1; k < chunks(); ++k) max = max > partial()[k].max ? max : partial()[k].max;
+            return summing = true;
+        }
+        Sum total;
+        for (isize k = 0; k < chunks(); ++k) {
+            total.add(partial()[k].rest);
+            total.add(partial()[k].top);
+        }
+        *a->out.at(outer, inner) = static_cast<Out>(logarithm(total));
+        return false;
+    }
+
+    double logarithm(Sum total) const {
+        const double t = total.value(), nan = std::numeric_limits<double>::quiet_NaN();
+        if (t != t) return nan;
+        if (max == -infinity) return -infinity;
+        if (t < 0 || (t == 0 && max == infinity)) return nan;
+        if (t == 0) return -infinity;
+        if (t == infinity || max == infinity) return infinity;
+        const double lift = t > 0x1p900 ? -200 : t < 0x1p-900 ? 200 : 0, power = lift < 0 ? 0x1p-200 : lift > 0 ? 0x1p200 : 1;
+        const Pair<typename D::V> scaled = two_sum(D::set(total.hi * power), D::set(total.lo * power)), one{D::set(1), D::set(0)};
+        auto l = log_ratio<D>(scaled, one, scaled.hi, D::set(-lift));
+        if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
+        return log_sum<double>(max, {l.hi[0], l.lo[0]}, [] { return false; });
+    }
+};
+
+template <class In, class Out>
+void weighted_logsumexp(const NormalizeArguments<In, Out> &a, const double *weights, const isize *shape, const isize *strides, isize threads,
+                        Execute execute) {
+    const View<const double> b(weights, shape, strides);
+    RowsWork<WeightedRow<In, Out>> work(WeightedRow<In, Out>(a, b), a.x.outer, a.x.inner, a.x.n, threads);
+    execute(&work, threads);
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,120 @@
+// How an operation is cut into pieces that threads may run in any order.
+#pragma once
+
+#include <vector>
+
+#include "spans.h"
+#include "views.h"
+
+namespace {
+namespace fs {
+
+// Independent pieces, in stages: run every piece of a stage, then advance(); repeat while it says so. The pieces and the order in which
+// their results are combined depend on shapes alone, hence the same bits for any number of threads.
+struct Work {
+    virtual isize pieces() const = 0;
+    virtual void run(isize piece) = 0;
+    virtual bool advance() { return false; }
+    virtual ~Work() = default;
+};
+
+using Execute = void (*)(Work *, isize threads);  // runs all stages of a work; written in Cython, where the threads are
+
+constexpr isize chunk = 32768;        // elements of a long row in one piece; shorter rows are one piece (256 kB of float64: fits L2)
+constexpr isize gather_block = 2048;  // elements of a strided, masked or converted line handled at a time (fits L1)
+constexpr isize piece_elements = 8192;  // short rows are grouped to about so many elements a piece
+constexpr isize short_row = 32;       // rows up to this length run across lanes, many at a time
+constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
+constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
+
+// Rows one after another, or one long row at a time with its chunks as pieces. Row has start(outer, inner), chunks(), sweep(chunk) and
+// next(), which combines the chunks' results and says whether another sweep follows.
+template <class Row> struct RowsWork final : Work {
+    Row row;
+    isize outer, inner, group, current = 0;
+    bool split;
+
+    // Long rows are split only where there are fewer of them than threads; the result is the same either way.
+    RowsWork(const Row &prototype, isize outer_, isize inner_, isize n, isize threads)
+        : row(prototype), outer(outer_), inner(inner_), group(n < piece_elements ? piece_elements / n : 1),
+          split(n > chunk && outer_ * inner_ < threads) {
+        if (split) row.start(0, 0);
+    }
+    isize rows() const { return outer * inner; }
+    isize pieces() const override { return split ? row.chunks() : (rows() + group - 1) / group; }
+    void run(isize piece) override {
+        if (split) return row.sweep(piece);
+        Row mine(row);
+        const isize end = (piece + 1) * group < rows() ? (piece + 1) * group : rows();
+        for (isize r = piece * group; r < end; ++r) {
+            mine.start(r / inner, r % inner);
+            do {
+                for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
+            } while (mine.next());
+        }
+    }
+    bool advance() override {
+        if (!split) return false;
+        if (row.next()) return true;
+        if (++current == rows()) return false;
+        row.start(current / inner, current % inner);
+        return true;
+    }
+};
+
+// Columns (the inner axis) in tiles. Tile has run(outer, first, width).
+template <class Tile> struct TilesWork final : Work {
+    Tile tile;
+    isize outer, inner, width;
+
+    TilesWork(const Tile &tile_, isize outer_, isize inner_, isize width_) : tile(tile_), outer(outer_), inner(inner_), width(width_) {}
+    isize per_outer() const { return (inner + width - 1) / width; }
+    isize pieces() const override { return outer * per_outer(); }
+    void run(isize piece) override {
+        const isize first = piece % per_outer() * width;
+        tile.run(piece / per_outer(), first, inner - first < width ? inner - first : width);
+    }
+};
+
+// A tile of columns (first .. first + count) of one outer index as rows of `width`; the memory itself where it is not staged.
+template <class C, class S>
+const C *gather_columns(const View<const S> &v, bool staged, isize outer, isize first, isize count, isize width, C *tile,
+                        const Mask &where = Mask(), bool negate = false) {
+    if (!staged) return reinterpret_cast<const C *>(v.at(outer, first));
+    Reader<S, C> line{v.at(outer, first), v.inner_stride, where.data ? where.at(outer, first) : nullptr, where.inner_stride, negate};
+    for (isize i = 0; i < v.n; ++i) {
+        C *row = tile + i * width;
+        const C *got = line.get(0, count, row);
+        if (got != row) std::memcpy(row, got, static_cast<std::size_t>(count) * sizeof(C));
+        line.p = advance(line.p, v.n_stride);
+        if (line.mask) line.mask += where.n_stride;
+    }
+    return tile;
+}
+
+template <class O, class C>
+void scatter_columns(const View<O> &v, isize outer, isize first, isize count, isize width, C *tile, const Mask &where, C absent) {
+    Writer<O, C> line{v.at(outer, first), v.inner_stride, where.data ? where.at(outer, first) : nullptr, where.inner_stride, absent};
+    for (isize i = 0; i < v.n; ++i) {
+        C *row = tile + i * width, *place = line.place(0, row);
+        if (place != row) std::memcpy(place, row, static_cast<std::size_t>(count) * sizeof(C));
+        line.put(0, count, row);
+        line.p = advance(line.p, v.n_stride);
+        if (line.mask) line.mask += where.n_stride;
+    }
+}
+
+// The columns of an (outer, n, inner) array are lanes of vectors, directly in memory ...
+template <class C, class S> bool columns_direct(const View<S> &v) {
+    return std::is_same<typename std::remove_const<S>::type, C>::value && v.inner_stride == isize(sizeof(C)) &&
+           v.n_stride % isize(sizeof(C)) == 0 && v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
+}
+
+// ... or after a tile of them was gathered, which pays for short rows and where neighbouring columns share cache lines.
+template <class S> bool columns_staged(const View<S> &v) {
+    return v.inner >= FS_VECTOR_BYTES / 4 &&
+           (v.n <= short_row || (v.n <= tile_elements / 64 && v.inner_stride == isize(sizeof(S)) && v.n_stride != isize(sizeof(S))));
+}
+
+}  // namespace fs
+}  // namespace

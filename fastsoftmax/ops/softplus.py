@@ -1,0 +1,124 @@
+"""softplus and its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .. import _arrays
+from .._backend import kernel
+from ..kernels.reference import Array, quietly, store, widened
+
+
+@kernel
+def softplus_small(x: Any) -> Any:
+    """The result for a small plain array with default options, or None: not one."""
+    return None
+
+
+@kernel
+@quietly
+def softplus_flat(x: Array, out: Array, num_threads: int) -> None:
+    """log(1 + exp(x)), element by element."""
+    wide = widened(x, out)
+    store(out, np.maximum(wide, 0) + np.log1p(np.exp(-np.abs(wide))), None, 0)
+
+
+@kernel
+@quietly
+def softplus_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
+    """g * sigmoid(x), element by element."""
+    wide = widened(x)
+    e = np.exp(-np.abs(wide))
+    store(out, widened(g) * (np.where(wide < 0, e, 1) / (1 + e)), None, 0)
+
+
+def softplus(
+    x: ArrayLike, *, out: NDArray[Any] | None = None, dtype: DTypeLike | None = None, num_threads: int | None = None
+) -> Any:
+    """Compute ``log(1 + exp(x))``, element by element, without overflow: a smooth ``max(x, 0)``.
+
+    Parameters
+    ----------
+    x : array_like
+        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and booleans, which
+        become float64.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype; `x` itself is allowed.
+    dtype : dtype, optional
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded once.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray or scalar
+        The results, of the shape of `x`; `out` if that was given; a NumPy scalar for 0-d `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type, shape or value; the message names it.
+
+    See Also
+    --------
+    log_sigmoid : ``softplus(x)`` is ``-log_sigmoid(-x)``.
+    softplus_vjp : its gradient.
+
+    Notes
+    -----
+    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number may flush to 0. -inf gives
+    0, +inf stays +inf, NaN stays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softplus
+    >>> softplus(np.array([-1.0, 0.0, 1000.0])).round(4)
+    array([3.133e-01, 6.931e-01, 1.000e+03])
+    """
+    if out is None and dtype is None and num_threads is None:
+        small = softplus_small(x)
+        if small is not None:
+            return small
+    return _arrays.flat(softplus_flat, "softplus_flat", x, out=out, dtype=dtype, num_threads=num_threads)
+
+
+def softplus_vjp(g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None) -> Any:
+    """Take a gradient back through softplus, from its input: ``g * sigmoid(x)``.
+
+    Parameters
+    ----------
+    g : array_like
+        The gradient with respect to ``softplus(x)``.
+    x : array_like
+        The input of the softplus, of the shape of `g`.
+    out : ndarray, optional
+        Where to write the result: of its shape and dtype; `g` or `x` itself is allowed.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray or scalar
+        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `x` have in common.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type, shape or value; the message names it.
+
+    See Also
+    --------
+    softplus
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softplus_vjp
+    >>> softplus_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
+    array([0.5, 1. ])
+    """
+    return _arrays.flat_vjp(softplus_vjp_flat, "softplus_vjp_flat", g, x, "x", out=out, num_threads=num_threads)

@@ -1,0 +1,210 @@
+"""Infinities, NaN, signed zeros and the largest numbers: at every position, on every axis."""
+
+import numpy as np
+import pytest
+from cases import BY_NAME, ELEMENTWISE, ROWWISE, check, supporting
+
+import fastsoftmax as fs
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+EVERY_ROWWISE = pytest.mark.parametrize("case", ROWWISE, ids=str)
+NAN, INF = np.nan, np.inf
+LENGTHS = (*range(1, 36), 48, 63, 64, 65, 100, 128, 129)
+
+# what stands on the diagonal of a square array: every row meets it at another position
+KINDS = {
+    "NaN": (NAN,),
+    "+inf": (INF,),
+    "-inf": (-INF,),
+    "two +inf": (INF, INF),
+    "+inf and -inf": (INF, -INF),
+    "NaN and +inf": (NAN, INF),
+    "NaN and -inf": (-INF, NAN),
+    "largest": ("max",),
+    "most negative": ("-max",),
+}
+
+
+def square(n, kind, dtype):
+    """n rows of length n with the special values at the diagonal and right of it, between n ordinary rows."""
+    x = np.random.default_rng(n).normal(0, 3, (2 * n, n)).astype(dtype)
+    largest = float(np.finfo(dtype).max)
+    for offset, value in enumerate(KINDS[kind]):
+        value = {"max": largest, "-max": -largest}.get(value, value)
+        x[np.arange(0, 2 * n, 2), (np.arange(n) + offset) % n] = value
+    return x
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@EVERY_ROWWISE
+def test_every_position(case, kind, dtype):
+    """In between stand ordinary rows: a special value stays in its own row."""
+    for n in LENGTHS:
+        x = square(n, kind, dtype)
+        exact = case.exact(x)
+        check(case, case.call(x), x, exact=exact)
+        check(case, case.call(np.ascontiguousarray(x.T), axis=0), x, exact=exact.T)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@EVERY_ROWWISE
+def test_every_position_of_a_middle_axis(case, kind, dtype):
+    for n in (1, 5, 16, 33):
+        x = square(n, kind, dtype).reshape(2, n, n).swapaxes(1, 2)
+        for array in (x, np.ascontiguousarray(x)):
+            check(case, case.call(array, axis=1), x, axis=1)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+@EVERY_ROWWISE
+def test_ends_of_blocks_of_long_rows(case, value, dtype):
+    """Long rows are worked on in blocks, and cut where threads meet."""
+    n = 200_003
+    x = np.random.default_rng(1).normal(0, 3, n).astype(dtype)
+    for power in (0, 4, 8, 10, 12, 14, 16, 17):
+        for position in {2**power - 1, 2**power, n - 2**power}:
+            given = x.copy()
+            given[position] = -value if case.name == "softmin" else value
+            got = case.call(given)
+            if value == -INF:  # takes no part
+                assert np.all(np.isfinite(np.delete(got, position) if not case.reduced else got))
+                assert case.reduced or got[position] == case.masked
+            else:
+                np.testing.assert_array_equal(got, np.full(got.shape, value if case.reduced else NAN))
+
+
+@EVERY_ROWWISE
+def test_rows_of_nothing_but_minus_infinity(case, dtype):
+    for n in LENGTHS:
+        x = np.full((3, n), INF if case.name == "softmin" else -INF, dtype)
+        x[1] = 1.0
+        for got, row in [(case.call(x), np.s_[0]), (case.call(x.T, axis=0), np.s_[..., 0])]:
+            expected = -INF if case.reduced else NAN
+            np.testing.assert_array_equal(got[row], np.full(got[row].shape, expected))
+            ordinary = got[1] if row == np.s_[0] else got[..., 1]
+            assert np.all(np.isfinite(ordinary))
+
+
+@EVERY_ROWWISE
+def test_one_finite_logit_among_minus_infinity(case, dtype):
+    """It takes all the weight, wherever it stands; its neighbours take exactly none."""
+    for n in LENGTHS:
+        x = np.full((n, n), INF if case.name == "softmin" else -INF, dtype)
+        np.fill_diagonal(x, np.linspace(-90, 90, n))
+        got, turned = case.call(x), case.call(np.ascontiguousarray(x.T), axis=0)
+        if case.reduced:
+            check(case, got, x)
+            check(case, turned, x)
+        else:
+            expected = np.where(
+                np.eye(n, dtype=bool), 0.0 if case.name == "log_softmax" else 1.0, case.masked
+            )
+            np.testing.assert_array_equal(got, expected)
+            np.testing.assert_array_equal(turned, expected.T)
+
+
+@pytest.mark.parametrize("case", supporting("where"), ids=str)
+@pytest.mark.parametrize("value", [NAN, INF, -INF, "max"])
+def test_masked_out_at_every_position(case, value, dtype):
+    value = np.finfo(dtype).max if value == "max" else value
+    for n in LENGTHS:
+        x = np.random.default_rng(n).normal(0, 3, (n, n)).astype(dtype)
+        np.fill_diagonal(x, value)
+        where = ~np.eye(n, dtype=bool)
+        exact = case.exact(x, where=where)
+        check(case, case.call(x, where=where), x, exact=exact)
+        check(case, case.call(np.ascontiguousarray(x.T), axis=0, where=where), x, exact=exact.T)
+
+
+@pytest.mark.parametrize("option", [{"temperature": 0.5}, {"temperature": 700.0}, {"base": 2}], ids=str)
+@EVERY_ROWWISE
+def test_with_options(case, option, dtype):
+    if not set(option) <= set(case.options):
+        option = {"base": 10}
+    for kind in ("NaN", "+inf", "-inf", "two +inf"):
+        for n in (1, 2, 7, 16, 33, 64, 129):
+            x = square(n, kind, dtype)
+            exact = case.exact(x, **option)
+            check(case, case.call(x, **option), x, exact=exact)
+            check(case, case.call(np.ascontiguousarray(x.T), axis=0, **option), x, exact=exact.T)
+
+
+def test_largest_numbers(dtype):
+    largest = np.finfo(dtype).max
+    np.testing.assert_array_equal(fs.softmax(np.array([largest, largest])), [0.5, 0.5])
+    np.testing.assert_array_equal(fs.softmax(np.array([-largest, largest])), [0, 1])
+    np.testing.assert_array_equal(fs.softmax(np.array([-largest, -largest, -INF], dtype)), [0.5, 0.5, 0])
+    np.testing.assert_array_equal(fs.log_softmax(np.array([-largest, largest])), [-INF, 0])
+    assert fs.logsumexp(np.array([largest, largest])) == largest
+    assert fs.logsumexp(np.array([-largest])) == -largest
+    np.testing.assert_array_equal(fs.softmax(np.array([largest, largest]), temperature=1e-3), [0.5, 0.5])
+    np.testing.assert_array_equal(fs.softmax(np.array([largest, 0]), base=100), [1, 0])
+    np.testing.assert_array_equal(fs.sigmoid(np.array([largest, -largest])), [1, 0])
+    np.testing.assert_array_equal(fs.log_sigmoid(np.array([largest, -largest])), [0, -largest])
+    np.testing.assert_array_equal(fs.softplus(np.array([largest, -largest])), [largest, 0])
+
+
+# A function's value at each special argument
+ELEMENTWISE_VALUES = {
+    "sigmoid": [(INF, 1.0), (-INF, 0.0), (0.0, 0.5), (-0.0, 0.5)],
+    "log_sigmoid": [(INF, 0.0), (-INF, -INF)],
+    "softplus": [(INF, INF), (-INF, 0.0)],
+    "logit": [
+        *[(0.0, -INF), (-0.0, -INF), (1.0, INF), (0.5, 0.0)],
+        *[(outside, NAN) for outside in (2.0, -1.0, INF, -INF, -1e-40)],
+    ],
+}
+
+
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
+def test_elementwise_at_every_position(case, dtype):
+    for argument, expected in [*ELEMENTWISE_VALUES[case.name], (NAN, NAN)]:
+        for n in (*range(1, 36), 64, 100):
+            x = case.typical((n, n), dtype, np.random.default_rng(n))
+            with np.errstate(under="ignore"):
+                np.fill_diagonal(x, argument)
+            others = ~np.eye(n, dtype=bool)
+            for array in (x, x.T):
+                got = case.call(array)
+                np.testing.assert_array_equal(np.diag(got), np.full(n, expected))
+                check(case, got[others], array[others])
+
+
+def test_every_elementwise_operation_has_special_values():
+    assert set(ELEMENTWISE_VALUES) == {case.name for case in ELEMENTWISE}
+
+
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
+def test_every_nan_of_half_precision(case, half):
+    x = np.arange(2**16, dtype=np.uint16).view(half)
+    special = ~np.isfinite(x.astype(np.float32))
+    got = case.call(x)[special].astype(np.float32)
+    assert np.all(np.isnan(got[np.isnan(x[special].astype(np.float32))]))
+    for sign in (INF, -INF):
+        expected = dict(ELEMENTWISE_VALUES[case.name])[sign]
+        np.testing.assert_array_equal(got[x[special].astype(np.float32) == sign], np.float32([expected]))
+
+
+@EVERY_ROWWISE
+def test_half_precision_specials(case, half):
+    for kind in ("NaN", "+inf", "-inf", "two +inf", "NaN and +inf"):
+        x = square(33, kind, np.float32).astype(half)
+        exact = case.exact(x)
+        check(case, case.call(x), x, exact=exact)
+        check(case, case.call(np.ascontiguousarray(x.T), axis=0), x, exact=exact.T)
+
+
+def test_weights_at_every_position_of_infinities(dtype):
+    """A weight of 0 removes its logit, infinite or NaN, as masking does."""
+    case = BY_NAME["logsumexp"]
+    for value in (NAN, INF, -INF):
+        for n in (2, 3, 16, 33, 65):
+            x = np.random.default_rng(n).normal(1, 2, (n, n)).astype(dtype)
+            np.fill_diagonal(x, value)
+            b = np.random.default_rng(n).uniform(0.5, 3, (n, n))
+            np.fill_diagonal(b, 0.0)
+            if n > 2:  # with a single other term its logarithm may cancel the maximum
+                check(case, case.call(x, b=b), x, b=b)
+                check(case, case.call(x.T.copy(), axis=0, b=b.T), x.T, axis=0, b=b.T)
+            assert np.all(np.isfinite(case.call(x, b=b)))
