@@ -137,6 +137,13 @@ def extensions():
     return modules
 
 
+def discard(folder, keep=()):
+    """Remove the modules that an earlier build, perhaps with another compiler, has left in a folder."""
+    for path in folder.glob(f"{PACKAGE}/**/*{SUFFIX}"):
+        if str(path.relative_to(folder)) not in keep:
+            path.unlink()
+
+
 class BuildExt(build_ext):
     """Builds into build/, and leaves a copy of every module in the checkout.
 
@@ -145,28 +152,28 @@ class BuildExt(build_ext):
     """
 
     def run(self):
+        self.failed = set()
         super().run()
-        current = {Path(self.get_ext_fullpath(ext.name)).resolve() for ext in self.extensions}
-        for path in Path(self.build_lib, PACKAGE).rglob(f"*{SUFFIX}"):
-            if path.resolve() not in current:  # an earlier build's, with another compiler
-                path.unlink()
+        built = {self.get_ext_filename(ext.name) for ext in self.extensions} - self.failed
+        discard(Path(self.build_lib), keep=built)
+        discard(Path(), keep=built)
         if not self.inplace:
             self.copy_extensions_to_source()
 
     def build_extension(self, ext):
         try:
             super().build_extension(ext)
-        except Exception:  # perhaps optional, and an earlier build's module must not be packed in its place
-            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        except Exception:
+            self.failed.add(self.get_ext_filename(ext.name))
             raise
 
 
-if BUILDING:
-    for copy in PACKAGE.rglob(f"*{SUFFIX}"):  # left in the checkout by an earlier build
-        copy.unlink()
+modules = extensions() if BUILDING else []
+if BUILDING and not modules:
+    discard(Path())
 
 setup(
-    ext_modules=extensions() if BUILDING else [],
+    ext_modules=modules,
     cmdclass={"build_ext": BuildExt},
     options={"build_ext": {"parallel": min(4, os.cpu_count() or 1)}},
 )

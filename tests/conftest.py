@@ -74,7 +74,7 @@ _largest: dict[tuple[str, str, str], tuple[float, str]] = {}
 
 @pytest.fixture
 def measure(backend):
-    """Check a result as `check` does, and remember the largest error (ulp) of its operation in this backend."""
+    """Check a result as `check` does, and remember the largest error (ulp) of the operation in this backend."""
 
     def measure(case, got, x, note, names=(), names_axis=0, **options):
         found = errors(case, got, x, **options)

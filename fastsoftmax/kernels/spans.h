@@ -40,8 +40,8 @@ struct Sum {
 };
 
 // One running sum per lane. Vectors of at most `block` terms are added to it: in float64 for float32 terms, with the rounding errors kept
-// for float64 terms (two_sum). What remains of a long sum's error is that of 16 additions, whatever its length.
-constexpr isize block = 16;
+// for float64 terms (two_sum). What remains of a long sum's error is that of ten additions, whatever its length.
+constexpr isize block = 8;
 
 template <class X, class T = typename X::Scalar> struct LaneSums;
 
