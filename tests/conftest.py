@@ -17,7 +17,11 @@ import fastsoftmax
 from fastsoftmax import _backend
 
 settings.register_profile(
-    "package", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "package",
+    database=None,
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("ci", settings.get_profile("package"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "package")
@@ -74,7 +78,7 @@ _largest: dict[tuple[str, str, str], tuple[float, str]] = {}
 
 @pytest.fixture
 def measure(backend):
-    """Check a result as `check` does, and remember the largest error (ulp) of the operation in this backend."""
+    """Check a result as `check` does, and remember the largest error of the operation in this backend."""
 
     def measure(case, got, x, note, names=(), names_axis=0, **options):
         found = errors(case, got, x, **options)

@@ -184,7 +184,7 @@ class Exact:
 
     def __getitem__(self, index):
         def pick(part):
-            return part[index] if isinstance(part, np.ndarray) else part
+            return part[index] if np.ndim(part) else part
 
         return Exact(self.hi[index], self.lo[index], pick(self.exponent), pick(self.floor))
 

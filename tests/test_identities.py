@@ -34,8 +34,16 @@ arrays = dtypes.flatmap(
 
 
 def distance(a, b):
-    """Distance in ulp of two results of one dtype."""
-    return ulp_error(a, Exact(np.asarray(b, np.float64), np.zeros(np.shape(b))))
+    """Distance in ulp of two results of one dtype; what lies below the smallest normal number may be 0."""
+    normal = np.maximum(np.abs(a), np.abs(b)) >= np.finfo(a.dtype).smallest_normal
+    return np.where(normal, ulp_error(a, Exact(np.asarray(b, np.float64), np.zeros(np.shape(b)))), 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _calm():
+    """These tests compute with results and themselves underflow; test_contract looks after the package."""
+    with np.errstate(under="ignore"):
+        yield
 
 
 @given(x=rows, shift=st.integers(-1000, 1000))
@@ -59,7 +67,6 @@ def test_sums_to_one(x, data):
         np.testing.assert_allclose(y.sum(axis, dtype=np.float64), 1.0, rtol=bound)
 
 
-@np.errstate(under="ignore")
 @given(x=rows)
 def test_order_is_kept(x):
     """A larger logit never gets a smaller score, within the accuracy; and scores are positive."""
@@ -103,15 +110,13 @@ def test_two_classes_are_a_sigmoid(z):
 @given(x=arrays, data=st.data())
 def test_logarithm_and_exponential(x, data):
     axis = data.draw(st.integers(0, x.ndim - 1))
-    with np.errstate(under="ignore"):
-        p, log_p = fs.softmax(x, axis), np.exp(fs.log_softmax(x, axis).astype(np.float64))
-        total = np.exp(x.astype(np.float64) - fs.logsumexp(x, axis, keepdims=True))
+    p, log_p = fs.softmax(x, axis), np.exp(fs.log_softmax(x, axis).astype(np.float64))
+    total = np.exp(x.astype(np.float64) - fs.logsumexp(x, axis, keepdims=True))
     eps = float(np.finfo(x.dtype).eps)
     np.testing.assert_allclose(p, log_p, rtol=500 * eps, atol=float(np.finfo(x.dtype).tiny))
     np.testing.assert_allclose(p, total, rtol=500 * eps, atol=float(np.finfo(x.dtype).tiny))
 
 
-@np.errstate(under="ignore")
 @given(z=rows)
 def test_sigmoid_family(z):
     eps = float(np.finfo(z.dtype).eps)

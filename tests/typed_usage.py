@@ -31,7 +31,7 @@ with backend:
 
 fs.softmax()  # type: ignore[call-arg]
 fs.softmax(x, axis="rows")  # type: ignore[arg-type]
-fs.softmax(x, 0, 2.0)  # type: ignore[misc]
+fs.softmax(x, 0, 2.0)  # type: ignore[call-arg]
 fs.softmax(x, out=[0.0])  # type: ignore[arg-type]
 fs.sigmoid(x, axis=0)  # type: ignore[call-arg]
 fs.logsumexp(x, keepdims="yes")  # type: ignore[arg-type]

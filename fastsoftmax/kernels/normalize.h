@@ -92,14 +92,22 @@ template <class X, Result R> struct Normalizer {
     typename X::V hi, lo;
 
     void set_lane(isize l, double numerator, Sum total) {
-        using D = Vec<double, 16>;
-        const double s = total.value(), q = numerator / s;
-        const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
+        const double s = total.value(), inverse = 1 / s, q = numerator * inverse;
         hi[l] = static_cast<T>(divides ? s : q);
-        const T low = static_cast<T>((q - static_cast<double>(hi[l])) + residue / s);
+        T low = static_cast<T>(q - static_cast<double>(hi[l]));
+        if constexpr (sizeof(T) == 8 && !divides) {
+            using D = Vec<double, 16>;
+            const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
+            low = residue * inverse;
+        }
         lo[l] = low - low == 0 ? low : T(0);
     }
-    void broadcast() { hi = X::set(hi[0]), lo = X::set(lo[0]); }
+    static FS_INLINE Normalizer all(double numerator, Sum total) {
+        Normalizer n;
+        n.set_lane(0, numerator, total);
+        n.hi = X::set(n.hi[0]), n.lo = X::set(n.lo[0]);
+        return n;
+    }
     FS_INLINE typename X::V apply(typename X::V e) const { return divides ? e / hi : multiply_add(e, hi, e * lo); }
 };
 
@@ -128,7 +136,7 @@ template <class D> struct LogTotal {
         const Pair<V> others = two_sum(copies - 1.0, rest.hi);
         return log1p_nonnegative<D>(others.hi, others.lo + rest.lo);
     }
-    static constexpr double dominated = 2;  // log(total) below which from_rest is used
+    static bool is_dominated(double log) { return log < 2 && log > -1; }  // and from_rest is to be used
 
     static Pair<V> divide(Pair<V> a, Factor base) {
         const V q = a.hi / D::set(base.hi);
@@ -174,252 +182,253 @@ template <class X, bool Scaled> struct LogWriter {
     }
 };
 
+// ------------------------------------------------------------------------------------------------------------------- spans
+// Sweeps over a contiguous block of one row. Guarded: logits may lie above what set the shift.
+template <class X, bool Scaled, bool Guarded>
+FS_INLINE typename X::V exp_of(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+    return Guarded ? exp_guarded<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
+}
+
+template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
+
+template <class X, bool Scaled, bool Guarded, class C>
+inline void add_exp(const C *x, isize n, const Shift<X> &shift, const Scale<X> &scale, LaneSums<X> &sums) {
+    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
+        return exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale);
+    });
+}
+
+// The same, and the exponentials are kept in e.
+template <class X, bool Scaled, bool Guarded, class C>
+FS_INLINE Sum keep_exp(const C *x, C *e, isize n, const Shift<X> &shift, const Scale<X> &scale) {
+    LaneSums<X> sums;
+    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
+        const auto y = exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale);
+        lanes.store(e + i, y);
+        return y;
+    });
+    return sums.total();
+}
+
+// The others' exponentials relative to the maximum, and how often the maximum occurs. Each term is added with its rounding error: where the rest is
+// small, half an ulp of it is one of the result.
+template <class X, bool Scaled, class C>
+inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums<X> &rest, LaneSums<X> &copies) {
+    const auto top = X::set(max);
+    const Shift<X> zero = Shift<X>::from(typename X::V{}, scale);
+    each_vector<X>(n, [&](isize i, auto lanes) {
+        const auto v = lanes.load(x + i, absent_logit<C>);
+        rest.add(v == top ? typename X::V{} : exp_below<X, Scaled>(v, top, zero, scale));
+        copies.add(v == top ? X::set(1) : typename X::V{});
+    });
+}
+
+template <class X, bool Scaled, bool Guarded, class C, class N>
+inline void write_exp(const C *x, C *y, isize n, const Shift<X> &shift, const Scale<X> &scale, const N &normalizer) {
+    each_vector<X>(n, [&](isize i, auto lanes) {
+        lanes.store(y + i, normalizer.apply(exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale)));
+    });
+}
+
+// y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
+template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n) {
+    each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, writer.apply(lanes.load(x + i, 0))); });
+}
+
 // ------------------------------------------------------------------------------------------------------------------- rows
-// One row, in sweeps over chunks.
+// softmax guesses the shift and sums at once (the shift need not be the maximum); where the sum shows that the guess was wrong (a logit far above,
+// NaN, infinities) the maximum is found and the sum made again. The others find the maximum first; those with a logarithm need it anyway.
 //
-// softmax guesses the shift from the first vector of the row and sums at once (the shift need not be the maximum); where the sum shows that the
-// guess was wrong (a later logit far above, NaN, infinities) the maximum is found and the sum made again. Results with a logarithm
-// need the maximum anyway.
+// A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps over chunks, computing them twice.
 template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     using C = Compute<In, Out>;
     using X = Vec<C>;
     using D = Vec<double, 16>;
     using Arguments = NormalizeArguments<In, Out>;
-    enum Stage { fused, guess, maximum, total, rest, write };
+    static constexpr bool guesses = R == Result::softmax, logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
+    enum Stage { guess, maximum, total, rest, write };
     struct Partial {
         C max;
         Sum sum, copies;
     };
 
     const Arguments *a;
-    Reader<In, C> from;
-    Writer<Out, C> to;
+    isize outer = 0, inner = 0;
+
+    // Of a row of several chunks.
+    Stage stage = guess;
+    Reader<In, C> from{};
+    Writer<Out, C> to{};
     Scale<X> scale;
     Shift<X> shift;
-    Stage stage;
-    isize outer, inner;
-    C max;
+    C max = 0;
     Normalizer<X, R> normalizer;
     LogWriter<X, Scaled> logarithm;
-    Partial single;
-    std::vector<Partial> many;
+    std::vector<Partial> partial;
 
-    explicit NormalizeRow(const Arguments &arguments) : a(&arguments), from(), to() {}
+    explicit NormalizeRow(const Arguments &arguments) : a(&arguments) {}
 
     isize n() const { return a->x.n; }
-    isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
-    Partial *partial() { return many.empty() ? &single : many.data(); }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
 
-    void start(isize o, isize i) {
+    // A constant, unless the first logit lies where that fails; then from the first vector. The constant makes rows independent of what they hold until
+    // their sums are known, so that the processor works on several at once.
+    static FS_INLINE Shift<X> guessed(const C *x, isize n, const Scale<X> &scale) {
+        const C first = x[0] * scale.hi[0];
+        if (first > -16 && first < 40) return Shift<X>::typical(scale);
+        const auto v = n >= X::lanes ? X::load(x) : X::load_part(x, n, absent_logit<C>);
+        return Shift<X>::from(X::set(largest_lane<X>(v)), scale);
+    }
+    // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
+    static bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
+
+    // ---- a row of one chunk
+    void whole(isize o, isize i) {
         outer = o, inner = i;
-        if (chunks() > 1) many.resize(static_cast<std::size_t>(chunks()));
-        from = a->reader(o, i);
-        if (R != Result::logsumexp) to = a->template writer<R>(o, i);
-        if (Scaled) scale = Scale<X>::all(a->scale(o, i));
-        else scale = Scale<X>::all({1, 0});
-        if (R == Result::softmax) {
-            guess_shift();
-            stage = chunks() == 1 ? fused : guess;
+        const Reader<In, C> source = a->reader(o, i);
+        const C *x = source.get(0, n(), source.direct() ? nullptr : scratch<C>(2 * chunk));
+        if constexpr (logarithmic) whole_logarithm(x);
+        else whole_softmax(x, source.direct());
+    }
+
+    FS_INLINE void whole_softmax(const C *x, bool in_memory) {
+        const auto target = a->template writer<R>(outer, inner);
+        const bool in_place = in_memory && static_cast<const void *>(x) == static_cast<const void *>(target.p);
+        C *e = target.direct() && !in_place ? target.place(0, nullptr) : scratch<C>(2 * chunk) + chunk;
+        const Scale<X> sc = scale_of(outer, inner);
+        Sum sum;
+        if constexpr (guesses) sum = keep_exp<X, Scaled, true>(x, e, n(), guessed(x, n(), sc), sc);
+        if (!guesses || !near_enough(sum.value())) {
+            sum = keep_exp<X, Scaled, false>(x, e, n(), Shift<X>::from(X::set(span_max<X>(x, n())), sc), sc);
+        }
+        C *y = target.place(0, e);
+        write_with<X>(Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), sum), e, y, n());
+        target.put(0, n(), y);
+    }
+
+    void whole_logarithm(const C *x) {
+        const Scale<X> sc = scale_of(outer, inner);
+        const C m = span_max<X>(x, n());
+        const Shift<X> sh = Shift<X>::from(X::set(m), sc);
+        LaneSums<X> sums;
+        add_exp<X, Scaled, false>(x, n(), sh, sc, sums);
+        Pair<typename D::V> log = log_of_total(sums.total(), sh, m);
+        if (LogTotal<D>::is_dominated(log.hi[0])) {
+            LaneSums<X> others, copies;
+            add_rest<X, Scaled>(x, n(), m, sc, others, copies);
+            log = log_of_rest(others.total(), copies.total());
+        }
+        if constexpr (keeps) {
+            const auto target = a->template writer<R>(outer, inner);
+            C *y = target.direct() ? target.place(0, nullptr) : scratch<C>(2 * chunk) + chunk;
+            write_with<X>(log_writer(m, log), x, y, n());
+            target.put(0, n(), y);
         } else {
-            stage = maximum;
+            finish(m, log, [&] { return span_has_nan(x, n()); });
         }
     }
 
-    void guess_shift() {
+    // ---- a row of several chunks
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        partial.resize(static_cast<std::size_t>(chunks()));
+        from = a->reader(o, i);
+        if constexpr (keeps) to = a->template writer<R>(o, i);
+        scale = scale_of(o, i);
         C buffer[X::lanes];
-        const isize count = n() < X::lanes ? n() : X::lanes;
-        shift = Shift<X>::from(X::set(span_max<X>(from.get(0, count, buffer), count)), scale);
+        if constexpr (guesses) shift = guessed(from.get(0, X::lanes, buffer), X::lanes, scale);
+        stage = guesses ? guess : maximum;
     }
 
     void sweep(isize k) {
         const isize start = k * chunk, count = n() - start < chunk ? n() - start : chunk;
-        Partial &p = partial()[k];
-        switch (stage) {
-            case fused:
-                if constexpr (R == Result::softmax) sweep_fused();
-                return;
-            case guess: p.sum = sum_exp<true>(start, count); return;
-            case maximum: p.max = sweep_max(start, count); return;
-            case total: p.sum = sum_exp<false>(start, count); return;
-            case rest:
-                if constexpr (takes_logarithm(R)) sum_rest(start, count, p);
-                return;
-            case write:
-                if constexpr (R != Result::logsumexp) sweep_write(start, count);
-                return;
-        }
-    }
-
-    bool next() {
-        switch (stage) {
-            case fused: return false;
-            case guess:
-                if (settle_normalizer()) return stage = write, true;
-                return stage = maximum, true;
-            case maximum:
-                max = partial()[0].max;
-                for (isize k = 1; k < chunks(); ++k) max = max > partial()[k].max ? max : partial()[k].max;
-                shift = Shift<X>::from(X::set(max), scale);
-                return stage = total, true;
-            case total:
-                if constexpr (takes_logarithm(R)) return settle_logarithm();
-                settle_normalizer();
-                return stage = write, true;
-            case rest:
-                if constexpr (takes_logarithm(R)) return settle_rest();
-                return false;
-            case write: return false;
-        }
-        return false;
-    }
-
-    // ---- sweeps. Each goes block by block where the data must be gathered, in one where they are contiguous.
-    template <class Body> FS_INLINE void blocks(isize start, isize count, bool whole, Body body) {
-        const isize step = whole ? count : gather_block;
-        for (isize done = 0; done < count; done += step) body(start + done, count - done < step ? count - done : step);
-    }
-
-    C sweep_max(isize start, isize count) {
-        C m = -std::numeric_limits<C>::infinity(), buffer[gather_block];
-        blocks(start, count, from.direct(), [&](isize at, isize size) {
-            const C b = span_max<X>(from.get(at, size, buffer), size);
-            m = m > b ? m : b;
-        });
-        return m;
-    }
-
-    // Guarded: x may lie above the shift.
-    template <bool Guarded> Sum sum_exp(isize start, isize count) {
-        C buffer[gather_block];
-        LaneSums<X> sums;
-        const Shift<X> sh = shift;
-        const Scale<X> sc = scale;
-        blocks(start, count, from.direct(), [&](isize at, isize size) {
-            const C *x = from.get(at, size, buffer);
-            sum_vectors<X>(size, sums, [&](isize i, auto lanes) {
-                const auto v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
-                return Guarded ? exp_guarded<X, Scaled>(v, sh, sc) : exp_shifted<X, Scaled>(v, sh, sc);
-            });
-        });
-        return sums.total();
-    }
-
-    // The others' exponentials relative to the maximum, and how often the maximum occurs. Each term is added with its rounding error: where the
-    // rest is small, half an ulp of it is one of the result.
-    void sum_rest(isize start, isize count, Partial &p) {
-        C buffer[gather_block];
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        C buffer[gather_block], results[gather_block];
         LaneSums<X> sums, copies;
-        const Scale<X> sc = scale;
-        const auto top = X::set(max);
-        const Shift<X> zero = Shift<X>::from(typename X::V{}, sc);
-        blocks(start, count, from.direct(), [&](isize at, isize size) {
+        p.max = absent_logit<C>;
+        const isize step = from.direct() && (stage != write || to.direct()) ? count : gather_block;
+        for (isize at = start; at < start + count; at += step) {
+            const isize size = start + count - at < step ? start + count - at : step;
             const C *x = from.get(at, size, buffer);
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const auto v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
-                sums.add(v == top ? typename X::V{} : exp_below<X, Scaled>(v, top, zero, sc));
-                copies.add(v == top ? X::set(1) : typename X::V{});
-            });
-        });
+            if (stage == guess) {
+                add_exp<X, Scaled, true>(x, size, shift, scale, sums);
+            } else if (stage == maximum) {
+                p.max = larger(p.max, span_max<X>(x, size));
+            } else if (stage == total) {
+                add_exp<X, Scaled, false>(x, size, shift, scale, sums);
+            } else if (stage == rest) {
+                add_rest<X, Scaled>(x, size, max, scale, sums, copies);
+            } else {
+                C *y = to.place(at, results);
+                if constexpr (logarithmic) write_with<X>(logarithm, x, y, size);
+                else write_exp<X, Scaled, guesses>(x, y, size, shift, scale, normalizer);
+                to.put(at, size, results);
+            }
+        }
         p.sum = sums.total();
         p.copies = copies.total();
     }
 
-    void sweep_write(isize start, isize count) {
-        C buffer[gather_block], results[gather_block];
-        const Shift<X> sh = shift;
-        const Scale<X> sc = scale;
-        const Normalizer<X, R> normalize = normalizer;
-        const LogWriter<X, Scaled> log = logarithm;
-        blocks(start, count, from.direct() && to.direct(), [&](isize at, isize size) {
-            const C *x = from.get(at, size, buffer);
-            C *y = to.place(at, results);
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const auto v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
-                if (R == Result::log_softmax) lanes.store(y + i, log.apply(v));
-                else if (R == Result::softmax) lanes.store(y + i, normalize.apply(exp_guarded<X, Scaled>(v, sh, sc)));
-                else lanes.store(y + i, normalize.apply(exp_shifted<X, Scaled>(v, sh, sc)));
-            });
-            to.put(at, size, results);
-        });
-    }
-
-    // A row of one chunk: the exponentials are kept and scaled, not computed twice.
-    void sweep_fused() {
-        const bool in_memory = from.direct();
-        const bool keep_in_out = to.direct() && static_cast<const void *>(from.p) != static_cast<const void *>(to.p);
-        C *gathered = in_memory && keep_in_out ? nullptr : scratch<C>(2 * chunk);
-        C *e = keep_in_out ? to.place(0, nullptr) : gathered + chunk;
-        const C *x = in_memory ? from.get(0, n(), nullptr) : from.get(0, n(), gathered);
-        partial()->sum = exp_and_sum<true>(x, e);
-        if (!settle_normalizer()) {
-            shift = Shift<X>::from(X::set(span_max<X>(x, n())), scale);
-            partial()->sum = exp_and_sum<false>(x, e);
-            settle_normalizer();
+    bool next() {
+        if (stage == write) return false;
+        Partial all{absent_logit<C>, {}, {}};
+        for (const Partial &p : partial) {
+            all.max = larger(p.max, all.max);
+            all.sum.add(p.sum);
+            all.copies.add(p.copies);
         }
-        C *y = to.place(0, e);
-        const Normalizer<X, R> normalize = normalizer;
-        each_vector<X>(n(), [&](isize i, auto lanes) { lanes.store(y + i, normalize.apply(lanes.load(e + i, 0))); });
-        to.put(0, n(), y);
-    }
-
-    template <bool Guarded> Sum exp_and_sum(const C *x, C *e) {
-        LaneSums<X> sums;
-        const Shift<X> sh = shift;
-        const Scale<X> sc = scale;
-        sum_vectors<X>(n(), sums, [&](isize i, auto lanes) {
-            const auto v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
-            const auto y = Guarded ? exp_guarded<X, Scaled>(v, sh, sc) : exp_shifted<X, Scaled>(v, sh, sc);
-            lanes.store(e + i, y);
-            return y;
-        });
-        return sums.total();
-    }
-
-    // ---- what the sums mean
-    Sum combined(bool copies) {
-        Sum s;
-        for (isize k = 0; k < chunks(); ++k) s.add(copies ? partial()[k].copies : partial()[k].sum);
-        return s;
-    }
-
-    // Sets the normalizer. Says whether the total came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
-    bool settle_normalizer() {
-        const Sum sum = combined(false);
-        const double s = sum.value();
-        normalizer.set_lane(0, numerator<R>(a->gradient, outer, inner), sum);
-        normalizer.broadcast();
-        return s >= 0.5 && s <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900);
-    }
-
-    static Pair<typename D::V> all(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
-
-    bool settle_logarithm() {
-        using F = Format<C>;
-        const double exponent = static_cast<double>(F::round_magic) + (F::bias - static_cast<double>(shift.magic[0]));
-        const bool unshifted = shift.center[0] == 0 && max - max == 0;
-        const Factor top = unshifted ? Arguments::product(a->scale(outer, inner), max) : Factor{0, 0};
-        const auto l = LogTotal<D>::from(all(combined(false)), D::set(exponent), D::set(top.hi), D::set(top.lo));
-        if (l.hi[0] < LogTotal<D>::dominated && l.hi[0] > -1) return stage = rest, true;
-        return finish(l);
-    }
-    bool settle_rest() { return finish(LogTotal<D>::from_rest(all(combined(false)), D::set(combined(true).value()))); }
-
-    bool finish(Pair<typename D::V> l) {
-        if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
-        if (R == Result::logsumexp) {
-            *a->out.at(outer, inner) = static_cast<Out>(log_sum<C>(max, {l.hi[0], l.lo[0]}, [&] { return has_nan(); }));
-            return false;
+        if (stage == maximum) {
+            max = all.max;
+            shift = Shift<X>::from(X::set(max), scale);
+            return stage = total, true;
         }
-        logarithm.set_lane(0, max, l.hi[0], l.lo[0], a->inverse_temperature(outer, inner));
-        logarithm.broadcast();
-        return stage = write, true;
+        if constexpr (logarithmic) {
+            const auto log = stage == total ? log_of_total(all.sum, shift, max) : log_of_rest(all.sum, all.copies);
+            if (stage == total && LogTotal<D>::is_dominated(log.hi[0])) return stage = rest, true;
+            if constexpr (keeps) logarithm = log_writer(max, log);
+            else finish(max, log, [&] { return has_nan(); });
+            return stage = write, keeps;
+        } else {
+            if (stage == guess && !near_enough(all.sum.value())) return stage = maximum, true;
+            normalizer = Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), all.sum);
+            return stage = write, true;
+        }
     }
 
-    bool has_nan() {
+    bool has_nan() const {
         C buffer[gather_block];
         bool found = false;
-        blocks(0, n(), false, [&](isize at, isize size) { found |= span_has_nan(from.get(at, size, buffer), size); });
+        for (isize at = 0; at < n(); at += gather_block) {
+            const isize size = n() - at < gather_block ? n() - at : gather_block;
+            found |= span_has_nan(from.get(at, size, buffer), size);
+        }
         return found;
+    }
+
+    // ---- the logarithm of the total, relative to the maximum
+    static Pair<typename D::V> all_lanes(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
+
+    Pair<typename D::V> log_of_total(Sum sum, const Shift<X> &sh, C m) const {
+        const Factor top = sh.center[0] == 0 && m - m == 0 ? Arguments::product(a->scale(outer, inner), m) : Factor{0, 0};
+        return LogTotal<D>::from(all_lanes(sum), D::set(sh.exponent(0)), D::set(top.hi), D::set(top.lo));
+    }
+    static Pair<typename D::V> log_of_rest(Sum others, Sum copies) {
+        return LogTotal<D>::from_rest(all_lanes(others), D::set(copies.value()));
+    }
+    Pair<typename D::V> to_base(Pair<typename D::V> log) const {
+        return a->ln_base.is_one() ? log : LogTotal<D>::divide(log, a->ln_base);
+    }
+    LogWriter<X, Scaled> log_writer(C m, Pair<typename D::V> log) const {
+        log = to_base(log);
+        LogWriter<X, Scaled> w;
+        w.set_lane(0, m, log.hi[0], log.lo[0], Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
+        w.broadcast();
+        return w;
+    }
+    template <class HasNan> void finish(C m, Pair<typename D::V> log, HasNan has_nan) const {
+        log = to_base(log);
+        *a->out.at(outer, inner) = static_cast<Out>(log_sum<C>(m, {log.hi[0], log.lo[0]}, has_nan));
     }
 };
 
@@ -519,7 +528,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         const C least = -std::numeric_limits<C>::infinity();
         vectors(count, [&](isize v, isize, auto) {
             column[v].max = X::set(least);
-            column[v].scale = Scale<X>::all({1, 0});
+            column[v].scale = Scale<X>::one();
             for (isize l = 0; Scaled && l < X::lanes; ++l) {
                 const isize lane = v * X::lanes + l < count ? v * X::lanes + l : count - 1;
                 column[v].scale.set_lane(l, a->scale(outer, first + lane));
@@ -536,7 +545,6 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
     // The logarithms of the totals, in vectors of double.
     void settle_logarithms(Column *column, const LaneSums<X> *sums, const C *x, isize step, C *y, isize out_step, isize outer, isize first,
                            isize count) const {
-        using F = Format<C>;
         Sum logs[width];
         double hi[width] = {}, lo[width] = {}, exponent[width] = {}, top_hi[width] = {}, top_lo[width] = {};
         bool dominated = false;
@@ -545,7 +553,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
             const isize k = l % X::lanes;
             const Sum s = sums[l / X::lanes].lane(k);
             hi[l] = s.hi, lo[l] = s.lo;
-            exponent[l] = static_cast<double>(F::round_magic) + (F::bias - static_cast<double>(c.shift.magic[k]));
+            exponent[l] = c.shift.exponent(k);
             const double m = c.max[k];
             if (c.shift.center[k] == 0 && m - m == 0) {
                 const Factor top = Scaled ? Arguments::product(a->scale(outer, first + l), m) : Factor{m, 0};
@@ -556,7 +564,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
             const auto t = LogTotal<D>::from({D::load(hi + l), D::load(lo + l)}, D::load(exponent + l), D::load(top_hi + l), D::load(top_lo + l));
             for (isize k = 0; k < D::lanes; ++k) {
                 logs[l + k] = {t.hi[k], t.lo[k]};
-                dominated |= l + k < count && t.hi[k] < LogTotal<D>::dominated && t.hi[k] > -1;
+                dominated |= l + k < count && LogTotal<D>::is_dominated(t.hi[k]);
             }
         }
         if (dominated) sum_rests(column, logs, x, step, count);
@@ -583,7 +591,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
             });
         }
         for (isize l = 0; l < count; ++l) {
-            if (!(logs[l].hi < LogTotal<D>::dominated && logs[l].hi > -1)) continue;
+            if (!LogTotal<D>::is_dominated(logs[l].hi)) continue;
             const Sum r = rest[l / X::lanes].lane(l % X::lanes);
             const auto t = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies[l / X::lanes].lane(l % X::lanes).value()));
             logs[l] = {t.hi[0], t.lo[0]};

@@ -148,6 +148,39 @@ template <class X> FS_INLINE typename X::V absolute(typename X::V v) {
     return (typename X::V)(bits<X>(v) & std::numeric_limits<typename Format<typename X::Scalar>::Int>::max());
 }
 
+// The halves of a vector, and the folding of its lanes to one number, half upon half.
+template <class X> FS_INLINE typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V half(typename X::V v, int which) {
+    typename Vec<typename X::Scalar, sizeof(v) / 2>::V h;
+    std::memcpy(&h, reinterpret_cast<const char *>(&v) + which * sizeof h, sizeof h);
+    return h;
+}
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+template <> FS_INLINE Vec<float, 32>::V half<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
+    return (Vec<float, 32>::V)(which ? _mm512_extractf32x8_ps((__m512)v, 1) : _mm512_castps512_ps256((__m512)v));
+}
+template <> FS_INLINE Vec<double, 32>::V half<Vec<double, 64>>(Vec<double, 64>::V v, int which) {
+    return (Vec<double, 32>::V)(which ? _mm512_extractf64x4_pd((__m512d)v, 1) : _mm512_castpd512_pd256((__m512d)v));
+}
+#endif
+#if defined(__AVX__)
+template <> FS_INLINE Vec<float, 16>::V half<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
+    return (Vec<float, 16>::V)(which ? _mm256_extractf128_ps((__m256)v, 1) : _mm256_castps256_ps128((__m256)v));
+}
+template <> FS_INLINE Vec<double, 16>::V half<Vec<double, 32>>(Vec<double, 32>::V v, int which) {
+    return (Vec<double, 16>::V)(which ? _mm256_extractf128_pd((__m256d)v, 1) : _mm256_castpd256_pd128((__m256d)v));
+}
+#endif
+
+template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
+    if constexpr (sizeof(v) > 16) {
+        return fold<Vec<typename X::Scalar, sizeof(v) / 2>>(op(half<X>(v, 0), half<X>(v, 1)), op);
+    } else if constexpr (X::lanes == 4) {
+        return op(op(v[0], v[2]), op(v[1], v[3]));
+    } else {
+        return op(v[0], v[1]);
+    }
+}
+
 // ------------------------------------------------------------------------------------------- error-free transformations
 // (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They need -ffp-contract=off.
 template <class V> struct Pair {

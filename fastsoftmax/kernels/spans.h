@@ -46,18 +46,15 @@ constexpr isize block = 8;
 template <class X, class T = typename X::Scalar> struct LaneSums;
 
 template <class X> struct LaneSums<X, float> {
-    double sum[X::lanes] = {};
+    using D = Vec<double, FS_VECTOR_BYTES>;
+    typename D::V lower = {}, upper = {};
     FS_INLINE void add(typename X::V v) {
-        float lane[X::lanes];
-        X::store(lane, v);
-        for (isize l = 0; l < X::lanes; ++l) sum[l] += static_cast<double>(lane[l]);
+        lower = lower + __builtin_convertvector(half<X>(v, 0), typename D::V);
+        upper = upper + __builtin_convertvector(half<X>(v, 1), typename D::V);
     }
-    Sum lane(isize l) const { return {sum[l], 0}; }
-    Sum total() {
-        for (isize w = X::lanes / 2; w > 0; w /= 2) {
-            for (isize l = 0; l < w; ++l) sum[l] += sum[l + w];
-        }
-        return {sum[0], 0};
+    Sum lane(isize l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
+    Sum total() const {
+        return {fold<D>(lower + upper, [](auto a, auto b) { return a + b; }), 0};
     }
 };
 
@@ -69,10 +66,18 @@ template <class X> struct LaneSums<X, double> {
         lo = lo + s.lo;
     }
     Sum lane(isize l) const { return {hi[l], lo[l]}; }
-    Sum total() {
-        Sum s = lane(0);
-        for (isize l = 1; l < X::lanes; ++l) s.add(lane(l));
-        return s;
+    Sum total() const { return folded<X>(hi, lo); }
+
+  private:
+    template <class Y> static FS_INLINE Sum folded(typename Y::V h, typename Y::V l) {
+        if constexpr (Y::lanes > 2) {
+            const Pair<typename Vec<double, sizeof(h) / 2>::V> s = two_sum(half<Y>(h, 0), half<Y>(h, 1));
+            return folded<Vec<double, sizeof(h) / 2>>(s.hi, s.lo + (half<Y>(l, 0) + half<Y>(l, 1)));
+        } else {
+            Sum s{h[0], l[0]};
+            s.add({h[1], l[1]});
+            return s;
+        }
     }
 };
 
@@ -94,12 +99,7 @@ template <class X, class Term> FS_INLINE void sum_vectors(isize n, LaneSums<X> &
 
 // ----------------------------------------------------------------------------------------------------------------- maxima
 template <class X> FS_INLINE typename X::Scalar largest_lane(typename X::V v) {
-    typename X::Scalar lane[X::lanes];
-    X::store(lane, v);
-    for (isize w = X::lanes / 2; w > 0; w /= 2) {
-        for (isize l = 0; l < w; ++l) lane[l] = lane[l] > lane[l + w] ? lane[l] : lane[l + w];
-    }
-    return lane[0];
+    return fold<X>(v, [](auto a, auto b) { return larger(a, b); });
 }
 
 // The maximum; of a block with NaN, any of its values.

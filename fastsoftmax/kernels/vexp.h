@@ -61,27 +61,51 @@ struct Factor {
     bool is_one() const { return hi == 1 && lo == 0; }
 };
 
-// The factor in vectors (one value for a row, a value per lane for columns).
+// The factor in vectors (one value for a row, a value per lane for columns), and what one step of n is in units of the logits.
 template <class X> struct Scale {
-    typename X::V hi, lo, log2e;
+    typename X::V hi, lo, log2e, unit;
     void set_lane(isize lane, Factor f) {
         using T = typename X::Scalar;
         T h = static_cast<T>(f.hi);
         hi[lane] = h;
         lo[lane] = static_cast<T>((f.hi - h) + f.lo);
         log2e[lane] = static_cast<T>(f.hi * ExpConstants<double>::log2e);
+        unit[lane] = 1 / log2e[lane];
     }
     static Scale all(Factor f) {
         Scale s;
         s.set_lane(0, f);
-        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]);
+        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]), s.unit = X::set(s.unit[0]);
         return s;
+    }
+    static FS_INLINE Scale one() {
+        using C = ExpConstants<typename X::Scalar>;
+        return {X::set(1), typename X::V{}, X::set(C::log2e), X::set(1 / C::log2e)};
     }
 };
 
 // c, N and the smallest x - c whose exponential is not flushed to zero.
 template <class X> struct Shift {
     typename X::V center, magic, lowest, highest;
+
+    double exponent(isize lane) const {  // N
+        using F = Format<typename X::Scalar>;
+        return static_cast<double>(F::round_magic) + (F::bias - static_cast<double>(magic[lane]));
+    }
+
+    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double: 2^-401 and 2^500), those of almost all logits,
+    // stay far from both ends of the range.
+    static FS_INLINE Shift typical(const Scale<X> &scale) {
+        using T = typename X::Scalar;
+        using F = Format<T>;
+        constexpr T exponent = sizeof(T) == 4 ? -30 : -400;
+        Shift s;
+        s.center = typename X::V{};
+        s.magic = X::set(F::round_magic + (F::bias - exponent));
+        s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+        s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
+        return s;
+    }
 
     // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing.
     static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale) {
@@ -96,8 +120,8 @@ template <class X> struct Shift {
         const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
         s.magic = magic + (F::bias - exponent);
         // n - N = -bias gives the bit pattern of +0, n - N = bias + 1 that of +inf; a quarter keeps rounding from leaving the range.
-        s.lowest = (exponent - (F::bias - T(0.25))) / scale.log2e;
-        s.highest = (exponent + (F::bias + 1 - T(0.25))) / scale.log2e;
+        s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+        s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
     }
 };

@@ -49,6 +49,13 @@ template <class T, class Op> struct VjpRow {
     explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments), g(), y(), out() {}
 
     isize n() const { return a->g.n; }
+    // Rows of one chunk need no other way than long ones.
+    void whole(isize o, isize i) {
+        start(o, i);
+        do sweep(0);
+        while (next());
+    }
+
     isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
     Sum *partial() { return many.empty() ? &single : many.data(); }
 

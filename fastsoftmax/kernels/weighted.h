@@ -30,6 +30,13 @@ template <class In, class Out> struct WeightedRow {
     WeightedRow(const NormalizeArguments<In, Out> &arguments, const View<const double> &b_) : a(&arguments), weights(&b_), x(), b() {}
 
     isize n() const { return a->x.n; }
+    // Rows of one chunk need no other way than long ones.
+    void whole(isize o, isize i) {
+        start(o, i);
+        do sweep(0);
+        while (next());
+    }
+
     isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
     Partial *partial() { return many.empty() ? &single : many.data(); }
 

@@ -27,16 +27,17 @@ constexpr isize short_row = 32;       // rows up to this length run across lanes
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
 constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
 
-// Rows one after another, or one long row at a time with its chunks as pieces. Row has start(outer, inner), chunks(), sweep(chunk) and
-// next(), which combines the chunks' results and says whether another sweep follows.
+// Rows one after another, or one long row at a time with its chunks as pieces. A row of one chunk is done by whole(outer, inner). A longer one is
+// begun by start(outer, inner); then come rounds of sweep(chunk) for every chunk and next(), which combines the chunks' results and says
+// whether another round follows.
 template <class Row> struct RowsWork final : Work {
     Row row;
-    isize outer, inner, group, current = 0;
+    isize outer, inner, n, group, current = 0;
     bool split;
 
     // Long rows are split only where there are fewer of them than threads; the result is the same either way.
-    RowsWork(const Row &prototype, isize outer_, isize inner_, isize n, isize threads)
-        : row(prototype), outer(outer_), inner(inner_), group(n < piece_elements ? piece_elements / n : 1),
+    RowsWork(const Row &prototype, isize outer_, isize inner_, isize n_, isize threads)
+        : row(prototype), outer(outer_), inner(inner_), n(n_), group(n < piece_elements ? piece_elements / n : 1),
           split(n > chunk && outer_ * inner_ < threads) {
         if (split) row.start(0, 0);
     }
@@ -46,11 +47,11 @@ template <class Row> struct RowsWork final : Work {
         if (split) return row.sweep(piece);
         Row mine(row);
         const isize end = (piece + 1) * group < rows() ? (piece + 1) * group : rows();
+        isize o = piece * group / inner, i = piece * group % inner;
         for (isize r = piece * group; r < end; ++r) {
-            mine.start(r / inner, r % inner);
-            do {
-                for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
-            } while (mine.next());
+            if (n <= chunk) mine.whole(o, i);
+            else run_long(mine, o, i);
+            if (++i == inner) i = 0, ++o;
         }
     }
     bool advance() override {
@@ -59,6 +60,14 @@ template <class Row> struct RowsWork final : Work {
         if (++current == rows()) return false;
         row.start(current / inner, current % inner);
         return true;
+    }
+
+  private:
+    static void run_long(Row &row, isize o, isize i) {
+        row.start(o, i);
+        do {
+            for (isize k = 0; k < row.chunks(); ++k) row.sweep(k);
+        } while (row.next());
     }
 };
 

@@ -1,0 +1,132 @@
+"""The command line, as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastsoftmax
+from fastsoftmax import __main__ as command_line
+from fastsoftmax import _comparison
+
+
+def run(*arguments, **environment):
+    """Run ``python -m fastsoftmax`` with arguments, where the package is the one under test."""
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.run(
+        [sys.executable, "-m", "fastsoftmax", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | paths | environment,
+    )
+
+
+def test_info():
+    done = run("info")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == list(fastsoftmax.config())
+
+
+def test_info_as_json():
+    done = run("info", "--json", FASTSOFTMAX_NUM_THREADS="3")
+    assert (done.returncode, done.stderr) == (0, "")
+    info = json.loads(done.stdout)
+    assert list(info) == list(fastsoftmax.config())
+    assert info["version"] == fastsoftmax.__version__
+    assert info["num_threads"] == 3
+
+
+def test_info_of_another_backend():
+    info = json.loads(run("info", "--json", FASTSOFTMAX_BACKEND="numpy").stdout)
+    assert info["backend"] == "numpy"
+    assert "softmax" in info["uncompiled"]
+
+
+def test_configuration_and_table():
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    configuration, explanation, table = done.stdout.split("\n\n")
+    assert configuration.startswith(f"version:     {fastsoftmax.__version__}\n")
+    assert "one thread each" in explanation
+    rows = [line.split() for line in table.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        [case.operation, case.dtype, case.size] for case in command_line.CASES
+    ]
+
+
+def test_table_row():
+    case = _comparison.Case("softmax", "float32", (4096, 10))
+    times = {"NumPy": [3e-4, 8e-4, 4e-4], "SciPy": [8e-4, 16e-4, 8e-4], "fastsoftmax": [1e-4, 2e-4, 1e-4]}
+    errors = {"NumPy": 15.6, "SciPy": 20.0, "fastsoftmax": 3.24}
+    row = command_line.table_row(case, times, errors).replace("|", "").split()
+    ratios = ["4.0", "8.0"]
+    assert row == ["softmax", "float32", "4096x10", "-1", "400", "800", "100", *ratios, "16", "20", "3.2"]
+
+
+def test_without_scipy(monkeypatch):
+    """None in sys.modules makes the import fail; the table then has no figures of SciPy."""
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    monkeypatch.setattr(command_line, "ROW_SECONDS", 0.0)
+    lines = command_line.table_rows([_comparison.Case("sigmoid", "float32", (7,), None)])
+    row = list(lines)[-1].replace("|", "").split()
+    assert len(row) == 11  # there is no axis
+    assert [i for i, text in enumerate(row) if text == "-"] == [4, 7, 9]
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("operation", _comparison.OPERATIONS)
+def test_errors_in_the_table(operation):
+    """All implementations compute the same, and the errors are those of good float32 arithmetic."""
+    axis = None if operation == "sigmoid" else 0
+    case = _comparison.Case(operation, "float32", (30, 20), axis)
+    functions = command_line.implementations(case)
+    assert list(functions) == ["NumPy", "SciPy", "fastsoftmax"]
+    found = {
+        name: _comparison.largest_error(f(case.scores()), case.reference()) for name, f in functions.items()
+    }
+    assert found["fastsoftmax"] <= 6
+    assert max(found.values()) < 100
+
+
+def test_largest_error():
+    exact = np.array([1.0, 2.0, 3.0], np.longdouble)
+    got = exact.astype(np.float32)
+    assert _comparison.largest_error(got, exact) == 0
+    got[2] = np.nextafter(got[2], np.float32(0))
+    assert _comparison.largest_error(got, exact) == 1
+    assert np.isnan(_comparison.largest_error(got, exact.astype(np.float32)))
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (1.26, "1.3"), (9.96, "10"), (417.3, "417")])
+def test_figure(value, text):
+    assert _comparison.figure(value) == text
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_no_figure(value):
+    assert _comparison.figure(value) == "-"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["info", "--xml"], ["--json"], ["info", "more"]])
+def test_wrong_arguments(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("usage: python -m fastsoftmax")
+    assert arguments[-1] in done.stderr
+
+
+def test_help():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "info" in done.stdout
+
+
+def test_wrong_backend():
+    done = run("info", FASTSOFTMAX_BACKEND="nonsense")
+    assert done.returncode == 1
+    assert "FASTSOFTMAX_BACKEND='nonsense' is not one of the available backends" in done.stderr
