@@ -18,6 +18,7 @@ from turns import Workers
 import fastsoftmax
 from fastsoftmax._comparison import Case, figure, median_ratio
 
+BEGIN, END = "<!-- figures: python benchmarks/compare.py --into FILE -->", "<!-- end of figures -->"
 OURS = "fastsoftmax"
 OTHERS = ("numpy", "scipy", "torch")
 SCORES_32 = [
@@ -54,10 +55,10 @@ def rows(cases: Sequence[Case], turns: int) -> Iterator[str]:
     """The lines of the table, each as soon as it is measured."""
     names = [name for name in (OURS, *OTHERS) if RIVALS[name].installed]
     labels = [RIVALS[name].label for name in names]
-    columns = ["operation", "dtype", "shape", "axis", "time", *(f"{label} / ours" for label in labels[1:])]
-    columns += [f"ulp {label}" for label in labels]
+    columns = ["operation", "dtype", "shape", "time"]
+    columns += [f"× {label}" for label in labels[1:]] + ["ulp", *(f"ulp {label}" for label in labels[1:])]
     yield line(columns)
-    yield line(["---"] * 4 + ["---:"] * (len(columns) - 4))
+    yield line(["---"] * 3 + ["---:"] * (len(columns) - 3))
     with Workers() as workers:
         for case in cases:
             times, errors = workers.take_turns(case, names, turns), workers.errors(case, names)
@@ -66,28 +67,49 @@ def rows(cases: Sequence[Case], turns: int) -> Iterator[str]:
                 [
                     case.operation,
                     case.dtype,
-                    case.size.replace("x", "×"),
-                    "" if case.axis is None else str(case.axis),
+                    place(case),
+                    f"{figure(statistics.median(times[OURS]) * 1e6)} µs",
                 ]
-                + [f"{figure(statistics.median(times[OURS]) * 1e6)} µs"]
                 + [figure(ratios.get(name)) for name in names[1:]]
                 + [figure(errors[name]) for name in names]
             )
+
+
+def place(case: Case) -> str:
+    """The shape, and the axis unless it is the last."""
+    axis = "" if case.axis in (-1, None) else f", axis {case.axis}"
+    return case.size.replace("x", " × ") + axis
 
 
 def line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def insert(text: str, path: Path) -> None:
+    """Replace what stands between the two marks of a file."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{path} has no lines {BEGIN!r} and {END!r}")
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--turns", type=int, default=41, help="how often each library is timed (default: %(default)s)"
+        "--turns", type=int, default=41, help="how often each is timed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--into", type=Path, nargs="+", default=[], metavar="FILE", help="put the table there"
     )
     options = parser.parse_args()
-    print(f"{machine()}\n")
+    lines = [machine(), ""]
+    print(*lines, sep="\n")
     for text in rows(SCORES_32 + SCORES_64 + RELATIVES, options.turns):
         print(text, flush=True)
+        lines.append(text)
+    for path in options.into:
+        insert("\n".join(lines), path)
 
 
 if __name__ == "__main__":

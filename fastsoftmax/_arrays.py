@@ -48,6 +48,8 @@ def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
     """`x` as a native, aligned array of real numbers of a floating dtype, without a copy if it is one already."""
     if type(x) is not np.ndarray:
         x = _as_plain_array(x, name)
+    if x.dtype in COMPILED and x.flags.aligned:  # which says that the byte order is native, too
+        return x
     if x.dtype.kind in "iub":
         return x.astype(np.float64)
     if not is_float(x.dtype):
@@ -100,12 +102,17 @@ def result_dtype(x: np.ndarray[Any, Any], dtype: Any, reduced: bool = False) -> 
 
 def implementation(kernel: Callable[..., None], name: str, *dtypes: np.dtype[Any]) -> Callable[..., None]:
     """The active kernel, or its twin for dtypes that no compiled kernel takes."""
-    return kernel if all(dtype in COMPILED for dtype in dtypes) else TWINS[name]
+    for dtype in dtypes:
+        if dtype not in COMPILED:
+            return TWINS[name]
+    return kernel
 
 
 # --------------------------------------------------------------------------------------------------------------- axes and shapes
 def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """`axis` as a tuple of distinct axes from 0 to ndim - 1."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     try:
@@ -173,10 +180,9 @@ def as_ln_base(base: Any, least_exclusive: bool) -> tuple[float, float]:
     """The natural logarithm of the base as hi + lo; (1, 0) for base e."""
     if base is None:
         return 1.0, 0.0
-    try:
-        value = float(base)
-    except (TypeError, ValueError):
-        raise TypeError(f"base must be a real number or None, got {base!r}") from None
+    if np.ndim(base) or not (hasattr(base, "__float__") or hasattr(base, "__index__")) or isinstance(base, complex):
+        raise TypeError(f"base must be a real number or None, got {base!r}")
+    value = float(base)
     if not math.isfinite(value) or value < 1 or (least_exclusive and value == 1):
         least = "greater than 1" if least_exclusive else "at least 1"
         raise ValueError(f"base must be finite and {least}, got {base!r}")
@@ -218,12 +224,23 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndar
 
 def _overlaps_itself(a: np.ndarray[Any, Any]) -> bool:
     """Whether two elements of an array share memory."""
+    if a.flags.c_contiguous:
+        return False
+    axes = sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1)
     reach = a.itemsize
-    for stride, length in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
-        if stride < reach:  # unusual: let NumPy find out, which copies an operand that overlaps itself
-            return a.size > 0 and np.nditer([a], ["copy_if_overlap"], [["readwrite"]]).operands[0] is not a
+    for stride, length in axes:
+        if stride < reach:  # unusual: the axes interleave, so look at every address
+            return a.size > 0 and _addresses_collide(axes, a.itemsize)
         reach += stride * (length - 1)
     return False
+
+
+def _addresses_collide(axes: Sequence[tuple[int, int]], itemsize: int) -> bool:
+    addresses = np.zeros(1, np.intp)
+    for stride, length in axes:
+        addresses = np.add.outer(addresses, stride * np.arange(length)).ravel()
+    addresses.sort()
+    return bool(np.any(np.diff(addresses) < itemsize))
 
 
 def apart(a: np.ndarray[Any, Any] | None, out: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
@@ -247,7 +264,7 @@ def each_view(axes: Sequence[int], arrays: Sequence[np.ndarray[Any, Any] | None]
     first = arrays[0]
     assert first is not None
     shape = first.shape
-    if len(axes) == 1 and all(a is None or (a.shape == shape and a.flags.c_contiguous) for a in arrays):
+    if len(axes) == 1 and _all_contiguous(arrays, shape):
         split = math.prod(shape[: axes[0]]), shape[axes[0]], math.prod(shape[axes[0] + 1 :])
         yield [None if a is None else a.reshape(split) for a in arrays]
         return
@@ -288,6 +305,14 @@ def each_line(arrays: Sequence[np.ndarray[Any, Any]]) -> Iterator[list[np.ndarra
     views = [as_strided(a, [n for n, _ in axes_of_view], [s[k] for _, s in axes_of_view]) for k, a in enumerate(arrays)]
     for index in np.ndindex(*(n for n, _ in loop)):
         yield [v[index] for v in views]
+
+
+def _all_contiguous(arrays: Sequence[np.ndarray[Any, Any] | None], shape: tuple[int, ...]) -> bool:
+    """Whether all arrays have this shape and no gaps."""
+    for a in arrays:
+        if a is not None and not (a.flags.c_contiguous and a.shape == shape):
+            return False
+    return True
 
 
 Group = tuple[int, tuple[int, ...]]  # a length, and the step of each array
@@ -331,7 +356,8 @@ def _each_block(
             if p is None:
                 copies.append(None)
                 continue
-            keeps = all(n == f for n, f in zip(p.shape[len(batch) :], full[len(batch) :], strict=True))
+            # An array with one value for each row stays so; one that lacks only some of the axes is broadcast.
+            keeps = any(n != 1 for n in p.shape[len(batch) :]) or length == 1
             target = full if keeps else full[: len(batch)] + (1,) * len(axes)
             copies.append(np.array(np.broadcast_to(p, target), order="C").reshape(-1, length if keeps else 1, 1))
         yield copies
@@ -529,7 +555,8 @@ def reduced_vjp(kernel: Callable[..., None], name: str, g: Any, x: Any, axis: An
     allowed = [()] if scalar else [reduced_shape(b.shape, axes, keepdims=False), kept]
     if a.shape not in allowed:
         raise ValueError(f"g must have the shape of logsumexp(x), {' or '.join(map(str, allowed))}, got {a.shape}")
-    a, b = _common(a, b)
+    with np.errstate(all="ignore"):
+        a = a.astype(b.dtype if b.dtype in COMPILED else np.result_type(a, b), copy=False)
     threads = _threads.resolve(num_threads, b.size)
     result = np.empty_like(b, subok=False) if out is None else check_out(out, shape, b.dtype)
     target = result.reshape(b.shape)

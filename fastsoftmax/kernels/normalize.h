@@ -62,6 +62,9 @@ template <class In, class Out> struct NormalizeArguments {
         const isize stride = x.n == 1 ? isize(sizeof(In)) : x.n_stride;
         return {x.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, negative()};
     }
+    template <class Wide> Reader<In, Wide> reader_as(isize o, isize i) const {
+        return {x.at(o, i), x.n == 1 ? isize(sizeof(In)) : x.n_stride, where.data ? where.at(o, i) : nullptr, where.n_stride};
+    }
     template <Result R> Writer<Out, C> writer(isize o, isize i) const {
         const isize stride = out.n == 1 ? isize(sizeof(Out)) : out.n_stride;
         return {out.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, absent<R>()};
@@ -146,16 +149,6 @@ template <class D> struct LogTotal {
     }
 };
 
-// max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives -inf.
-template <class C, class HasNan> double log_sum(C max, Sum log, HasNan has_nan) {
-    Sum s{static_cast<double>(max), 0};
-    s.add(log);
-    const double y = s.value();
-    if (y - y == 0) return y;
-    if (max == std::numeric_limits<C>::infinity()) return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
-    return static_cast<double>(max) + log.hi;
-}
-
 // (x - max) / temperature - log(total) with the logarithm in two terms.
 template <class X, bool Scaled> struct LogWriter {
     using V = typename X::V;
@@ -210,17 +203,64 @@ FS_INLINE Sum keep_exp(const C *x, C *e, isize n, const Shift<X> &shift, const S
     return sums.total();
 }
 
-// The others' exponentials relative to the maximum, and how often the maximum occurs. Each term is added with its rounding error: where the rest is
-// small, half an ulp of it is one of the result.
+// For short rows: the exponentials relative to the maximum, from the exact differences. They do not change when all logits of a row move.
+template <class X, bool Scaled, class C> FS_INLINE Sum keep_exp_below(const C *x, C *e, isize n, C max, const Scale<X> &scale) {
+    const auto top = X::set(max);
+    const Shift<X> zero = Shift<X>::fixed(0, scale);
+    LaneSums<X> sums;
+    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
+        const auto y = exp_below<X, Scaled>(lanes.load(x + i, absent_logit<C>), top, zero, scale);
+        lanes.store(e + i, y);
+        return y;
+    });
+    return sums.total();
+}
+
+// The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256) times too large, so that terms below the smallest
+// normal number are not lost where they are all there is.
+template <class C> constexpr C rest_exponent = sizeof(C) == 4 ? -64 : -256;
+template <class C> Sum true_rest(Sum s) {
+    constexpr double power = sizeof(C) == 4 ? 0x1p-64 : 0x1p-256;
+    return {s.hi * power, s.lo * power};
+}
+
+// Those exponentials, and how often the maximum occurs. Each term is added with its rounding error: where the rest is small, half an ulp of it is one
+// of the result.
 template <class X, bool Scaled, class C>
 inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums<X> &rest, LaneSums<X> &copies) {
     const auto top = X::set(max);
-    const Shift<X> zero = Shift<X>::from(typename X::V{}, scale);
+    const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
     each_vector<X>(n, [&](isize i, auto lanes) {
         const auto v = lanes.load(x + i, absent_logit<C>);
-        rest.add(v == top ? typename X::V{} : exp_below<X, Scaled>(v, top, zero, scale));
+        rest.add(v == top ? typename X::V{} : exp_below<X, Scaled>(v, top, below, scale));
         copies.add(v == top ? X::set(1) : typename X::V{});
     });
+}
+
+// log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials of more than the result's precision: in pairs of
+// double, whatever the input.
+template <class Arguments> Pair<Vec<double, 16>::V> precise_log_of_total(const Arguments &a, isize o, isize i, double max) {
+    using X = Vec<double>;
+    using D = Vec<double, 16>;
+    const auto source = a.template reader_as<double>(o, i);
+    const Scale<X> scale = Scale<X>::all(a.scale(o, i));
+    const Shift<X> below = Shift<X>::fixed(rest_exponent<double>, scale);
+    const auto top = X::set(max);
+    double buffer[gather_block];
+    LaneSums<X> rest, copies;
+    for (isize at = 0; at < a.x.n; at += gather_block) {
+        const isize size = a.x.n - at < gather_block ? a.x.n - at : gather_block;
+        const double *x = source.get(at, size, buffer);
+        each_vector<X>(size, [&](isize j, auto lanes) {
+            const auto v = lanes.load(x + j, absent_logit<double>);
+            const auto e = exp_below_pair<X, true>(v, top, below, scale);
+            rest.add(v == top ? X::V{} : e.hi);
+            rest.add(v == top ? X::V{} : e.lo);
+            copies.add(v == top ? X::set(1) : X::V{});
+        });
+    }
+    const Sum r = true_rest<double>(rest.total());
+    return LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.total().value()));
 }
 
 template <class X, bool Scaled, bool Guarded, class C, class N>
@@ -233,6 +273,23 @@ inline void write_exp(const C *x, C *y, isize n, const Shift<X> &shift, const Sc
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
 template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n) {
     each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, writer.apply(lanes.load(x + i, 0))); });
+}
+
+// logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives -inf.
+template <class Arguments, class HasNan>
+double log_sum(const Arguments &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log, HasNan has_nan) {
+    const auto sum = [&] {
+        const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
+        Sum s{max, 0};
+        s.add({l.hi[0], l.lo[0]});
+        return s;
+    };
+    if (max == std::numeric_limits<double>::infinity()) return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
+    if (!(log.hi[0] - log.hi[0] == 0)) return max + log.hi[0];
+    const double y = sum().value(), natural = y * a.ln_base.hi;
+    if (!(max < 0 && natural < 1 && natural > -1)) return y;
+    log = precise_log_of_total(a, o, i, max);
+    return sum().value();
 }
 
 // ------------------------------------------------------------------------------------------------------------------- rows
@@ -297,14 +354,18 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         const bool in_place = in_memory && static_cast<const void *>(x) == static_cast<const void *>(target.p);
         C *e = target.direct() && !in_place ? target.place(0, nullptr) : scratch<C>(2 * chunk) + chunk;
         const Scale<X> sc = scale_of(outer, inner);
-        Sum sum;
-        if constexpr (guesses) sum = keep_exp<X, Scaled, true>(x, e, n(), guessed(x, n(), sc), sc);
-        if (!guesses || !near_enough(sum.value())) {
-            sum = keep_exp<X, Scaled, false>(x, e, n(), Shift<X>::from(X::set(span_max<X>(x, n())), sc), sc);
-        }
+        const Sum sum = n() <= short_row ? keep_exp_below<X, Scaled>(x, e, n(), span_max<X>(x, n()), sc) : keep_row(x, e, sc);
         C *y = target.place(0, e);
         write_with<X>(Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), sum), e, y, n());
         target.put(0, n(), y);
+    }
+
+    FS_INLINE Sum keep_row(const C *x, C *e, const Scale<X> &sc) const {
+        if constexpr (guesses) {
+            const Sum sum = keep_exp<X, Scaled, true>(x, e, n(), guessed(x, n(), sc), sc);
+            if (near_enough(sum.value())) return sum;
+        }
+        return keep_exp<X, Scaled, false>(x, e, n(), Shift<X>::from(X::set(span_max<X>(x, n())), sc), sc);
     }
 
     void whole_logarithm(const C *x) {
@@ -317,7 +378,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         if (LogTotal<D>::is_dominated(log.hi[0])) {
             LaneSums<X> others, copies;
             add_rest<X, Scaled>(x, n(), m, sc, others, copies);
-            log = log_of_rest(others.total(), copies.total());
+            log = log_of_rest(true_rest<C>(others.total()), copies.total());
         }
         if constexpr (keeps) {
             const auto target = a->template writer<R>(outer, inner);
@@ -384,7 +445,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             return stage = total, true;
         }
         if constexpr (logarithmic) {
-            const auto log = stage == total ? log_of_total(all.sum, shift, max) : log_of_rest(all.sum, all.copies);
+            const auto log = stage == total ? log_of_total(all.sum, shift, max) : log_of_rest(true_rest<C>(all.sum), all.copies);
             if (stage == total && LogTotal<D>::is_dominated(log.hi[0])) return stage = rest, true;
             if constexpr (keeps) logarithm = log_writer(max, log);
             else finish(max, log, [&] { return has_nan(); });
@@ -427,8 +488,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         return w;
     }
     template <class HasNan> void finish(C m, Pair<typename D::V> log, HasNan has_nan) const {
-        log = to_base(log);
-        *a->out.at(outer, inner) = static_cast<Out>(log_sum<C>(m, {log.hi[0], log.lo[0]}, has_nan));
+        *a->out.at(outer, inner) = static_cast<Out>(log_sum(*a, outer, inner, static_cast<double>(m), log, has_nan));
     }
 };
 
@@ -505,11 +565,20 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
             });
             return settle_logarithms(column, sums, x, step, y, out_step, outer, first, count);
         }
-        sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-            const V e = exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
-            lanes.store(y + i * out_step + at, e);
-            return e;
-        });
+        if (n() <= short_row) {
+            sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
+                const Column &c = column[v];
+                const V e = exp_below<X, Scaled>(lanes.load(x + i * step + at, least), c.max, c.zero, c.scale);
+                lanes.store(y + i * out_step + at, e);
+                return e;
+            });
+        } else {
+            sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
+                const V e = exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
+                lanes.store(y + i * out_step + at, e);
+                return e;
+            });
+        }
         vectors(count, [&](isize v, isize at, auto) {
             for (isize l = 0; l < X::lanes; ++l) {
                 const isize lane = at + l < count ? at + l : count - 1;
@@ -539,7 +608,10 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
                 column[v].max = larger(lanes.load(x + i * step + at, least), column[v].max);
             });
         }
-        vectors(count, [&](isize v, isize, auto) { column[v].shift = Shift<X>::from(column[v].max, column[v].scale); });
+        vectors(count, [&](isize v, isize, auto) {
+            column[v].shift = Shift<X>::from(column[v].max, column[v].scale);
+            column[v].zero = Shift<X>::fixed(0, column[v].scale);
+        });
     }
 
     // The logarithms of the totals, in vectors of double.
@@ -581,7 +653,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
     void sum_rests(Column *column, Sum *logs, const C *x, isize step, isize count) const {
         const C least = -std::numeric_limits<C>::infinity();
         LaneSums<X> rest[tile_vectors], copies[tile_vectors];
-        vectors(count, [&](isize v, isize, auto) { column[v].zero = Shift<X>::from(V{}, column[v].scale); });
+        vectors(count, [&](isize v, isize, auto) { column[v].zero = Shift<X>::fixed(rest_exponent<C>, column[v].scale); });
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 const Column &c = column[v];
@@ -592,25 +664,24 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         }
         for (isize l = 0; l < count; ++l) {
             if (!LogTotal<D>::is_dominated(logs[l].hi)) continue;
-            const Sum r = rest[l / X::lanes].lane(l % X::lanes);
+            const Sum r = true_rest<C>(rest[l / X::lanes].lane(l % X::lanes));
             const auto t = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies[l / X::lanes].lane(l % X::lanes).value()));
             logs[l] = {t.hi[0], t.lo[0]};
         }
     }
 
     void finish(Column &c, isize k, Sum log, isize outer, isize inner, const C *x, isize step) const {
-        if (!a->ln_base.is_one()) {
-            const auto q = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a->ln_base);
-            log = {q.hi[0], q.lo[0]};
-        }
-        if (R == Result::logsumexp) {
-            *a->out.at(outer, inner) = static_cast<Out>(log_sum<C>(c.max[k], log, [&] {
+        using E = Vec<double, 16>;
+        const Pair<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
+        if constexpr (R == Result::logsumexp) {
+            *a->out.at(outer, inner) = static_cast<Out>(log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
                 bool nan = false;
                 for (isize i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
                 return nan;
             }));
         } else {
-            c.logarithm.set_lane(k, c.max[k], log.hi, log.lo, a->inverse_temperature(outer, inner));
+            const auto l = a->ln_base.is_one() ? pair : LogTotal<E>::divide(pair, a->ln_base);
+            c.logarithm.set_lane(k, c.max[k], l.hi[0], l.lo[0], Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
         }
     }
 };

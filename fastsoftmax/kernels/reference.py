@@ -1,18 +1,51 @@
 """What the NumPy twins share: exponentials, sums and logarithms with the accuracy of the compiled kernels.
 
 float32 and the 16-bit formats are computed in float64 and rounded once. float64 (and longdouble) put the rounding error of each subtraction
-back, and sum in blocks. NaN, infinities and overflow are ordinary values here: twins run under `quietly`.
+back, and sum in blocks. NaN, infinities and overflow are ordinary values here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Twin = TypeVar("Twin", bound=Callable[..., None])
 
-quietly = np.errstate(all="ignore")  # a decorator: no warning, and no FloatingPointError, whatever the caller has set
+BLOCK = 1 << 16  # elements that a twin handles at a time: its temporaries stay in the cache
+
+
+def blockwise(twin: Twin) -> Twin:
+    """Decorate a twin: call it on blocks of whole rows, or of lines if it works element by element.
+
+    No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three axes, (outer, n, inner), or two:
+    (outer, inner) for one value a row, (rows, n) if none has three. Where one has length 1, it is broadcast.
+    """
+
+    @wraps(twin)
+    def in_blocks(*arguments: Any) -> None:
+        arrays = [a for a in arguments if isinstance(a, np.ndarray)]
+        shape = np.broadcast_shapes(*[(a.shape[0], a.shape[-1]) for a in arrays])
+        size = np.max([a.size for a in arrays])
+        outer_step = max(1, BLOCK * shape[0] // size)
+        inner_step = max(1, BLOCK * shape[0] * shape[1] // size) if outer_step == 1 else shape[1]
+        with np.errstate(all="ignore"):
+            for o in range(0, shape[0], outer_step):
+                for i in range(0, shape[1], inner_step):
+                    twin(*(_part(a, o, outer_step, i, inner_step) for a in arguments))
+
+    return cast(Twin, in_blocks)
+
+
+def _part(a: Any, outer: int, outer_step: int, inner: int, inner_step: int) -> Any:
+    """The part of an array on its first and last axis; anything else as it is."""
+    if not isinstance(a, np.ndarray):
+        return a
+    a = a if a.shape[0] == 1 else a[outer : outer + outer_step]
+    return a if a.shape[-1] == 1 else a[..., inner : inner + inner_step]
 
 
 def widened(x: Array, *others: Array) -> Array:
@@ -22,10 +55,17 @@ def widened(x: Array, *others: Array) -> Array:
 
 
 def total(terms: Array) -> Array:
-    """The sum over the middle axis, kept; errors grow with the logarithm of its length."""
-    while terms.shape[1] > 32:
-        terms = np.add.reduceat(terms, np.arange(0, terms.shape[1], 32), axis=1)
-    return terms.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    """The sum over the middle axis, kept: half upon half, with the rounding errors (two_sum, Knuth 1969) added in the end."""
+    hi, lo = terms, np.zeros_like(terms)
+    while hi.shape[1] > 1:
+        middle = hi.shape[1] // 2
+        a, b, last = hi[:, :middle], hi[:, middle : 2 * middle], hi[:, 2 * middle :]
+        s = a + b
+        back = s - a
+        error = (a - (s - back)) + (b - back)
+        lo = np.concatenate([lo[:, :middle] + lo[:, middle : 2 * middle] + error, lo[:, 2 * middle :]], axis=1)
+        hi = np.concatenate([s, last], axis=1)
+    return np.where(np.isfinite(lo), hi + lo, hi)
 
 
 def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
@@ -42,6 +82,26 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
+LN2_HI, LN2_LO = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")  # 2048 * LN2_HI is exact
+
+
+def exp(hi: Array, lo: Array) -> Array:
+    """exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), which is better by an ulp than exp(hi) corrected for lo."""
+    wide = hi.dtype == np.longdouble
+    hi = np.maximum(hi, -12000 if wide else -800)  # 0 all the same, and NaN stays
+    n = np.rint(hi * np.log2(np.e))
+    e = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
+    if wide:
+        return np.ldexp(e, n.astype(np.int32))  # type: ignore[no-any-return]
+    half = np.floor(n / 2)  # 2^n in two factors, each a normal number
+    return e * _power(half) * _power(n - half)
+
+
+def _power(n: Array) -> Array:
+    """2^n for whole n, by its bits."""
+    return ((n.astype(np.int64) + 1023) << 52).view(np.float64)
+
+
 class Scaled:
     """The logits relative to their row's maximum, times ln(base) / temperature, as hi + lo.
 
@@ -49,10 +109,10 @@ class Scaled:
     """
 
     def __init__(self, x: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None) -> None:
-        if where is not None:
-            x = np.where(where, x, -np.inf)
         heat = temperature[:, None, :]
         x = np.where(heat < 0, -x, x) if np.any(heat < 0) else x
+        if where is not None:
+            x = np.where(where, x, -np.inf)
         self.x = x
         self.max = x.max(axis=1, keepdims=True)
         self.over_temperature = self._quotient(np.abs(heat))
@@ -83,9 +143,7 @@ class Scaled:
 
     def exp(self) -> Array:
         """The exponentials, 1 at the maximum."""
-        e = np.exp(self.hi)
-        e *= 1 + np.clip(self.lo, -1, 1)  # lo is a few ulp wherever the exponential is not 0
-        return e  # type: ignore[no-any-return]
+        return exp(self.hi, self.lo)
 
     def log_total(self) -> Array:
         """log(sum of the exponentials): log1p of all but one maximum, which keeps the digits of a confident row.

@@ -13,27 +13,19 @@
 namespace {
 namespace fs {
 
+// quadratic(r) is the q of exp(r) = 1 + r + q r^2 on |r| <= ln(2) / 2.
 template <class T> struct ExpConstants;
-
-// 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small terms first (the same number of operations, and
-// 0.4 ulp better without fusing).
-template <class V> FS_INLINE V from_quadratic(V q, V r) {
-    using S = decltype(r[0] + r[0]);
-    const V one = V{} + S(1);
-    if (FS_HAS_FMA) return multiply_add(multiply_add(q, r, one), r, one);
-    return one + (r + q * (r * r));
-}
 
 // Degree 6, coefficients of Arm optimized-routines (math/aarch64/advsimd/expf_1u.c), Horner. Largest error 0.87 ulp with fused
 // multiply-add on [-87, 88].
 template <> struct ExpConstants<float> {
     static constexpr float log2e = 0x1.715476p+0f, ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f;
     static constexpr float subtract_from = 256;
-    template <class V> static FS_INLINE V polynomial(V r) {
+    template <class V> static FS_INLINE V quadratic(V r) {
         V p = multiply_add(r, V{} + 0x1.6a6000p-10f, V{} + 0x1.12718ep-7f);
         p = multiply_add(p, r, V{} + 0x1.555af0p-5f);
         p = multiply_add(p, r, V{} + 0x1.555430p-3f);
-        return from_quadratic(multiply_add(p, r, V{} + 0x1.fffff4p-2f), r);
+        return multiply_add(p, r, V{} + 0x1.fffff4p-2f);
     }
 };
 
@@ -41,7 +33,7 @@ template <> struct ExpConstants<float> {
 template <> struct ExpConstants<double> {
     static constexpr double log2e = 0x1.71547652b82fep+0, ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
     static constexpr double subtract_from = 2048;
-    template <class V> static FS_INLINE V polynomial(V r) {
+    template <class V> static FS_INLINE V quadratic(V r) {
         V p = multiply_add(r, V{} + 2.08860621107283687536341e-09, V{} + 2.51112930892876518610661e-08);
         p = multiply_add(p, r, V{} + 2.75573911234900471893338e-07);
         p = multiply_add(p, r, V{} + 2.75572362911928827629423e-06);
@@ -51,9 +43,18 @@ template <> struct ExpConstants<double> {
         p = multiply_add(p, r, V{} + 0.00833333333331652721664984);
         p = multiply_add(p, r, V{} + 0.0416666666666665047591422);
         p = multiply_add(p, r, V{} + 0.166666666666666851703837);
-        return from_quadratic(multiply_add(p, r, V{} + 0.5), r);
+        return multiply_add(p, r, V{} + 0.5);
     }
 };
+
+// 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small terms first (the same number of operations, and
+// 0.4 ulp better without fusing).
+template <class V> FS_INLINE V from_quadratic(V q, V r) {
+    using S = decltype(r[0] + r[0]);
+    const V one = V{} + S(1);
+    if (FS_HAS_FMA) return multiply_add(multiply_add(q, r, one), r, one);
+    return one + (r + q * (r * r));
+}
 
 // What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the compute type.
 struct Factor {
@@ -93,19 +94,21 @@ template <class X> struct Shift {
         return static_cast<double>(F::round_magic) + (F::bias - static_cast<double>(magic[lane]));
     }
 
-    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double: 2^-401 and 2^500), those of almost all logits,
-    // stay far from both ends of the range.
-    static FS_INLINE Shift typical(const Scale<X> &scale) {
+    // No center, and the given N.
+    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
         using T = typename X::Scalar;
         using F = Format<T>;
-        constexpr T exponent = sizeof(T) == 4 ? -30 : -400;
         Shift s;
         s.center = typename X::V{};
         s.magic = X::set(F::round_magic + (F::bias - exponent));
+        // n - N = -bias gives the bit pattern of +0, n - N = bias + 1 that of +inf; a quarter keeps rounding from leaving the range.
         s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
     }
+    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double: 2^-401 and 2^500), those of almost all logits,
+    // stay far from both ends of the range.
+    static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(sizeof(typename X::Scalar) == 4 ? -30 : -400, scale); }
 
     // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing.
     static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale) {
@@ -119,7 +122,6 @@ template <class X> struct Shift {
         s.center = far ? max : zero;
         const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
         s.magic = magic + (F::bias - exponent);
-        // n - N = -bias gives the bit pattern of +0, n - N = bias + 1 that of +inf; a quarter keeps rounding from leaving the range.
         s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
@@ -128,7 +130,7 @@ template <class X> struct Shift {
 
 // 2^(t's low bits) * exp(r), the tail common to all forms. NaN in r stays NaN.
 template <class X> FS_INLINE typename X::V exp_tail(typename X::V r, typename X::V t) {
-    return ExpConstants<typename X::Scalar>::polynomial(r) * power_of_two<X>(bits<X>(t));
+    return from_quadratic(ExpConstants<typename X::Scalar>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
 }
 
 // exp(s * (d + error)) * 2^-N for d = x - c. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction
@@ -160,13 +162,32 @@ template <class X, bool Scaled> FS_INLINE typename X::V exp_guarded(typename X::
     return exp_reduced<X, Scaled>(smaller(shift.highest, larger(shift.lowest, x - shift.center)), shift, scale);
 }
 
-// exp(s * (x - max)), at most 1, with the rounding error of the subtraction put back: exact to the last digits relative to the maximum's own
-// term, which is 1. `from_zero` is the shift of a maximum of 0.
-template <class X, bool Scaled>
-FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &from_zero, const Scale<X> &scale) {
+// x - max as hi + lo; where the exponential is flushed to zero anyway, lo is 0 (it is NaN for infinite x).
+template <class X> FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, const Shift<X> &shift) {
     const Pair<typename X::V> d = two_sum(x, -max);
-    const typename X::V error = absolute<X>(d.hi) <= -from_zero.lowest ? d.lo : typename X::V{};
-    return exp_reduced<X, Scaled, true>(larger(from_zero.lowest, d.hi), from_zero, scale, error);
+    return {larger(shift.lowest, d.hi), absolute<X>(d.hi) <= -shift.lowest ? d.lo : typename X::V{}};
+}
+
+// exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the exact difference, and 1 at the maximum (times
+// 2^-N). `shift` is a fixed one.
+template <class X, bool Scaled>
+FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift, const Scale<X> &scale) {
+    const Pair<typename X::V> d = difference<X>(x, max, shift);
+    return exp_reduced<X, Scaled, true>(d.hi, shift, scale, d.lo);
+}
+
+// The same as hi + lo, good to 2^-57 relative: for double, where even the last bit of an exponential is too much of an error.
+template <class X, bool Scaled>
+FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max, const Shift<X> &shift, const Scale<X> &scale) {
+    using V = typename X::V;
+    using C = ExpConstants<typename X::Scalar>;
+    const Pair<V> d = difference<X>(x, max, shift);
+    const V p = Scaled ? d.hi * scale.hi : d.hi;
+    const V p_lo = Scaled ? multiply_subtract_exact<X>(d.hi, scale.hi, p) + (d.hi * scale.lo + d.lo * scale.hi) : d.lo;
+    const V t = multiply_add(d.hi, scale.log2e, shift.magic), n = t - shift.magic, power = power_of_two<X>(bits<X>(t));
+    const Pair<V> r = two_sum(p - n * C::ln2_hi, p_lo - n * C::ln2_lo);
+    const Pair<V> head = two_sum(X::set(1), r.hi), e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
+    return {e.hi * power, (e.lo + (head.lo + (r.lo + r.lo * r.hi))) * power};
 }
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.

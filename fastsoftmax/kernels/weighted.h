@@ -52,7 +52,7 @@ template <class In, class Out> struct WeightedRow {
     void sweep(isize k) {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         const auto scale = Scale<X>::all(a->ln_base);
-        const Shift<X> zero = Shift<X>::from(typename X::V{}, scale);
+        const Shift<X> zero = Shift<X>::fixed(0, scale);
         const auto top = X::set(max);
         double x_buffer[gather_block], b_buffer[gather_block];
         LaneSums<X> rest, at_top;
@@ -93,7 +93,7 @@ template <class In, class Out> struct WeightedRow {
     }
 
     double logarithm(Sum total) const {
-        const double t = total.value(), nan = std::numeric_limits<double>::quiet_NaN();
+        const double t = total.hi - total.hi == 0 ? total.value() : total.hi, nan = std::numeric_limits<double>::quiet_NaN();
         if (t != t) return nan;
         if (max == -infinity) return -infinity;
         if (t < 0 || (t == 0 && max == infinity)) return nan;
@@ -103,7 +103,9 @@ template <class In, class Out> struct WeightedRow {
         const Pair<typename D::V> scaled = two_sum(D::set(total.hi * power), D::set(total.lo * power)), one{D::set(1), D::set(0)};
         auto l = log_ratio<D>(scaled, one, scaled.hi, D::set(-lift));
         if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
-        return log_sum<double>(max, {l.hi[0], l.lo[0]}, [] { return false; });
+        Sum s{max, 0};
+        s.add({l.hi[0], l.lo[0]});
+        return s.value();
     }
 };
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, Scaled, over_ln, quietly, store, total, widened
+from ..kernels.reference import Array, blockwise, Scaled, over_ln, store, total, widened
 
 
 @kernel
@@ -19,7 +19,7 @@ def log_softmax_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def log_softmax_rows(
     x: Array, out: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
 ) -> None:
@@ -34,7 +34,7 @@ def log_softmax_rows(
 
 
 @kernel
-@quietly
+@blockwise
 def log_softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """(g - exp(y) sum(g)) / temperature, over the middle axis."""
     wide = widened(g)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, quietly, store, widened
+from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
@@ -19,7 +19,7 @@ def logit_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def logit_flat(x: Array, out: Array, num_threads: int) -> None:
     """log(x / (1 - x)), element by element."""
     p = widened(x, out)

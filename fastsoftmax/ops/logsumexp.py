@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, Scaled, over_ln, quietly, store, total, widened
+from ..kernels.reference import Array, blockwise, Scaled, over_ln, store, total, widened
 
 ONE = np.ones((1, 1))
 
@@ -21,7 +21,7 @@ def logsumexp_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def logsumexp_rows(
     x: Array, b: Array | None, out: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
 ) -> None:
@@ -33,9 +33,17 @@ def logsumexp_rows(
     else:
         z = Scaled(np.where(b == 0, -np.inf, wide), ONE, ln_base, where)
         log = _weighted_log_total(z, b if where is None else np.where(where, b, 0))
-    finite = z.max + over_ln(log, ln_base)
-    y = np.where(np.isinf(z.max), np.where(np.isnan(log), log, z.max), finite)
+    y = _sum(z.max, log, ln_base)
+    if b is None and np.any(cancelled := (z.max < 0) & (np.abs(y * ln_base[0]) < 1)):
+        # The error of the exponentials would show: longdouble ones for these rows.
+        rows = np.moveaxis(z.x, 1, 2)[cancelled[:, 0]].astype(np.longdouble)[:, :, None]
+        y[cancelled] = _sum(rows.max(axis=1), Scaled(rows, ONE, ln_base, None).log_total()[:, 0], ln_base)[:, 0]
     store(out, y[:, 0], None, 0)
+
+
+def _sum(top: Array, log: Array, ln_base: tuple[float, float]) -> Array:
+    """The maximum plus the logarithm relative to it; an infinite maximum is the result."""
+    return np.where(np.isinf(top), np.where(np.isnan(log), log, top), top + over_ln(log, ln_base))
 
 
 def _weighted_log_total(z: Scaled, b: Array) -> Array:
@@ -48,7 +56,7 @@ def _weighted_log_total(z: Scaled, b: Array) -> Array:
 
 
 @kernel
-@quietly
+@blockwise
 def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * softmax(x), over the middle axis; g has one value for each row."""
     e = Scaled(widened(x), ONE, (1.0, 0.0), None).exp()

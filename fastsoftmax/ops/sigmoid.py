@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, quietly, store, widened
+from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
@@ -19,7 +19,7 @@ def sigmoid_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
     """1 / (1 + exp(-x)), element by element."""
     wide = widened(x, out)
@@ -28,7 +28,7 @@ def sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
-@quietly
+@blockwise
 def sigmoid_vjp_flat(g: Array, y: Array, out: Array, num_threads: int) -> None:
     """g * y * (1 - y), element by element."""
     wide = widened(y)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, Scaled, quietly, store, total, widened
+from ..kernels.reference import Array, blockwise, Scaled, store, total, widened
 
 
 @kernel
@@ -18,7 +18,7 @@ def softmax_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def softmax_rows(
     x: Array, out: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
 ) -> None:
@@ -28,7 +28,7 @@ def softmax_rows(
 
 
 @kernel
-@quietly
+@blockwise
 def softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """y (g - sum(g y)) / temperature, over the middle axis."""
     wide_g, wide_y = widened(g), widened(y)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, quietly, store, widened
+from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
@@ -19,7 +19,7 @@ def softplus_small(x: Any) -> Any:
 
 
 @kernel
-@quietly
+@blockwise
 def softplus_flat(x: Array, out: Array, num_threads: int) -> None:
     """log(1 + exp(x)), element by element."""
     wide = widened(x, out)
@@ -27,7 +27,7 @@ def softplus_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
-@quietly
+@blockwise
 def softplus_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * sigmoid(x), element by element."""
     wide = widened(x)

@@ -1,0 +1,66 @@
+"""What the documents say is so: their Python sessions run, their links lead somewhere, the examples work."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = [ROOT / "README.md", *ROOT.glob("C*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+DOCUMENTS = [*TEXTS, *ROOT.glob("examples/*.py")]
+
+
+def sessions(text):
+    """The Python blocks of a Markdown text, on the lines where they are."""
+    blocks = re.split(r"^(```.*)$", text, flags=re.MULTILINE)
+    kept, inside = [], False
+    for block in blocks:
+        if block.startswith("```"):
+            inside = block == "```python"
+            kept.append("")
+        else:
+            kept.append(block if inside else "\n" * block.count("\n"))
+    return "".join(kept)
+
+
+def run_sessions(path):
+    test = doctest.DocTestParser().get_doctest(sessions(path.read_text(encoding="utf-8")), {}, path.name, str(path), 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=report.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(report)
+
+
+def check_links(path):
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    missing = [link for link in links if ":" not in link and not (path.parent / link).exists()]
+    assert not missing
+
+
+def run_example(path):
+    """An example prints what its last lines, a comment, say."""
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path)], capture_output=True, text=True, timeout=100, env=os.environ | paths
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    _, _, expected = path.read_text(encoding="utf-8").partition("\n# Output:\n")
+    assert [f"# {line}".rstrip() for line in done.stdout.splitlines()] == expected.splitlines()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_document(path):
+    if path.suffix == ".py":
+        run_example(path)
+    else:
+        run_sessions(path)
+        check_links(path)
+
+
+def test_sessions_keep_their_lines():
+    text = "Text\n```python\n>>> 1\n1\n```\n\n```sh\n>>> no\n```\n"
+    assert sessions(text).splitlines() == ["", "", ">>> 1", "1", "", "", "", "", ""]
