@@ -9,7 +9,7 @@ import fastsoftmax as fs
 
 rng = np.random.default_rng(0)
 
-# Classification, (batch, classes): the three most probable classes of each image, and how far they can be trusted.
+# Classification, (batch, classes): the three most probable classes of each image, and their probabilities.
 logits = rng.normal(0, 3, (4, 1000)).astype(np.float32)
 top = np.argpartition(logits, -3)[:, -3:]  # softmax keeps the order: no need to compute it for all classes
 top = np.take_along_axis(top, np.argsort(-np.take_along_axis(logits, top, -1)), -1)
@@ -17,7 +17,7 @@ log_p = np.take_along_axis(logits, top, -1) - fs.logsumexp(logits, keepdims=True
 for classes, p in zip(top.tolist(), np.exp(log_p), strict=True):
     print("classes", classes, "probabilities", p.round(3))
 
-# Segmentation, (batch, classes, height, width): the classes are axis 1, and the logits are not needed any more.
+# Segmentation, (batch, classes, height, width): the classes are axis 1; the result replaces the logits.
 maps = rng.normal(0, 3, (2, 21, 64, 64)).astype(np.float32)
 fs.softmax(maps, axis=1, out=maps)
 print("sum per pixel", maps.sum(axis=1).min().round(5), "to", maps.sum(axis=1).max().round(5))

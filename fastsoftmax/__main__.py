@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -113,6 +115,15 @@ def print_info(as_json: bool) -> None:
         fastsoftmax.show_config()
 
 
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    if options.command == "info":
+        print_info(options.json)
+    else:
+        print_info(as_json=False)
+        print_table()
+
+
 def parser() -> argparse.ArgumentParser:
     description = "Without a command: print the configuration, then time and error next to NumPy and SciPy."
     main_parser = argparse.ArgumentParser(prog="python -m fastsoftmax", description=description)
@@ -125,11 +136,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line."""
     options = parser().parse_args(arguments)
-    if options.command == "info":
-        print_info(options.json)
-    else:
-        print_info(as_json=False)
-        print_table()
+    try:
+        run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,41 @@
 """Arguments and arrays: the only place that knows axes, strides, dtypes, ``out``, ``where`` and overlap.
 
-Whatever a caller passes is checked and normalised here, once, before anything is written.  Kernels then see native, aligned arrays as views of
-three axes, (outer, n, inner), of which they normalise the middle one, or of two, (rows, n), if they work element by element.
-No array is copied for its strides; what is copied (integers, foreign byte order, misaligned or partly overlapping memory) says so below.
+Whatever a caller passes is checked and normalised here, once, before anything is written. Kernels then see
+native, aligned arrays as views of three axes, (outer, n, inner), of which they normalise the middle one, or
+of two, (rows, n), if they work element by element. No array is copied for its strides; what is copied
+(integers, foreign byte order, misaligned or partly overlapping memory) says so below.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Context, Decimal
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from . import _threads
 from ._backend import TWINS
 
-COMPILED = (np.dtype(np.float32), np.dtype(np.float64))  # the dtypes that compiled kernels take; the twins take the others
+Array = np.ndarray[Any, Any]
+Kernel = Callable[..., None]
+
+COMPILED = (np.dtype(np.float32), np.dtype(np.float64))  # what compiled kernels take; the twins take the rest
 ONE = np.ones((1, 1))  # temperature 1 for all rows
 BLOCK = 1 << 17  # elements that are copied at a time where a view of three axes does not exist
 
-# ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by the temperature instead.
+# ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by the
+# temperature instead.
 _SCALES = {np.dtype(np.float32): 2.0**60, np.dtype(np.float64): 2.0**900}
 
 
-# ------------------------------------------------------------------------------------------------------------- inputs and dtypes
+# --- inputs and dtypes ------------------------------------------------------------------------------------
+
+
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is ``ml_dtypes.bfloat16``, which NumPy knows only once that package was imported."""
     return dtype.kind == "V" and dtype.name == "bfloat16"
@@ -44,29 +51,30 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or is_bfloat16(dtype)
 
 
-def as_array(x: Any, name: str) -> np.ndarray[Any, Any]:
-    """`x` as a native, aligned array of real numbers of a floating dtype, without a copy if it is one already."""
-    if type(x) is not np.ndarray:
-        x = _as_plain_array(x, name)
-    if x.dtype in COMPILED and x.flags.aligned:  # which says that the byte order is native, too
-        return x
-    if x.dtype.kind in "iub":
-        return x.astype(np.float64)
-    if not is_float(x.dtype):
-        raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
-    if not (x.flags.aligned and x.dtype.isnative):
-        return x.astype(x.dtype.newbyteorder("="))
-    return x  # type: ignore[no-any-return]
+def as_array(x: Any, name: str) -> Array:
+    """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one already."""
+    a: Array = x if type(x) is np.ndarray else _as_plain_array(x, name)
+    if a.dtype in COMPILED and a.flags.aligned:  # which says that the byte order is native, too
+        return a
+    if a.dtype.kind in "iub":
+        return a.astype(np.float64)
+    if not is_float(a.dtype):
+        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
+    if not (a.flags.aligned and a.dtype.isnative):
+        return a.astype(a.dtype.newbyteorder("="))
+    return a
 
 
-def _as_plain_array(x: Any, name: str) -> np.ndarray[Any, Any]:
+def _as_plain_array(x: Any, name: str) -> Array:
     """`x` as an ``np.ndarray`` proper."""
     if isinstance(x, np.ma.MaskedArray):
         if np.ma.is_masked(x):
-            raise TypeError(f"{name} is a masked array, whose mask would be ignored: pass its data, and where=~mask")
+            advice = "pass its data, and where=~mask"
+            raise TypeError(f"{name} is a masked array, whose mask would be ignored: {advice}")
         return np.asarray(x.data)
     if isinstance(x, np.matrix):
-        raise TypeError(f"{name} must not be a np.matrix, got one of shape {x.shape}: pass np.asarray({name})")
+        advice = f"pass np.asarray({name})"
+        raise TypeError(f"{name} must not be a np.matrix, got one of shape {x.shape}: {advice}")
     if hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic)):
         return _from_dlpack(x, name)
     try:
@@ -75,7 +83,7 @@ def _as_plain_array(x: Any, name: str) -> np.ndarray[Any, Any]:
         raise ValueError(f"{name} cannot be made an array: {error}") from None
 
 
-def _from_dlpack(x: Any, name: str) -> np.ndarray[Any, Any]:
+def _from_dlpack(x: Any, name: str) -> Array:
     """A tensor of another library on the CPU, sharing its memory."""
     try:
         return np.from_dlpack(x)
@@ -87,10 +95,11 @@ def _from_dlpack(x: Any, name: str) -> np.ndarray[Any, Any]:
         raise TypeError(f"{name}, a {type(x).__name__}, cannot be imported ({error}); {advice}") from None
 
 
-def result_dtype(x: np.ndarray[Any, Any], dtype: Any, reduced: bool = False) -> np.dtype[Any]:
-    """The dtype of the result: the input's unless `dtype` names another; float32 for reductions of 16-bit input."""
+def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
+    """The result's dtype: the input's unless `dtype` names another; float32 for reductions of 16-bit input."""
     if dtype is None:
-        return np.dtype(np.float32) if reduced and is_half(x.dtype) else x.dtype
+        own: np.dtype[Any] = x.dtype
+        return np.dtype(np.float32) if reduced and is_half(own) else own
     try:
         wanted = np.dtype(dtype)
     except TypeError:
@@ -100,32 +109,27 @@ def result_dtype(x: np.ndarray[Any, Any], dtype: Any, reduced: bool = False) -> 
     return wanted.newbyteorder("=")
 
 
-def implementation(kernel: Callable[..., None], name: str, *dtypes: np.dtype[Any]) -> Callable[..., None]:
-    """The active kernel, or its twin for dtypes that no compiled kernel takes."""
-    for dtype in dtypes:
-        if dtype not in COMPILED:
-            return TWINS[name]
-    return kernel
+# --- axes and shapes --------------------------------------------------------------------------------------
 
 
-# --------------------------------------------------------------------------------------------------------------- axes and shapes
 def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """`axis` as a tuple of distinct axes from 0 to ndim - 1."""
+    """`axis` as distinct axes from 0 to ndim - 1, in order; none for a 0-d array, which has one element."""
     if type(axis) is int and -ndim <= axis < ndim:
         return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
     try:
-        axes = tuple(operator.index(a) for a in axis) if isinstance(axis, tuple) else (operator.index(axis),)
+        axes = [operator.index(a) for a in (axis if isinstance(axis, tuple) else (axis,))]
     except TypeError:
         raise TypeError(f"axis must be an int, a tuple of ints or None, got {axis!r}") from None
+    allowed = ndim or 1
     for a in axes:
-        if not -ndim <= a < ndim:
-            raise np.exceptions.AxisError(a, ndim, "axis")
-    axes = tuple(a % ndim for a in axes)
-    if len(set(axes)) != len(axes):
+        if not -allowed <= a < allowed:
+            raise np.exceptions.AxisError(a, allowed, "axis")
+    distinct = {a % allowed for a in axes}
+    if len(distinct) != len(axes):
         raise ValueError(f"axis must not name an axis twice, got {axis!r}")
-    return axes
+    return tuple(sorted(distinct)) if ndim else ()
 
 
 def reduced_shape(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -> tuple[int, ...]:
@@ -135,52 +139,62 @@ def reduced_shape(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -
     return tuple(length for a, length in enumerate(shape) if a not in axes)
 
 
-# --------------------------------------------------------------------------------------------------------------------- parameters
-def as_where(where: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+# --- parameters -------------------------------------------------------------------------------------------
+
+
+def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
     """The mask as bytes, of as many axes as `shape`, to which it broadcasts."""
     if where is None:
         return None
-    mask = _as_plain_array(where, "where") if type(where) is not np.ndarray else where
+    mask: Array = where if type(where) is np.ndarray else _as_plain_array(where, "where")
     if mask.dtype != np.bool_:
         raise TypeError(f"where must be an array of bool, got dtype {mask.dtype}")
-    return _aligned_shape(mask, shape, "where").view(np.uint8)
+    return _with_axes_in_front(mask, shape, "where").view(np.uint8)
 
 
-def as_weights(b: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+def as_weights(b: Any, shape: tuple[int, ...]) -> Array | None:
     """Weights as float64, of as many axes as `shape`, to which they broadcast."""
     if b is None:
         return None
     weights = as_array(b, "b")
     with np.errstate(all="ignore"):
-        return _aligned_shape(weights.astype(np.float64, copy=False), shape, "b")
+        return _with_axes_in_front(weights.astype(np.float64, copy=False), shape, "b")
 
 
-def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]) -> np.ndarray[Any, Any]:
-    """Temperatures as float64: one, as an array of shape (1, 1), or of the shape with `axes` of length 1."""
-    if type(temperature) is float and temperature == 1.0:
-        return ONE
+def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
+    """Temperatures as float64: one, of shape (1, 1), or one a row, of the shape with `axes` of length 1."""
+    if type(temperature) is float and 0 < temperature < math.inf:
+        return ONE if temperature == 1.0 else np.array([[temperature]])
     values = as_array(temperature, "temperature").astype(np.float64)
     if not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"temperature must be finite and greater than 0, got {temperature!r}")
-    if values.ndim == 0:
-        return values.reshape(1, 1)
-    return _aligned_shape(values, reduced_shape(shape, axes, keepdims=True), "temperature", full=True)
+    if values.ndim:
+        values = _broadcast(values, reduced_shape(shape, axes, keepdims=True), "temperature")
+    return values.reshape(1, 1) if values.size == 1 else values
 
 
-def _aligned_shape(a: np.ndarray[Any, Any], shape: tuple[int, ...], name: str, full: bool = False) -> np.ndarray[Any, Any]:
-    """`a` with axes of length 1 put in front; an error that names it if it does not broadcast to `shape`."""
+def _with_axes_in_front(a: Array, shape: tuple[int, ...], name: str) -> Array:
+    """`a` with as many axes as `shape`, to which it must broadcast."""
+    if a.shape == shape:
+        return a
+    _broadcast(a, shape, name)
+    return a.reshape((1,) * (len(shape) - a.ndim) + a.shape)
+
+
+def _broadcast(a: Array, shape: tuple[int, ...], name: str) -> Array:
+    """`a` broadcast to `shape`; the error names it."""
     try:
-        broadcast = np.broadcast_to(a, shape)
+        return np.broadcast_to(a, shape)
     except ValueError:
         raise ValueError(f"{name} must broadcast to shape {shape}, got shape {a.shape}") from None
-    return broadcast if full else a.reshape((1,) * (len(shape) - a.ndim) + a.shape)
 
 
 def as_ln_base(base: Any, least_exclusive: bool) -> tuple[float, float]:
     """The natural logarithm of the base as hi + lo; (1, 0) for base e."""
     if base is None:
         return 1.0, 0.0
-    if np.ndim(base) or not (hasattr(base, "__float__") or hasattr(base, "__index__")) or isinstance(base, complex):
+    is_real = hasattr(base, "__float__") or hasattr(base, "__index__")
+    if not is_real or isinstance(base, complex) or np.ndim(base):
         raise TypeError(f"base must be a real number or None, got {base!r}")
     value = float(base)
     if not math.isfinite(value) or value < 1 or (least_exclusive and value == 1):
@@ -197,17 +211,18 @@ def _ln(value: float) -> tuple[float, float]:
     return hi, float(context.subtract(exact, Decimal(hi)))
 
 
-def is_extreme(ln_base: tuple[float, float], temperature: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
-    """Whether the logits are scaled by so much or so little that compiled kernels would leave their range."""
-    if ln_base == (1.0, 0.0) and temperature is ONE:
+def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether logits are scaled by so much or so little (0 for base 1) that compiled kernels would fail."""
+    if (ln_base == (1.0, 0.0) and temperature is ONE) or not temperature.size:
         return False
     limit = _SCALES.get(dtype, math.inf)
-    coolest, hottest = float(np.min(np.abs(temperature))), float(np.max(np.abs(temperature)))
-    return not (ln_base[0] / limit <= coolest and hottest <= ln_base[0] * limit)
+    return not (ln_base[0] / limit <= temperature.min() and temperature.max() <= ln_base[0] * limit)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ outputs
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+# --- outputs ----------------------------------------------------------------------------------------------
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """`out` as a plain array to write to, if it is fit for a result of this shape and dtype."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(f"out must be an array of numpy.ndarray, got {type(out).__name__}")
@@ -222,7 +237,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndar
     return out if type(out) is np.ndarray else out.view(np.ndarray)
 
 
-def _overlaps_itself(a: np.ndarray[Any, Any]) -> bool:
+def _overlaps_itself(a: Array) -> bool:
     """Whether two elements of an array share memory."""
     if a.flags.c_contiguous:
         return False
@@ -243,133 +258,189 @@ def _addresses_collide(axes: Sequence[tuple[int, int]], itemsize: int) -> bool:
     return bool(np.any(np.diff(addresses) < itemsize))
 
 
-def apart(a: np.ndarray[Any, Any] | None, out: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
-    """An input that can be read while `out` is written: itself if it is `out` or shares no memory with it, else a copy."""
-    if a is None or out is None or not np.may_share_memory(a, out):
+def apart(a: Array | None, out: Array) -> Array | None:
+    """An input to read while `out` is written: itself if it is `out` or shares no memory with it, else a copy."""
+    if a is None or not np.may_share_memory(a, out):
         return a
-    same = a.__array_interface__["data"] == out.__array_interface__["data"] and a.strides == out.strides
-    return a if same and a.shape == out.shape and a.dtype == out.dtype else a.copy(order="K")
+    same_place = a.__array_interface__["data"] == out.__array_interface__["data"] and a.strides == out.strides
+    return a if same_place and a.shape == out.shape and a.dtype == out.dtype else a.copy(order="K")
 
 
-# -------------------------------------------------------------------------------------------------------------------------- views
-Views = list[np.ndarray[Any, Any] | None]
+def new_or_checked(out: Any, like: Array, dtype: np.dtype[Any]) -> Array:
+    """The array for a result of the shape of `like`: a new one, in the same order of axes, or `out`."""
+    return np.empty_like(like, dtype, subok=False) if out is None else check_out(out, like.shape, dtype)
 
 
-def each_view(axes: Sequence[int], arrays: Sequence[np.ndarray[Any, Any] | None], written: int) -> Iterator[Views]:
+def destination(out: Any, result: Array, *inputs: Array | None) -> tuple[Any, ...]:
+    """Where kernels write what becomes `result`, and the inputs: aligned, and apart from each other."""
+    if out is None:  # new memory is both
+        return result, *inputs
+    target = result if result.flags.aligned else np.empty(result.shape, result.dtype)
+    return target, *(apart(a, target) for a in inputs)
+
+
+def delivered(out: Any, result: Array, target: Array) -> Any:
+    """What the caller gets once kernels have written `target`: `out`, a new array, or a scalar."""
+    if target is not result:
+        result[...] = target
+    if out is not None:
+        return out
+    return result if result.ndim else result[()]
+
+
+# --- views ------------------------------------------------------------------------------------------------
+
+Views = list[Any]  # arrays, with None for what is not there
+
+
+def each_view(axes: Sequence[int], arrays: Sequence[Array | None]) -> Iterable[Views]:
     """The arrays as views (outer, n, inner), in as few steps as their strides allow, mostly one.
 
-    All arrays have as many axes as the first, whose shape is the full one; where another has length 1 it is broadcast. A None stays None.
-    `written` is the position of the array that the caller writes to.
+    All have as many axes as the first, whose shape is the full one; where another has length 1 it is
+    broadcast. The second is the one that is written. A None stays None.
     """
     first = arrays[0]
     assert first is not None
-    shape = first.shape
-    if len(axes) == 1 and _all_contiguous(arrays, shape):
-        split = math.prod(shape[: axes[0]]), shape[axes[0]], math.prod(shape[axes[0] + 1 :])
-        yield [None if a is None else a.reshape(split) for a in arrays]
-        return
-    strides = [_strides(a, shape) for a in arrays]
+    if not first.size:
+        return []
+    views = _contiguous_views(axes, arrays, first.shape) if axes else None
+    return _each_strided(axes, arrays, first.shape) if views is None else [views]
+
+
+def _contiguous_views(
+    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...]
+) -> Views | None:
+    """Views of arrays without gaps, with all of the reduced axes or one value a row; None for others."""
+    start, stop = axes[0], axes[-1] + 1
+    if stop - start != len(axes):
+        return None
+    before, after = shape[:start], shape[stop:]
+    outer, inner = math.prod(before), math.prod(after)
+    sizes = math.prod(shape), outer * inner
+    views: Views = []
+    for a in arrays:
+        if a is not None:
+            if not a.flags.c_contiguous or a.size not in sizes:
+                return None
+            if a.shape[:start] != before or a.shape[stop:] != after:
+                return None
+            a = a.reshape(outer, -1, inner)
+        views.append(a)
+    return views
+
+
+def _each_strided(
+    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...]
+) -> Iterator[Views]:
+    """The views of `each_view` for any strides."""
+    strides = [_strides(a, shape) for a in arrays if a is not None]
     reduced = _groups(axes, shape, strides)
     if len(reduced) > 1:
-        yield from _each_block(axes, shape, arrays, written)
+        yield from _each_block(axes, arrays, shape)
         return
-    length, steps = reduced[0] if reduced else (1, (0,) * len(arrays))
-    # The two longest groups of the other axes are outer and inner, whichever steps less being inner; any further one is a loop.
-    batch = sorted(_groups([a for a in range(len(shape)) if a not in axes], shape, strides), key=lambda group: -group[0])
-    loop, kept = batch[2:], sorted(batch[:2], key=lambda group: -abs(group[1][0]))
-    if len(kept) < 2:
-        nothing = (1, (0,) * len(arrays))
-        inside = bool(kept) and abs(kept[0][1][0]) < abs(steps[0])
-        kept = [nothing, *kept] if inside else [*kept, nothing]
-        kept = kept[-2:] if inside else (kept + [nothing])[:2]
-    outer, inner = kept
-    axes_of_view = [*loop, outer, (length, steps), inner]
-    views = [
-        None if a is None else as_strided(a, [n for n, _ in axes_of_view], [s[k] for _, s in axes_of_view])
-        for k, a in enumerate(arrays)
-    ]
-    for index in np.ndindex(*(n for n, _ in loop)):
-        yield [None if v is None else v[index] for v in views]
+    n = reduced[0] if reduced else ()
+
+    def step(group: Group) -> int:
+        """That of the first array; an axis of length 1, in want of an axis, takes its place next to n."""
+        return abs(strides[0][(group or n)[-1]]) if group or n else 0
+
+    batch = _groups([a for a in range(len(shape)) if a not in axes], shape, strides)
+    batch.sort(key=lambda group: -math.prod(shape[a] for a in group))
+    # The two longest groups are outer and inner, whichever steps less being inner; any further one is a loop.
+    outer, inner = sorted([*batch, (), ()][:2], key=step, reverse=True)
+    yield from _each_regrouped(arrays, [*batch[2:], outer, n, inner], kept=3)
 
 
-def each_line(arrays: Sequence[np.ndarray[Any, Any]]) -> Iterator[list[np.ndarray[Any, Any]]]:
+def each_line(arrays: Sequence[Array]) -> Iterable[Views]:
     """The arrays, of one shape, as views (rows, n), in as few steps as their strides allow."""
-    shape = arrays[0].shape
-    if all(a.flags.c_contiguous for a in arrays):
-        yield [a.reshape(1, -1) for a in arrays]
-        return
-    groups = _groups(range(len(shape)), shape, [a.strides for a in arrays])
-    nothing = (1, (0,) * len(arrays))
-    *loop, rows, line = [nothing] * max(0, 2 - len(groups)) + groups
-    axes_of_view = [*loop, rows, line]
-    views = [as_strided(a, [n for n, _ in axes_of_view], [s[k] for _, s in axes_of_view]) for k, a in enumerate(arrays)]
-    for index in np.ndindex(*(n for n, _ in loop)):
-        yield [v[index] for v in views]
-
-
-def _all_contiguous(arrays: Sequence[np.ndarray[Any, Any] | None], shape: tuple[int, ...]) -> bool:
-    """Whether all arrays have this shape and no gaps."""
     for a in arrays:
-        if a is not None and not (a.flags.c_contiguous and a.shape == shape):
-            return False
-    return True
+        if not a.flags.c_contiguous:
+            return _each_strided_line(arrays, a.shape)
+    return [[a.reshape(1, -1) for a in arrays]] if arrays[0].size else []
 
 
-Group = tuple[int, tuple[int, ...]]  # a length, and the step of each array
+def _each_strided_line(arrays: Sequence[Array], shape: tuple[int, ...]) -> Iterator[Views]:
+    """The views of `each_line` for any strides."""
+    if arrays[0].size:
+        groups = _groups(range(len(shape)), shape, [a.strides for a in arrays])
+        missing: list[Group] = [()] * (2 - len(groups))
+        yield from _each_regrouped(arrays, missing + groups, kept=2)
 
 
-def _strides(a: np.ndarray[Any, Any] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides that broadcast an array to `shape`."""
-    if a is None:
-        return (0,) * len(shape)
-    return tuple(0 if n == 1 and full != 1 else s for s, n, full in zip(a.strides, a.shape, shape, strict=True))
+Group = tuple[int, ...]  # axes that are one for the kernels
 
 
 def _groups(axes: Sequence[int], shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]) -> list[Group]:
-    """`axes`, from the longest stride to the shortest, merged where every array steps through two of them as through one."""
+    """`axes`, from the longest stride to the shortest, merged where every array can step through them as one.
+
+    Those of length 1 are left out.
+    """
     groups: list[Group] = []
     for axis in sorted((a for a in axes if shape[a] != 1), key=lambda a: [-abs(s[a]) for s in strides]):
-        length, steps = shape[axis], tuple(s[axis] for s in strides)
-        if groups and all(wide == narrow * length for wide, narrow in zip(groups[-1][1], steps, strict=True)):
-            groups[-1] = groups[-1][0] * length, steps
+        if groups and all(s[groups[-1][-1]] == s[axis] * shape[axis] for s in strides):
+            groups[-1] += (axis,)
         else:
-            groups.append((length, steps))
+            groups.append((axis,))
     return groups
 
 
+def _strides(a: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides that broadcast an array to `shape`."""
+    return tuple(
+        0 if n == 1 and full != 1 else s for s, n, full in zip(a.strides, a.shape, shape, strict=True)
+    )
+
+
+def _each_regrouped(arrays: Sequence[Array | None], groups: Sequence[Group], kept: int) -> Iterator[Views]:
+    """Views with one axis for each of the last `kept` groups, at every index of the groups before."""
+    order = [axis for group in groups for axis in group]
+    views = [None if a is None else _regrouped(a, groups, order) for a in arrays]
+    first = views[0]
+    assert first is not None
+    for index in product(*map(range, first.shape[: len(groups) - kept])):
+        # The remainder is 0 where an array is broadcast, and the index itself elsewhere.
+        at = [None if v is None else [i % n for i, n in zip(index, v.shape, strict=False)] for v in views]
+        yield [None if v is None else v[tuple(i)] for v, i in zip(views, at, strict=True)]
+
+
+def _regrouped(a: Array, groups: Sequence[Group], order: list[int]) -> Array:
+    """A view with one axis for each group. Axes in no group have length 1."""
+    lengths = [math.prod(a.shape[axis] for axis in group) for group in groups]
+    return a.transpose([axis for axis in range(a.ndim) if axis not in order] + order).reshape(lengths)
+
+
 def _each_block(
-    axes: Sequence[int], shape: tuple[int, ...], arrays: Sequence[np.ndarray[Any, Any] | None], written: int
+    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...]
 ) -> Iterator[Views]:
-    """Contiguous copies of blocks of rows, for reduced axes that no single stride steps through; results are copied back."""
+    """Contiguous copies of blocks of rows, for reduced axes that no single stride steps through.
+
+    What the caller writes to the second is copied back.
+    """
     batch = sorted((a for a in range(len(shape)) if a not in axes), key=lambda a: -shape[a])
-    order = [*batch, *axes]
-    turned = [None if a is None else a.transpose(order) for a in arrays]
-    length = math.prod(shape[a] for a in axes)
-    rows = [1] if not batch else [shape[batch[0]]]
-    step = max(1, BLOCK // max(1, math.prod(shape) // rows[0]))
-    for start in range(0, rows[0], step):
-        part = slice(start, start + step) if batch else Ellipsis
-        parts = [None if t is None else t[part] if t.shape[0] != 1 or not batch else t for t in turned]
-        full = parts[0].shape  # type: ignore[union-attr]
-        copies: Views = []
-        for p in parts:
-            if p is None:
-                copies.append(None)
-                continue
-            # An array with one value for each row stays so; one that lacks only some of the axes is broadcast.
-            keeps = any(n != 1 for n in p.shape[len(batch) :]) or length == 1
-            target = full if keeps else full[: len(batch)] + (1,) * len(axes)
-            copies.append(np.array(np.broadcast_to(p, target), order="C").reshape(-1, length if keeps else 1, 1))
+    turned = [None if a is None else a.transpose([*batch, *axes]) for a in arrays]
+    rows = shape[batch[0]] if batch else 1
+    step = max(1, BLOCK * rows // math.prod(shape))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        parts: Views = [t if t is None or not batch or t.shape[0] == 1 else t[part] for t in turned]
+        copies = [None if p is None else _rows_of(p, parts[0].shape, len(batch)) for p in parts]
         yield copies
-        into, result = parts[written], copies[written]
-        assert into is not None and result is not None
-        into[...] = result.reshape(into.shape)
+        parts[1][...] = copies[1].reshape(parts[1].shape)
 
 
-# -------------------------------------------------------------------------------------------------------------------------- calls
+def _rows_of(a: Array, shape: tuple[int, ...], leading: int) -> Any:
+    """A copy (rows, n, 1) of an array broadcast to `shape`, (rows, 1, 1) if it has one value for each row."""
+    if math.prod(a.shape[leading:]) == 1:
+        shape = shape[:leading] + a.shape[leading:]
+    rows = math.prod(shape[:leading])
+    return np.array(np.broadcast_to(a, shape), order="C").reshape(rows, -1, 1)
+
+
+# --- calls ------------------------------------------------------------------------------------------------
+
+
 def normalize_rows(
-    kernel: Callable[..., None],
-    name: str,
+    kernel: Kernel,
     x: Any,
     axis: Any,
     *,
@@ -380,127 +451,44 @@ def normalize_rows(
     dtype: Any,
     num_threads: Any,
     logarithm: bool,
-    sign: float = 1.0,
+    negated: bool = False,
 ) -> Any:
     """Call a kernel of the softmax kind: a result for every element, from the row it stands in."""
     a = as_array(x, "x")
-    scalar = a.ndim == 0
-    if scalar:
-        a = a.reshape(1)
     axes = normalize_axes(axis, a.ndim)
     wanted = result_dtype(a, dtype)
     heat = as_temperature(temperature, a.shape, axes)
     ln_base = as_ln_base(base, least_exclusive=logarithm)
-    mask = as_where(where, a.shape if not scalar else ())
-    if mask is not None and scalar:
-        mask = mask.reshape(1)
+    mask = as_where(where, a.shape)
     threads = _threads.resolve(num_threads, a.size)
-    result = np.empty_like(a, wanted, subok=False) if out is None else check_out(out, () if scalar else a.shape, wanted)
-    target = result.reshape(a.shape)
-    if a.size:
-        aligned = target if target.flags.aligned else np.empty(a.shape, wanted)
-        a, mask = apart(a, aligned), apart(mask, aligned)
-        assert a is not None
-        run = implementation(kernel, name, a.dtype, wanted)
-        if ln_base[0] == 0 or is_extreme(ln_base, heat, a.dtype):
-            run = TWINS[name]
-        rows = None if heat.shape == (1, 1) and a.ndim != 2 or heat.size == 1 else heat
-        for source, into, row, present in each_view(axes, [a, aligned, rows, mask], written=1):
-            signed = heat.reshape(1, 1) if row is None else row[:, 0]
-            run(source, into, signed if sign == 1 else -signed, ln_base, present, threads)
-        if aligned is not target:
-            target[...] = aligned
-    if out is not None:
-        return out
-    return result.reshape(())[()] if scalar else result
-
-
-def flat(
-    kernel: Callable[..., None], name: str, x: Any, *, out: Any, dtype: Any, num_threads: Any, argument: str = "x"
-) -> Any:
-    """Call an elementwise kernel."""
-    a = as_array(x, argument)
-    wanted = result_dtype(a, dtype)
-    threads = _threads.resolve(num_threads, a.size)
-    result = np.empty_like(a, wanted, subok=False) if out is None else check_out(out, a.shape, wanted)
-    if a.size:
-        aligned = result if result.flags.aligned else np.empty(a.shape, wanted)
-        source = apart(a, aligned)
-        assert source is not None
-        run = implementation(kernel, name, a.dtype, wanted)
-        for line, into in each_line([source, aligned]):
-            run(line, into, threads)
-        if aligned is not result:
-            result[...] = aligned
-    if out is not None:
-        return out
-    return result[()] if a.ndim == 0 else result
-
-
-def _pair(g: Any, y: Any, other: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """`g` and what belongs to it as arrays of one shape and one dtype."""
-    a, b = as_array(g, "g"), as_array(y, other)
-    if a.shape != b.shape:
-        raise ValueError(f"g must have the shape of {other}, {b.shape}, got {a.shape}")
-    return a, b
-
-
-def _common(*arrays: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    """Arrays in the dtype they have in common."""
-    dtype = np.result_type(*arrays)
-    with np.errstate(all="ignore"):
-        return [a.astype(dtype, copy=False) for a in arrays]
-
-
-def flat_vjp(kernel: Callable[..., None], name: str, g: Any, y: Any, other: str, *, out: Any, num_threads: Any) -> Any:
-    """Call an elementwise kernel of two arguments."""
-    a, b = _common(*_pair(g, y, other))
-    threads = _threads.resolve(num_threads, a.size)
-    result = np.empty_like(b, subok=False) if out is None else check_out(out, a.shape, a.dtype)
-    if a.size:
-        aligned = result if result.flags.aligned else np.empty(a.shape, a.dtype)
-        sources = [apart(a, aligned), apart(b, aligned)]
-        run = implementation(kernel, name, a.dtype)
-        for left, right, into in each_line([*sources, aligned]):  # type: ignore[list-item]
-            run(left, right, into, threads)
-        if aligned is not result:
-            result[...] = aligned
-    if out is not None:
-        return out
-    return result[()] if a.ndim == 0 else result
+    run = _able(kernel, a.dtype, wanted, extreme=is_extreme(ln_base, heat, a.dtype))
+    if negated:
+        heat = -heat
+    result = new_or_checked(out, a, wanted)
+    target, a, mask = destination(out, result, a, mask)
+    for source, into, row, present in each_view(axes, [a, target, _per_row(heat), mask]):
+        run(source, into, heat if row is None else row[:, 0], ln_base, present, threads)
+    return delivered(out, result, target)
 
 
 def rows_vjp(
-    kernel: Callable[..., None], name: str, g: Any, y: Any, axis: Any, *, temperature: Any, out: Any, num_threads: Any
+    kernel: Kernel, g: Any, y: Any, axis: Any, *, temperature: Any, out: Any, num_threads: Any
 ) -> Any:
     """Call a kernel that takes the gradient back through rows."""
-    a, b = _common(*_pair(g, y, "y"))
-    scalar = a.ndim == 0
-    if scalar:
-        a, b = a.reshape(1), b.reshape(1)
+    a, b = _pair(g, y, "y")
     axes = normalize_axes(axis, a.ndim)
     heat = as_temperature(temperature, a.shape, axes)
     threads = _threads.resolve(num_threads, a.size)
-    result = np.empty_like(b, subok=False) if out is None else check_out(out, () if scalar else a.shape, a.dtype)
-    target = result.reshape(a.shape)
-    if a.size:
-        aligned = target if target.flags.aligned else np.empty(a.shape, a.dtype)
-        run = implementation(kernel, name, a.dtype)
-        if is_extreme((1.0, 0.0), heat, a.dtype):
-            run = TWINS[name]
-        rows = None if heat.size == 1 else heat
-        for left, right, into, row in each_view(axes, [apart(a, aligned), apart(b, aligned), aligned, rows], written=2):
-            run(left, right, into, heat.reshape(1, 1) if row is None else row[:, 0], threads)
-        if aligned is not target:
-            target[...] = aligned
-    if out is not None:
-        return out
-    return result.reshape(())[()] if scalar else result
+    run = _able(kernel, a.dtype, extreme=is_extreme((1.0, 0.0), heat, a.dtype))
+    result = new_or_checked(out, b, b.dtype)
+    target, a, b = destination(out, result, a, b)
+    for left, into, right, row in each_view(axes, [a, target, b, _per_row(heat)]):
+        run(left, right, into, heat if row is None else row[:, 0], threads)
+    return delivered(out, result, target)
 
 
 def reduce_rows(
-    kernel: Callable[..., None],
-    name: str,
+    kernel: Kernel,
     x: Any,
     axis: Any,
     *,
@@ -514,66 +502,93 @@ def reduce_rows(
 ) -> Any:
     """Call a kernel of the logsumexp kind: one result for every row."""
     a = as_array(x, "x")
-    scalar = a.ndim == 0
     mask, weights = as_where(where, a.shape), as_weights(b, a.shape)
-    if scalar:
-        a, mask, weights = (None if v is None else v.reshape(1) for v in (a, mask, weights))
-        assert a is not None
     axes = normalize_axes(axis, a.ndim)
     wanted = result_dtype(a, dtype, reduced=True)
     ln_base = as_ln_base(base, least_exclusive=True)
     threads = _threads.resolve(num_threads, a.size)
+    run = _able(kernel, a.dtype, wanted)
     kept = reduced_shape(a.shape, axes, keepdims=True)
-    shape = () if scalar else kept if keepdims else reduced_shape(a.shape, axes, keepdims=False)
+    shape = kept if keepdims else reduced_shape(a.shape, axes, keepdims=False)
     result = np.empty(shape, wanted) if out is None else check_out(out, shape, wanted)
+    target, a, mask, weights = destination(out, result, a, mask, weights)
     if not a.size:
-        result.fill(-np.inf)
-    else:
-        aligned = result if result.flags.aligned else np.empty(shape, wanted)
-        a, mask, weights = apart(a, aligned), apart(mask, aligned), apart(weights, aligned)
-        assert a is not None
-        run = implementation(kernel, name, a.dtype, wanted)
-        for source, into, present, weight in each_view(axes, [a, _with_axes(aligned, axes, a.ndim), mask, weights], written=1):
-            assert into is not None
-            run(source, weight, into[:, 0], ln_base, present, threads)
-        if aligned is not result:
-            result[...] = aligned
-    if out is not None:
-        return out
-    return result[()] if result.ndim == 0 else result
+        target.fill(-np.inf)
+    for source, into, present, weight in each_view(axes, [a, target.reshape(kept), mask, weights]):
+        run(source, weight, into[:, 0], ln_base, present, threads)
+    return delivered(out, result, target)
 
 
-def reduced_vjp(kernel: Callable[..., None], name: str, g: Any, x: Any, axis: Any, *, out: Any, num_threads: Any) -> Any:
+def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_threads: Any) -> Any:
     """Call a kernel that takes the gradient of one number per row back to the row."""
     a, b = as_array(g, "g"), as_array(x, "x")
-    scalar = b.ndim == 0
-    shape = b.shape
-    if scalar:
-        b = b.reshape(1)
     axes = normalize_axes(axis, b.ndim)
-    kept = reduced_shape(b.shape, axes, keepdims=True)
-    allowed = [()] if scalar else [reduced_shape(b.shape, axes, keepdims=False), kept]
-    if a.shape not in allowed:
-        raise ValueError(f"g must have the shape of logsumexp(x), {' or '.join(map(str, allowed))}, got {a.shape}")
-    with np.errstate(all="ignore"):
-        a = a.astype(b.dtype if b.dtype in COMPILED else np.result_type(a, b), copy=False)
+    kept, left = (reduced_shape(b.shape, axes, keepdims) for keepdims in (True, False))
+    if a.shape not in (kept, left):
+        allowed = " or ".join(str(shape) for shape in dict.fromkeys([left, kept]))
+        raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
+    a = _cast(a, b.dtype if b.dtype in COMPILED else np.result_type(a, b))
     threads = _threads.resolve(num_threads, b.size)
-    result = np.empty_like(b, subok=False) if out is None else check_out(out, shape, b.dtype)
-    target = result.reshape(b.shape)
-    if b.size:
-        aligned = target if target.flags.aligned else np.empty(b.shape, b.dtype)
-        run = implementation(kernel, name, b.dtype)
-        gradient = apart(_with_axes(a, axes, b.ndim), aligned)
-        for source, into, row in each_view(axes, [apart(b, aligned), aligned, gradient], written=1):
-            assert row is not None
-            run(row[:, 0], source, into, threads)
-        if aligned is not target:
-            target[...] = aligned
-    if out is not None:
-        return out
-    return result.reshape(())[()] if scalar else result
+    run = _able(kernel, b.dtype)
+    result = new_or_checked(out, b, b.dtype)
+    target, a, b = destination(out, result, a.reshape(kept), b)
+    for source, into, row in each_view(axes, [b, target, a]):
+        run(row[:, 0], source, into, threads)
+    return delivered(out, result, target)
 
 
-def _with_axes(a: np.ndarray[Any, Any], axes: Sequence[int], ndim: int) -> np.ndarray[Any, Any]:
-    """A reduced array with its reduced axes back, of length 1: a view, whatever its strides."""
-    return a if a.ndim == ndim else np.expand_dims(a, tuple(axes))
+def flat(kernel: Kernel, x: Any, *, out: Any, dtype: Any, num_threads: Any, argument: str = "x") -> Any:
+    """Call an elementwise kernel."""
+    a = as_array(x, argument)
+    return _each_element(kernel, a, out=out, dtype=result_dtype(a, dtype), num_threads=num_threads)
+
+
+def flat_vjp(kernel: Kernel, g: Any, y: Any, other: str, *, out: Any, num_threads: Any) -> Any:
+    """Call an elementwise kernel of two arguments."""
+    a, b = _pair(g, y, other)
+    return _each_element(kernel, a, b, out=out, dtype=b.dtype, num_threads=num_threads)
+
+
+def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any], num_threads: Any) -> Any:
+    """Call an elementwise kernel on arrays of one shape and one dtype."""
+    last = inputs[-1]
+    threads = _threads.resolve(num_threads, last.size)
+    run = _able(kernel, last.dtype, dtype)
+    result = new_or_checked(out, last, dtype)
+    target, *sources = destination(out, result, *inputs)
+    for lines in each_line([*sources, target]):
+        run(*lines, threads)
+    return delivered(out, result, target)
+
+
+def _pair(g: Any, y: Any, other: str) -> tuple[Array, Array]:
+    """`g` and what belongs to it as arrays of one shape, in the dtype they have in common."""
+    a, b = as_array(g, "g"), as_array(y, other)
+    if a.shape != b.shape:
+        raise ValueError(f"g must have the shape of {other}, {b.shape}, got {a.shape}")
+    dtype = np.result_type(a, b)
+    return _cast(a, dtype), _cast(b, dtype)
+
+
+def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
+    """`a` in another dtype; overflow is an ordinary infinity."""
+    if a.dtype == dtype:
+        return a
+    with np.errstate(all="ignore"):
+        return a.astype(dtype)
+
+
+def _able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:
+    """The active kernel, or its twin for dtypes and scales that no compiled kernel takes."""
+    if not extreme:
+        for dtype in dtypes:
+            if dtype not in COMPILED:
+                break
+        else:
+            return kernel
+    return TWINS[kernel.__name__]
+
+
+def _per_row(heat: Array) -> Array | None:
+    """Temperatures that differ, to be viewed along with the rows; None for a single one."""
+    return None if heat.size == 1 else heat

@@ -28,7 +28,8 @@ def sessions(text):
 
 
 def run_sessions(path):
-    test = doctest.DocTestParser().get_doctest(sessions(path.read_text(encoding="utf-8")), {}, path.name, str(path), 0)
+    text = sessions(path.read_text(encoding="utf-8"))
+    test = doctest.DocTestParser().get_doctest(text, {}, path.name, str(path), 0)
     report: list[str] = []
     runner = doctest.DocTestRunner()
     runner.run(test, out=report.append)
@@ -43,10 +44,9 @@ def check_links(path):
 
 def run_example(path):
     """An example prints what its last lines, a comment, say."""
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(path)], capture_output=True, text=True, timeout=100, env=os.environ | paths
-    )
+    command = [sys.executable, "-W", "error", str(path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     _, _, expected = path.read_text(encoding="utf-8").partition("\n# Output:\n")
     assert [f"# {line}".rstrip() for line in done.stdout.splitlines()] == expected.splitlines()

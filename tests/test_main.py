@@ -13,16 +13,19 @@ from fastsoftmax import __main__ as command_line
 from fastsoftmax import _comparison
 
 
+def command(*arguments):
+    return [sys.executable, "-m", "fastsoftmax", *arguments]
+
+
+def paths():
+    """Environment in which a child finds the package under test."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def run(*arguments, **environment):
-    """Run ``python -m fastsoftmax`` with arguments, where the package is the one under test."""
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.run(
-        [sys.executable, "-m", "fastsoftmax", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | paths | environment,
-    )
+    """Run ``python -m fastsoftmax`` with arguments."""
+    env = os.environ | paths() | environment
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=100, env=env)
 
 
 def test_info():
@@ -124,6 +127,22 @@ def test_help():
     done = run("--help")
     assert done.returncode == 0
     assert "info" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["info"]])
+def test_output_that_nobody_reads(arguments):
+    """As with ``python -m fastsoftmax | head -n 1``: no traceback."""
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | paths(),
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+    process.stderr.close()
 
 
 def test_wrong_backend():

@@ -87,7 +87,7 @@ template <class In, class Out> struct NormalizeArguments {
     }
 };
 
-// e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error of its own; where arithmetic is not fused, softmax
+// e -> e * numerator / total. For double the quotient is kept in two terms, which saves a rounding error; where arithmetic is not fused, softmax
 // divides instead (the exponential's error is larger there).
 template <class X, Result R> struct Normalizer {
     using T = typename X::Scalar;
@@ -97,21 +97,23 @@ template <class X, Result R> struct Normalizer {
     void set_lane(isize l, double numerator, Sum total) {
         const double s = total.value(), inverse = 1 / s, q = numerator * inverse;
         hi[l] = static_cast<T>(divides ? s : q);
-        T low = static_cast<T>(q - static_cast<double>(hi[l]));
         if constexpr (sizeof(T) == 8 && !divides) {
             using D = Vec<double, 16>;
             const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
-            low = residue * inverse;
+            const double low = residue * inverse;
+            lo[l] = low - low == 0 ? low : 0;
         }
-        lo[l] = low - low == 0 ? low : T(0);
     }
     static FS_INLINE Normalizer all(double numerator, Sum total) {
         Normalizer n;
         n.set_lane(0, numerator, total);
-        n.hi = X::set(n.hi[0]), n.lo = X::set(n.lo[0]);
+        n.hi = X::set(n.hi[0]);
+        if constexpr (sizeof(T) == 8 && !divides) n.lo = X::set(n.lo[0]);
         return n;
     }
-    FS_INLINE typename X::V apply(typename X::V e) const { return divides ? e / hi : multiply_add(e, hi, e * lo); }
+    FS_INLINE typename X::V apply(typename X::V e) const {
+        return divides ? e / hi : sizeof(T) == 8 ? multiply_add(e, hi, e * lo) : e * hi;
+    }
 };
 
 // What stands above the total: 1, or the gradient of the row.
@@ -191,29 +193,21 @@ inline void add_exp(const C *x, isize n, const Shift<X> &shift, const Scale<X> &
     });
 }
 
-// The same, and the exponentials are kept in e.
-template <class X, bool Scaled, bool Guarded, class C>
-FS_INLINE Sum keep_exp(const C *x, C *e, isize n, const Shift<X> &shift, const Scale<X> &scale) {
+// exp(x) of a row, kept in e to be scaled. An incomplete last vector goes to `last`, as a whole: no processor forwards a masked store to the load that follows.
+template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, Exp exp) {
     LaneSums<X> sums;
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        const auto y = exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale);
-        lanes.store(e + i, y);
+        const auto y = exp(lanes.load(x + i, absent_logit<C>));
+        X::store(decltype(lanes)::whole ? e + i : last, y);
         return y;
     });
     return sums.total();
 }
 
-// For short rows: the exponentials relative to the maximum, from the exact differences. They do not change when all logits of a row move.
-template <class X, bool Scaled, class C> FS_INLINE Sum keep_exp_below(const C *x, C *e, isize n, C max, const Scale<X> &scale) {
-    const auto top = X::set(max);
-    const Shift<X> zero = Shift<X>::fixed(0, scale);
-    LaneSums<X> sums;
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        const auto y = exp_below<X, Scaled>(lanes.load(x + i, absent_logit<C>), top, zero, scale);
-        lanes.store(e + i, y);
-        return y;
+template <class X, class C, class N> FS_INLINE void write_kept(const N &normalizer, const C *e, const C *last, C *y, isize n) {
+    each_vector<X>(n, [&](isize i, auto lanes) {
+        lanes.store(y + i, normalizer.apply(X::load(decltype(lanes)::whole ? e + i : last)));
     });
-    return sums.total();
 }
 
 // The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256) times too large, so that terms below the smallest
@@ -311,11 +305,18 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
 
     const Arguments *a;
     isize outer = 0, inner = 0;
+    Reader<In, C> from{};
+    Writer<Out, C> to{};
+    C *buffer = nullptr;  // of two chunks
+    struct Waiting {      // a row whose exponentials are kept
+        isize outer, inner;
+        C *e, last[X::lanes];
+        Sum sum;
+    } waiting[2];
+    int pending = 0;      // 1 or 2: the row in waiting[pending - 1] is to be written
 
     // Of a row of several chunks.
     Stage stage = guess;
-    Reader<In, C> from{};
-    Writer<Out, C> to{};
     Scale<X> scale;
     Shift<X> shift;
     C max = 0;
@@ -341,31 +342,79 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     static bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
 
     // ---- a row of one chunk
+    // Once per piece of work: what all its rows have in common.
+    void begin() {
+        from = a->reader(0, 0);
+        if constexpr (keeps) to = a->template writer<R>(0, 0);
+        buffer = scratch<C>(2 * chunk);
+    }
+
     void whole(isize o, isize i) {
         outer = o, inner = i;
-        const Reader<In, C> source = a->reader(o, i);
-        const C *x = source.get(0, n(), source.direct() ? nullptr : scratch<C>(2 * chunk));
+        Reader<In, C> source = from;
+        source.p = advance(source.p, a->x.offset(o, i));
+        if (source.mask) source.mask += a->where.offset(o, i);
+        const C *x = source.get(0, n(), buffer);
         if constexpr (logarithmic) whole_logarithm(x);
-        else whole_softmax(x, source.direct());
+        else whole_softmax(x);
     }
 
-    FS_INLINE void whole_softmax(const C *x, bool in_memory) {
-        const auto target = a->template writer<R>(outer, inner);
-        const bool in_place = in_memory && static_cast<const void *>(x) == static_cast<const void *>(target.p);
-        C *e = target.direct() && !in_place ? target.place(0, nullptr) : scratch<C>(2 * chunk) + chunk;
-        const Scale<X> sc = scale_of(outer, inner);
-        const Sum sum = n() <= short_row ? keep_exp_below<X, Scaled>(x, e, n(), span_max<X>(x, n()), sc) : keep_row(x, e, sc);
-        C *y = target.place(0, e);
-        write_with<X>(Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), sum), e, y, n());
-        target.put(0, n(), y);
+    // Once after the last row of a piece.
+    void end() {
+        if (pending) write_row(waiting[pending - 1]);
+        pending = 0;
     }
 
-    FS_INLINE Sum keep_row(const C *x, C *e, const Scale<X> &sc) const {
+    Writer<Out, C> target(isize o, isize i) const {
+        Writer<Out, C> t = to;
+        t.p = advance(t.p, a->out.offset(o, i));
+        if (t.mask) t.mask += a->where.offset(o, i);
+        return t;
+    }
+
+    // Rows that fit L1 keep their exponentials in scratch, so that the output is written once, and are written after the exponentials of the next row,
+    // which fill the time until the sum and its reciprocal are known. Longer ones keep them in the output itself, if it is not the input, which must
+    // stay intact until the sum is known to be right. (Measured, AVX-512, float: scratch is 5 % faster at 100 elements, the output 40 % at 32000;
+    // waiting gains 15 % at 100.)
+    FS_INLINE void whole_softmax(const C *x) {
+        const int slot = pending == 1;
+        Waiting &row = waiting[slot];
+        row.outer = outer, row.inner = inner;
+        row.e = buffer + chunk + slot * kept_in_l1;
+        if (n() > kept_in_l1) {
+            const auto results = target(outer, inner);
+            const bool in_place = static_cast<const void *>(x) == static_cast<const void *>(results.p);
+            if (results.direct() && !in_place) row.e = results.place(0, nullptr);
+            row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
+            return write_row(row);
+        }
+        row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
+        end();
+        pending = slot + 1;
+    }
+
+    FS_INLINE void write_row(Waiting &row) const {
+        const auto results = target(row.outer, row.inner);
+        C *y = results.place(0, row.e);
+        const auto normalizer = Normalizer<X, R>::all(numerator<R>(a->gradient, row.outer, row.inner), row.sum);
+        write_kept<X>(normalizer, row.e, row.last, y, n());
+        results.put(0, n(), y);
+    }
+
+    // The exponentials of a short row are functions of the exact differences from its maximum: they do not change when all its logits move.
+    FS_INLINE Sum keep(const C *x, C *e, C *last, const Scale<X> &sc) const {
+        if (n() <= short_row) {
+            const auto top = X::set(span_max<X>(x, n()));
+            const Shift<X> zero = Shift<X>::fixed(0, sc);
+            return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_below<X, Scaled>(v, top, zero, sc); });
+        }
         if constexpr (guesses) {
-            const Sum sum = keep_exp<X, Scaled, true>(x, e, n(), guessed(x, n(), sc), sc);
+            const Shift<X> sh = guessed(x, n(), sc);
+            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_guarded<X, Scaled>(v, sh, sc); });
             if (near_enough(sum.value())) return sum;
         }
-        return keep_exp<X, Scaled, false>(x, e, n(), Shift<X>::from(X::set(span_max<X>(x, n())), sc), sc);
+        const Shift<X> sh = Shift<X>::from(X::set(span_max<X>(x, n())), sc);
+        return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); });
     }
 
     void whole_logarithm(const C *x) {
@@ -381,10 +430,10 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             log = log_of_rest(true_rest<C>(others.total()), copies.total());
         }
         if constexpr (keeps) {
-            const auto target = a->template writer<R>(outer, inner);
-            C *y = target.direct() ? target.place(0, nullptr) : scratch<C>(2 * chunk) + chunk;
+            const auto results = target(outer, inner);
+            C *y = results.place(0, buffer + chunk);
             write_with<X>(log_writer(m, log), x, y, n());
-            target.put(0, n(), y);
+            results.put(0, n(), y);
         } else {
             finish(m, log, [&] { return span_has_nan(x, n()); });
         }

@@ -15,7 +15,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Twin = TypeVar("Twin", bound=Callable[..., None])
 
-BLOCK = 1 << 16  # elements that a twin handles at a time: its temporaries stay in the cache
+BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay in the cache
 
 
 def blockwise(twin: Twin) -> Twin:
@@ -63,7 +63,9 @@ def total(terms: Array) -> Array:
         s = a + b
         back = s - a
         error = (a - (s - back)) + (b - back)
-        lo = np.concatenate([lo[:, :middle] + lo[:, middle : 2 * middle] + error, lo[:, 2 * middle :]], axis=1)
+        lo = np.concatenate(
+            [lo[:, :middle] + lo[:, middle : 2 * middle] + error, lo[:, 2 * middle :]], axis=1
+        )
         hi = np.concatenate([s, last], axis=1)
     return np.where(np.isfinite(lo), hi + lo, hi)
 
@@ -82,13 +84,17 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
-LN2_HI, LN2_LO = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")  # 2048 * LN2_HI is exact
+LN2_HI, LN2_LO = (
+    float.fromhex("0x1.62e42feep-1"),
+    float.fromhex("0x1.a39ef35793c76p-33"),
+)  # 2048 * LN2_HI is exact
 
 
 def exp(hi: Array, lo: Array) -> Array:
     """exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), which is better by an ulp than exp(hi) corrected for lo."""
     wide = hi.dtype == np.longdouble
-    hi = np.maximum(hi, -12000 if wide else -800)  # 0 all the same, and NaN stays
+    least = -12000 if wide else -800  # 0 all the same, and NaN stays
+    hi, lo = np.maximum(hi, least), np.where(hi > least, lo, 0)
     n = np.rint(hi * np.log2(np.e))
     e = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
     if wide:
@@ -108,7 +114,9 @@ class Scaled:
     A negative temperature stands for negated logits. Masked logits are -inf.
     """
 
-    def __init__(self, x: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None) -> None:
+    def __init__(
+        self, x: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None
+    ) -> None:
         heat = temperature[:, None, :]
         x = np.where(heat < 0, -x, x) if np.any(heat < 0) else x
         if where is not None:

@@ -9,10 +9,12 @@ namespace fs {
 // ------------------------------------------------------------------------------------------------------------------ loops
 // A loop body gets the index and one of these, which load and store a whole vector or its first lanes.
 template <class X> struct AllLanes {
+    static constexpr bool whole = true;
     FS_INLINE typename X::V load(const typename X::Scalar *p, typename X::Scalar) const { return X::load(p); }
     FS_INLINE void store(typename X::Scalar *p, typename X::V v) const { X::store(p, v); }
 };
 template <class X> struct FirstLanes {
+    static constexpr bool whole = false;
     isize count;
     FS_INLINE typename X::V load(const typename X::Scalar *p, typename X::Scalar fill) const { return X::load_part(p, count, fill); }
     FS_INLINE void store(typename X::Scalar *p, typename X::V v) const { X::store_part(p, v, count); }

@@ -56,6 +56,43 @@ template <class V> FS_INLINE V from_quadratic(V q, V r) {
     return one + (r + q * (r * r));
 }
 
+// How 2^n gets into the result. Adding `magic` to s (x-c) log2 e rounds it to n; Shift folds N into it.
+//
+// In general n is an integer and the low bits of the sum, moved to the exponent field, are 2^(n-N).
+template <class X> struct ExpCore {
+    using T = typename X::Scalar;
+    using V = typename X::V;
+    static constexpr T magic = Format<T>::round_magic, bias = Format<T>::bias;
+    static constexpr bool overflows = false;  // to +inf, of itself
+    static constexpr T least = Format<T>::bias - T(0.25);  // n - N = -bias is the bit pattern of 0; a quarter keeps rounding from leaving the range
+
+    static FS_INLINE V finish(V r, V t) {
+        return from_quadratic(ExpConstants<T>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
+    }
+};
+
+#if defined(__AVX512F__)
+// With a table of 2^(i/16) in one register, n counts sixteenths, r is small enough for degree 3, and the scaling instruction takes the integer part of
+// n - N. Coefficients of XNNPACK (src/f32-vsigmoid, lut16-p3), table rounded to nearest. Largest error 0.99 ulp.
+template <> struct ExpCore<Vec<float, 64>> {
+    using X = Vec<float, 64>;
+    using V = X::V;
+    static constexpr float magic = 0x1.8p19f, bias = 0;
+    static constexpr bool overflows = true;
+    static constexpr float least = 151.75f;  // 2^-152 rounds to 0
+
+    static FS_INLINE V finish(V r, V t) {
+        const __m512 table = _mm512_setr_ps(0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
+                                            0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+                                            0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f);
+        const V power = (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), table);
+        const V q = multiply_add(r, X::set(0x1.55559ap-3f), X::set(0x1.00021ep-1f));
+        const V p = multiply_add(q * r, r, r);
+        return (V)_mm512_scalef_ps((__m512)multiply_add(power, p, power), (__m512)(t - magic));
+    }
+};
+#endif
+
 // What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the compute type.
 struct Factor {
     double hi, lo;
@@ -85,13 +122,12 @@ template <class X> struct Scale {
     }
 };
 
-// c, N and the smallest x - c whose exponential is not flushed to zero.
+// c, N and the range of x - c: below it exponentials are 0, above +inf.
 template <class X> struct Shift {
     typename X::V center, magic, lowest, highest;
 
     double exponent(isize lane) const {  // N
-        using F = Format<typename X::Scalar>;
-        return static_cast<double>(F::round_magic) + (F::bias - static_cast<double>(magic[lane]));
+        return static_cast<double>(ExpCore<X>::magic) + (ExpCore<X>::bias - static_cast<double>(magic[lane]));
     }
 
     // No center, and the given N.
@@ -100,9 +136,8 @@ template <class X> struct Shift {
         using F = Format<T>;
         Shift s;
         s.center = typename X::V{};
-        s.magic = X::set(F::round_magic + (F::bias - exponent));
-        // n - N = -bias gives the bit pattern of +0, n - N = bias + 1 that of +inf; a quarter keeps rounding from leaving the range.
-        s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+        s.magic = X::set(ExpCore<X>::magic + (ExpCore<X>::bias - exponent));
+        s.lowest = (exponent - ExpCore<X>::least) * scale.unit;
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
     }
@@ -121,17 +156,12 @@ template <class X> struct Shift {
         Shift s;
         s.center = far ? max : zero;
         const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
-        s.magic = magic + (F::bias - exponent);
-        s.lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+        s.magic = ExpCore<X>::magic + (ExpCore<X>::bias - exponent);
+        s.lowest = (exponent - ExpCore<X>::least) * scale.unit;
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
     }
 };
-
-// 2^(t's low bits) * exp(r), the tail common to all forms. NaN in r stays NaN.
-template <class X> FS_INLINE typename X::V exp_tail(typename X::V r, typename X::V t) {
-    return from_quadratic(ExpConstants<typename X::Scalar>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
-}
 
 // exp(s * (d + error)) * 2^-N for d = x - c. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction
 // to put back.
@@ -145,7 +175,7 @@ FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, cons
     V rest = Scaled ? d * scale.lo : error;
     if (Scaled && Corrected) rest = multiply_add(error, scale.hi, rest);
     r = Scaled || Corrected ? r + multiply_add(n, X::set(-C::ln2_lo), rest) : multiply_add(n, X::set(-C::ln2_lo), r);
-    return exp_tail<X>(r, t);
+    return ExpCore<X>::finish(r, t);
 }
 template <class X, bool Scaled>
 FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
@@ -159,7 +189,8 @@ template <class X, bool Scaled> FS_INLINE typename X::V exp_shifted(typename X::
 
 // The form for any x: far above the shift it gives +inf, which tells the caller that the shift was wrong.
 template <class X, bool Scaled> FS_INLINE typename X::V exp_guarded(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    return exp_reduced<X, Scaled>(smaller(shift.highest, larger(shift.lowest, x - shift.center)), shift, scale);
+    const typename X::V d = larger(shift.lowest, x - shift.center);
+    return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
 }
 
 // x - max as hi + lo; where the exponential is flushed to zero anyway, lo is 0 (it is NaN for infinite x).
@@ -192,13 +223,7 @@ FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
 template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
-    using T = typename X::Scalar;
-    using F = Format<T>;
-    using C = ExpConstants<T>;
-    Shift<X> shift;
-    shift.magic = X::set(F::round_magic + F::bias);
-    x = smaller(X::set((F::bias + T(0.75)) / C::log2e), larger(X::set((T(0.25) - F::bias) / C::log2e), x));
-    return exp_reduced<X, false>(x, shift, Scale<X>());
+    return exp_guarded<X, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
 }
 
 }  // namespace fs

@@ -47,7 +47,8 @@ template <class S> struct View {
         if (n == 1) n_stride = 0;
         if (inner == 1) inner_stride = 0;
     }
-    S *at(isize o, isize i) const { return advance(data, o * outer_stride + i * inner_stride); }
+    isize offset(isize o, isize i) const { return o * outer_stride + i * inner_stride; }
+    S *at(isize o, isize i) const { return advance(data, offset(o, i)); }
     View swapped() const {
         View v = *this;
         v.outer = inner, v.inner = outer, v.outer_stride = inner_stride, v.inner_stride = outer_stride;
@@ -68,8 +69,12 @@ template <class S, class C> struct Reader {
 
     bool direct() const { return std::is_same<S, C>::value && stride == isize(sizeof(S)) && !mask && !negate; }
 
-    const C *get(isize start, isize count, C *buffer) const {
-        if (direct()) return reinterpret_cast<const C *>(p) + start;
+    FS_INLINE const C *get(isize start, isize count, C *buffer) const {
+        return direct() ? reinterpret_cast<const C *>(p) + start : gather(start, count, buffer);
+    }
+
+  private:
+    __attribute__((noinline)) const C *gather(isize start, isize count, C *buffer) const {
         const S *from = advance(p, start * stride);
         if (stride == isize(sizeof(S))) {
             for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(from[j]);
@@ -99,8 +104,12 @@ template <class O, class C> struct Writer {
 
     C *place(isize start, C *buffer) const { return direct() ? reinterpret_cast<C *>(p) + start : buffer; }
 
-    void put(isize start, isize count, C *buffer) const {
-        if (direct()) return;
+    FS_INLINE void put(isize start, isize count, C *buffer) const {
+        if (!direct()) scatter(start, count, buffer);
+    }
+
+  private:
+    __attribute__((noinline)) void scatter(isize start, isize count, C *buffer) const {
         if (mask) {
             const std::uint8_t *present = mask + start * mask_stride;
             for (isize j = 0; j < count; ++j) buffer[j] = present[j * mask_stride] ? buffer[j] : absent;

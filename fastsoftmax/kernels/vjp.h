@@ -49,6 +49,8 @@ template <class T, class Op> struct VjpRow {
     explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments), g(), y(), out() {}
 
     isize n() const { return a->g.n; }
+    void begin() {}
+    void end() {}
     // Rows of one chunk need no other way than long ones.
     void whole(isize o, isize i) {
         start(o, i);

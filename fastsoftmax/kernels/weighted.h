@@ -30,6 +30,8 @@ template <class In, class Out> struct WeightedRow {
     WeightedRow(const NormalizeArguments<In, Out> &arguments, const View<const double> &b_) : a(&arguments), weights(&b_), x(), b() {}
 
     isize n() const { return a->x.n; }
+    void begin() {}
+    void end() {}
     // Rows of one chunk need no other way than long ones.
     void whole(isize o, isize i) {
         start(o, i);

@@ -21,13 +21,15 @@ struct Work {
 using Execute = void (*)(Work *, isize threads);  // runs all stages of a work; written in Cython, where the threads are
 
 constexpr isize chunk = 32768;        // elements of a long row in one piece; shorter rows are one piece (256 kB of float64: fits L2)
+constexpr isize kept_in_l1 = 4096;    // elements of a row whose exponentials are kept apart from the output
 constexpr isize gather_block = 2048;  // elements of a strided, masked or converted line handled at a time (fits L1)
 constexpr isize piece_elements = 8192;  // short rows are grouped to about so many elements a piece
 constexpr isize short_row = 32;       // rows up to this length run across lanes, many at a time
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
 constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
 
-// Rows one after another, or one long row at a time with its chunks as pieces. A row of one chunk is done by whole(outer, inner). A longer one is
+// Rows one after another, or one long row at a time with its chunks as pieces. begin() and end() enclose a piece; a row of one chunk is done by
+// whole(outer, inner). A longer one is
 // begun by start(outer, inner); then come rounds of sweep(chunk) for every chunk and next(), which combines the chunks' results and says
 // whether another round follows.
 template <class Row> struct RowsWork final : Work {
@@ -46,6 +48,7 @@ template <class Row> struct RowsWork final : Work {
     void run(isize piece) override {
         if (split) return row.sweep(piece);
         Row mine(row);
+        mine.begin();
         const isize end = (piece + 1) * group < rows() ? (piece + 1) * group : rows();
         isize o = piece * group / inner, i = piece * group % inner;
         for (isize r = piece * group; r < end; ++r) {
@@ -53,6 +56,7 @@ template <class Row> struct RowsWork final : Work {
             else run_long(mine, o, i);
             if (++i == inner) i = 0, ++o;
         }
+        mine.end();
     }
     bool advance() override {
         if (!split) return false;

@@ -36,7 +36,11 @@ def log_sigmoid_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> No
 
 
 def log_sigmoid(
-    x: ArrayLike, *, out: NDArray[Any] | None = None, dtype: DTypeLike | None = None, num_threads: int | None = None
+    x: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+    num_threads: int | None = None,
 ) -> Any:
     """Compute the logarithm of the sigmoid: ``-log(1 + exp(-x))``, element by element.
 
@@ -84,10 +88,12 @@ def log_sigmoid(
         small = log_sigmoid_small(x)
         if small is not None:
             return small
-    return _arrays.flat(log_sigmoid_flat, "log_sigmoid_flat", x, out=out, dtype=dtype, num_threads=num_threads)
+    return _arrays.flat(log_sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
-def log_sigmoid_vjp(g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None) -> Any:
+def log_sigmoid_vjp(
+    g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None
+) -> Any:
     """Take a gradient back through log_sigmoid, from its input: ``g * sigmoid(-x)``.
 
     Parameters
@@ -122,4 +128,4 @@ def log_sigmoid_vjp(g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = No
     >>> log_sigmoid_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     array([0.5, 1. ])
     """
-    return _arrays.flat_vjp(log_sigmoid_vjp_flat, "log_sigmoid_vjp_flat", g, x, "x", out=out, num_threads=num_threads)
+    return _arrays.flat_vjp(log_sigmoid_vjp_flat, g, x, "x", out=out, num_threads=num_threads)

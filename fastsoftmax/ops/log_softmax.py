@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, blockwise, Scaled, over_ln, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
 
 
 @kernel
@@ -21,7 +21,12 @@ def log_softmax_small(x: Any) -> Any:
 @kernel
 @blockwise
 def log_softmax_rows(
-    x: Array, out: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
+    x: Array,
+    out: Array,
+    temperature: Array,
+    ln_base: tuple[float, float],
+    where: Array | None,
+    num_threads: int,
 ) -> None:
     """x / temperature - log_base(sum(base**(x / temperature))), over the middle axis."""
     z = Scaled(widened(x, out), temperature, ln_base, where)
@@ -112,15 +117,23 @@ def log_softmax(
     >>> log_softmax([1.0, 1.0, 1.0, 1.0], base=2)
     array([-2., -2., -2., -2.])
     """
-    if axis == -1 and out is None and where is None and base is None and dtype is None and num_threads is None:
-        if type(temperature) is float and temperature == 1.0:
-            small = log_softmax_small(x)
-            if small is not None:
-                return small
+    plain = base is None and where is None and out is None and dtype is None and num_threads is None
+    if plain and axis == -1 and type(temperature) is float and temperature == 1.0:
+        small = log_softmax_small(x)
+        if small is not None:
+            return small
     return _arrays.normalize_rows(
-        log_softmax_rows, "log_softmax_rows", x, axis, temperature=temperature, base=base, where=where, out=out, dtype=dtype,
-        num_threads=num_threads, logarithm=True,
-    )  # fmt: skip
+        log_softmax_rows,
+        x,
+        axis,
+        temperature=temperature,
+        base=base,
+        where=where,
+        out=out,
+        dtype=dtype,
+        num_threads=num_threads,
+        logarithm=True,
+    )
 
 
 def log_softmax_vjp(
@@ -175,5 +188,5 @@ def log_softmax_vjp(
     array([ 0.5, -0.5])
     """
     return _arrays.rows_vjp(
-        log_softmax_vjp_rows, "log_softmax_vjp_rows", g, y, axis, temperature=temperature, out=out, num_threads=num_threads
+        log_softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

@@ -30,7 +30,11 @@ def logit_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 def logit(
-    p: ArrayLike, *, out: NDArray[Any] | None = None, dtype: DTypeLike | None = None, num_threads: int | None = None
+    p: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+    num_threads: int | None = None,
 ) -> Any:
     """Turn probabilities into log-odds: ``log(p / (1 - p))``, element by element.
 
@@ -76,4 +80,4 @@ def logit(
         small = logit_small(p)
         if small is not None:
             return small
-    return _arrays.flat(logit_flat, "logit_flat", p, argument="p", out=out, dtype=dtype, num_threads=num_threads)
+    return _arrays.flat(logit_flat, p, argument="p", out=out, dtype=dtype, num_threads=num_threads)

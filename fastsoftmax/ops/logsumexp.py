@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, blockwise, Scaled, over_ln, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
 
 ONE = np.ones((1, 1))
 
@@ -37,7 +37,9 @@ def logsumexp_rows(
     if b is None and np.any(cancelled := (z.max < 0) & (np.abs(y * ln_base[0]) < 1)):
         # The error of the exponentials would show: longdouble ones for these rows.
         rows = np.moveaxis(z.x, 1, 2)[cancelled[:, 0]].astype(np.longdouble)[:, :, None]
-        y[cancelled] = _sum(rows.max(axis=1), Scaled(rows, ONE, ln_base, None).log_total()[:, 0], ln_base)[:, 0]
+        y[cancelled] = _sum(rows.max(axis=1), Scaled(rows, ONE, ln_base, None).log_total()[:, 0], ln_base)[
+            :, 0
+        ]
     store(out, y[:, 0], None, 0)
 
 
@@ -138,15 +140,23 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    if axis == -1 and b is None and not keepdims and out is None and where is None and base is None:
-        if dtype is None and num_threads is None:
-            small = logsumexp_small(x)
-            if small is not None:
-                return small
+    plain = base is None and where is None and out is None and dtype is None and num_threads is None
+    if plain and axis == -1 and b is None and not keepdims:
+        small = logsumexp_small(x)
+        if small is not None:
+            return small
     return _arrays.reduce_rows(
-        logsumexp_rows, "logsumexp_rows", x, axis, b=b, keepdims=keepdims, base=base, where=where, out=out, dtype=dtype,
+        logsumexp_rows,
+        x,
+        axis,
+        b=b,
+        keepdims=keepdims,
+        base=base,
+        where=where,
+        out=out,
+        dtype=dtype,
         num_threads=num_threads,
-    )  # fmt: skip
+    )
 
 
 def logsumexp_vjp(
@@ -194,4 +204,4 @@ def logsumexp_vjp(
     array([[0.25, 0.25, 0.25, 0.25],
            [0.5 , 0.5 , 0.5 , 0.5 ]])
     """
-    return _arrays.reduced_vjp(logsumexp_vjp_rows, "logsumexp_vjp_rows", g, x, axis, out=out, num_threads=num_threads)
+    return _arrays.reduced_vjp(logsumexp_vjp_rows, g, x, axis, out=out, num_threads=num_threads)

@@ -36,7 +36,11 @@ def sigmoid_vjp_flat(g: Array, y: Array, out: Array, num_threads: int) -> None:
 
 
 def sigmoid(
-    x: ArrayLike, *, out: NDArray[Any] | None = None, dtype: DTypeLike | None = None, num_threads: int | None = None
+    x: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+    num_threads: int | None = None,
 ) -> Any:
     """Squash scores into (0, 1): ``1 / (1 + exp(-x))``, element by element.
 
@@ -85,10 +89,12 @@ def sigmoid(
         small = sigmoid_small(x)
         if small is not None:
             return small
-    return _arrays.flat(sigmoid_flat, "sigmoid_flat", x, out=out, dtype=dtype, num_threads=num_threads)
+    return _arrays.flat(sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
-def sigmoid_vjp(g: ArrayLike, y: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None) -> Any:
+def sigmoid_vjp(
+    g: ArrayLike, y: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None
+) -> Any:
     """Take a gradient back through sigmoid, from its output: ``g * y * (1 - y)``.
 
     Parameters
@@ -123,4 +129,4 @@ def sigmoid_vjp(g: ArrayLike, y: ArrayLike, *, out: NDArray[Any] | None = None, 
     >>> sigmoid_vjp(np.array([1.0, 2.0]), sigmoid(np.array([0.0, 0.0])))
     array([0.25, 0.5 ])
     """
-    return _arrays.flat_vjp(sigmoid_vjp_flat, "sigmoid_vjp_flat", g, y, "y", out=out, num_threads=num_threads)
+    return _arrays.flat_vjp(sigmoid_vjp_flat, g, y, "y", out=out, num_threads=num_threads)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
-from ..kernels.reference import Array, blockwise, Scaled, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, store, total, widened
 
 
 @kernel
@@ -20,7 +20,12 @@ def softmax_small(x: Any) -> Any:
 @kernel
 @blockwise
 def softmax_rows(
-    x: Array, out: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
+    x: Array,
+    out: Array,
+    temperature: Array,
+    ln_base: tuple[float, float],
+    where: Array | None,
+    num_threads: int,
 ) -> None:
     """base**(x / temperature) / its sum, over the middle axis; a negative temperature gives softmin."""
     e = Scaled(widened(x, out), temperature, ln_base, where).exp()
@@ -110,15 +115,23 @@ def softmax(
     >>> softmax([1.0, np.nan, 1.0], where=[True, False, True])
     array([0.5, 0. , 0.5])
     """
-    if axis == -1 and out is None and where is None and base is None and dtype is None and num_threads is None:
-        if type(temperature) is float and temperature == 1.0:
-            small = softmax_small(x)
-            if small is not None:
-                return small
+    plain = base is None and where is None and out is None and dtype is None and num_threads is None
+    if plain and axis == -1 and type(temperature) is float and temperature == 1.0:
+        small = softmax_small(x)
+        if small is not None:
+            return small
     return _arrays.normalize_rows(
-        softmax_rows, "softmax_rows", x, axis, temperature=temperature, base=base, where=where, out=out, dtype=dtype,
-        num_threads=num_threads, logarithm=False,
-    )  # fmt: skip
+        softmax_rows,
+        x,
+        axis,
+        temperature=temperature,
+        base=base,
+        where=where,
+        out=out,
+        dtype=dtype,
+        num_threads=num_threads,
+        logarithm=False,
+    )
 
 
 def softmin(
@@ -166,9 +179,18 @@ def softmin(
     array([0.7054, 0.2595, 0.0351])
     """
     return _arrays.normalize_rows(
-        softmax_rows, "softmax_rows", x, axis, temperature=temperature, base=base, where=where, out=out, dtype=dtype,
-        num_threads=num_threads, logarithm=False, sign=-1.0,
-    )  # fmt: skip
+        softmax_rows,
+        x,
+        axis,
+        temperature=temperature,
+        base=base,
+        where=where,
+        out=out,
+        dtype=dtype,
+        num_threads=num_threads,
+        logarithm=False,
+        negated=True,
+    )
 
 
 def softmax_vjp(
@@ -223,5 +245,5 @@ def softmax_vjp(
     array([ 0.2222, -0.1111, -0.1111])
     """
     return _arrays.rows_vjp(
-        softmax_vjp_rows, "softmax_vjp_rows", g, y, axis, temperature=temperature, out=out, num_threads=num_threads
+        softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

@@ -36,7 +36,11 @@ def softplus_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
 
 
 def softplus(
-    x: ArrayLike, *, out: NDArray[Any] | None = None, dtype: DTypeLike | None = None, num_threads: int | None = None
+    x: ArrayLike,
+    *,
+    out: NDArray[Any] | None = None,
+    dtype: DTypeLike | None = None,
+    num_threads: int | None = None,
 ) -> Any:
     """Compute ``log(1 + exp(x))``, element by element, without overflow: a smooth ``max(x, 0)``.
 
@@ -83,10 +87,12 @@ def softplus(
         small = softplus_small(x)
         if small is not None:
             return small
-    return _arrays.flat(softplus_flat, "softplus_flat", x, out=out, dtype=dtype, num_threads=num_threads)
+    return _arrays.flat(softplus_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
-def softplus_vjp(g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None) -> Any:
+def softplus_vjp(
+    g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None
+) -> Any:
     """Take a gradient back through softplus, from its input: ``g * sigmoid(x)``.
 
     Parameters
@@ -121,4 +127,4 @@ def softplus_vjp(g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None,
     >>> softplus_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     array([0.5, 1. ])
     """
-    return _arrays.flat_vjp(softplus_vjp_flat, "softplus_vjp_flat", g, x, "x", out=out, num_threads=num_threads)
+    return _arrays.flat_vjp(softplus_vjp_flat, g, x, "x", out=out, num_threads=num_threads)
