@@ -17,11 +17,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _threads
 from ._backend import TWINS
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 Kernel = Callable[..., None]
 
 COMPILED = (np.dtype(np.float32), np.dtype(np.float64))  # what compiled kernels take; the twins take the rest
@@ -96,7 +97,7 @@ def _from_dlpack(x: Any, name: str) -> Array:
 
 
 def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
-    """The result's dtype: the input's unless `dtype` names another; float32 for reductions of 16-bit input."""
+    """The result's dtype: `dtype`, else the input's, or float32 for reductions of 16-bit input."""
     if dtype is None:
         own: np.dtype[Any] = x.dtype
         return np.dtype(np.float32) if reduced and is_half(own) else own
@@ -106,7 +107,8 @@ def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
         raise TypeError(f"dtype must be a floating dtype, got {dtype!r}") from None
     if not is_float(wanted):
         raise TypeError(f"dtype must be a floating dtype, got {wanted}")
-    return wanted.newbyteorder("=")
+    native: np.dtype[Any] = wanted.newbyteorder("=")
+    return native
 
 
 # --- axes and shapes --------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ def _addresses_collide(axes: Sequence[tuple[int, int]], itemsize: int) -> bool:
 
 
 def apart(a: Array | None, out: Array) -> Array | None:
-    """An input to read while `out` is written: itself if it is `out` or shares no memory with it, else a copy."""
+    """An input to read while `out` is written: a copy if they share memory without being the same."""
     if a is None or not np.may_share_memory(a, out):
         return a
     same_place = a.__array_interface__["data"] == out.__array_interface__["data"] and a.strides == out.strides
@@ -276,7 +278,7 @@ def destination(out: Any, result: Array, *inputs: Array | None) -> tuple[Any, ..
     if out is None:  # new memory is both
         return result, *inputs
     target = result if result.flags.aligned else np.empty(result.shape, result.dtype)
-    return target, *(apart(a, target) for a in inputs)
+    return target, *[apart(a, target) for a in inputs]
 
 
 def delivered(out: Any, result: Array, target: Array) -> Any:
@@ -314,19 +316,20 @@ def _contiguous_views(
     start, stop = axes[0], axes[-1] + 1
     if stop - start != len(axes):
         return None
-    before, after = shape[:start], shape[stop:]
-    outer, inner = math.prod(before), math.prod(after)
-    sizes = math.prod(shape), outer * inner
+    outer, inner = math.prod(shape[:start]), math.prod(shape[stop:])
     views: Views = []
     for a in arrays:
         if a is not None:
-            if not a.flags.c_contiguous or a.size not in sizes:
-                return None
-            if a.shape[:start] != before or a.shape[stop:] != after:
+            if not (a.flags.c_contiguous and (a.shape == shape or _is_per_row(a, shape, start, stop))):
                 return None
             a = a.reshape(outer, -1, inner)
         views.append(a)
     return views
+
+
+def _is_per_row(a: Array, shape: tuple[int, ...], start: int, stop: int) -> bool:
+    """Whether the shape of an array is the full one but for length 1 from axis `start` to `stop`."""
+    return a.shape == shape[:start] + (1,) * (stop - start) + shape[stop:]
 
 
 def _each_strided(
@@ -398,9 +401,12 @@ def _each_regrouped(arrays: Sequence[Array | None], groups: Sequence[Group], kep
     first = views[0]
     assert first is not None
     for index in product(*map(range, first.shape[: len(groups) - kept])):
-        # The remainder is 0 where an array is broadcast, and the index itself elsewhere.
-        at = [None if v is None else [i % n for i, n in zip(index, v.shape, strict=False)] for v in views]
-        yield [None if v is None else v[tuple(i)] for v, i in zip(views, at, strict=True)]
+        yield [None if v is None else _at(index, v) for v in views]
+
+
+def _at(index: tuple[int, ...], view: Array) -> Any:
+    """What an array holds at an index of its first axes, along which it may be broadcast."""
+    return view[tuple(i if n > 1 else 0 for i, n in zip(index, view.shape, strict=False))]
 
 
 def _regrouped(a: Array, groups: Sequence[Group], order: list[int]) -> Array:
@@ -417,13 +423,13 @@ def _each_block(
     What the caller writes to the second is copied back.
     """
     batch = sorted((a for a in range(len(shape)) if a not in axes), key=lambda a: -shape[a])
-    turned = [None if a is None else a.transpose([*batch, *axes]) for a in arrays]
+    turned: Views = [None if a is None else a.transpose([*batch, *axes]) for a in arrays]
     rows = shape[batch[0]] if batch else 1
     step = max(1, BLOCK * rows // math.prod(shape))
     for start in range(0, rows, step):
         part = slice(start, start + step)
-        parts: Views = [t if t is None or not batch or t.shape[0] == 1 else t[part] for t in turned]
-        copies = [None if p is None else _rows_of(p, parts[0].shape, len(batch)) for p in parts]
+        parts = [t if t is None or not batch or t.shape[0] == 1 else t[part] for t in turned]
+        copies: Views = [None if p is None else _rows_of(p, parts[0].shape, len(batch)) for p in parts]
         yield copies
         parts[1][...] = copies[1].reshape(parts[1].shape)
 

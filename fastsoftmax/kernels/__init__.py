@@ -1,1 +1,1 @@
-"""Compiled kernels: one module per instruction set, all with the same names.  ``fastsoftmax._backend`` picks one."""
+"""Compiled kernels: a module for each instruction set, all with the same names; `_backend` picks one."""

@@ -41,12 +41,12 @@ template <class In, class Out> struct NormalizeArguments {
         a.where = where.swapped();
         return a;
     }
-    // No row is scaled: temperature 1 throughout and base e.
+    // No row is scaled: temperature 1 or -1 throughout and base e.
     bool plain() const {
         if (!ln_base.is_one()) return false;
         for (isize o = 0; o < (temperature.outer_stride ? temperature.outer : 1); ++o) {
             for (isize i = 0; i < (temperature.inner_stride ? temperature.inner : 1); ++i) {
-                if (*temperature.at(o, i) != 1) return false;
+                if (*temperature.at(o, i) != 1 && *temperature.at(o, i) != -1) return false;
             }
         }
         return true;
@@ -95,7 +95,8 @@ template <class X, Result R> struct Normalizer {
     typename X::V hi, lo;
 
     void set_lane(isize l, double numerator, Sum total) {
-        const double s = total.value(), inverse = 1 / s, q = numerator * inverse;
+        // An infinite sum comes from +inf in the row, which makes it NaN.
+        const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN(), inverse = 1 / s, q = numerator * inverse;
         hi[l] = static_cast<T>(divides ? s : q);
         if constexpr (sizeof(T) == 8 && !divides) {
             using D = Vec<double, 16>;
@@ -132,7 +133,8 @@ template <class D> struct LogTotal {
         Pair<V> d = two_sum(l.hi, -scaled_max);
         d.lo = d.lo + (l.lo - scaled_max_lo);
         const V none = D::set(-std::numeric_limits<double>::infinity());
-        return {total.hi == zero ? none : total.hi != total.hi ? total.hi : d.hi, total.hi == zero ? zero : d.lo};
+        const V y = total.hi - total.hi == zero ? d.hi : total.hi - total.hi;  // NaN from NaN, and from the infinite sum that +inf in a row makes
+        return {total.hi == zero ? none : y, total.hi == zero ? zero : d.lo};
     }
 
     // The maximum carries a good part of the total (more than a seventh): log1p of the others, summed without it, keeps the digits that the
@@ -178,22 +180,22 @@ template <class X, bool Scaled> struct LogWriter {
 };
 
 // ------------------------------------------------------------------------------------------------------------------- spans
-// Sweeps over a contiguous block of one row. Guarded: logits may lie above what set the shift.
-template <class X, bool Scaled, bool Guarded>
+// Sweeps over a contiguous block of one row. Guessed: the shift has no center, and logits may lie above it.
+template <class X, bool Scaled, bool Guessed>
 FS_INLINE typename X::V exp_of(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    return Guarded ? exp_guarded<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
+    return Guessed ? exp_uncentered<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
 }
 
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
 
-template <class X, bool Scaled, bool Guarded, class C>
+template <class X, bool Scaled, bool Guessed, class C>
 inline void add_exp(const C *x, isize n, const Shift<X> &shift, const Scale<X> &scale, LaneSums<X> &sums) {
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        return exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale);
+        return exp_of<X, Scaled, Guessed>(lanes.load(x + i, absent_logit<C>), shift, scale);
     });
 }
 
-// exp(x) of a row, kept in e to be scaled. An incomplete last vector goes to `last`, as a whole: no processor forwards a masked store to the load that follows.
+// exp(x) of a row, kept in e to be scaled. `last` takes an incomplete last vector, as a whole: no processor forwards a masked store to the load that follows.
 template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, Exp exp) {
     LaneSums<X> sums;
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
@@ -257,10 +259,10 @@ template <class Arguments> Pair<Vec<double, 16>::V> precise_log_of_total(const A
     return LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.total().value()));
 }
 
-template <class X, bool Scaled, bool Guarded, class C, class N>
+template <class X, bool Scaled, bool Guessed, class C, class N>
 inline void write_exp(const C *x, C *y, isize n, const Shift<X> &shift, const Scale<X> &scale, const N &normalizer) {
     each_vector<X>(n, [&](isize i, auto lanes) {
-        lanes.store(y + i, normalizer.apply(exp_of<X, Scaled, Guarded>(lanes.load(x + i, absent_logit<C>), shift, scale)));
+        lanes.store(y + i, normalizer.apply(exp_of<X, Scaled, Guessed>(lanes.load(x + i, absent_logit<C>), shift, scale)));
     });
 }
 
@@ -307,16 +309,17 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     isize outer = 0, inner = 0;
     Reader<In, C> from{};
     Writer<Out, C> to{};
-    C *buffer = nullptr;  // of two chunks
+    C *buffer = nullptr;  // of two chunks and four vectors
     struct Waiting {      // a row whose exponentials are kept
         isize outer, inner;
-        C *e, last[X::lanes];
+        C *e, *last, tail[X::lanes];
         Sum sum;
     } waiting[2];
     int pending = 0;      // 1 or 2: the row in waiting[pending - 1] is to be written
 
     // Of a row of several chunks.
     Stage stage = guess;
+    bool guessed = false;
     Scale<X> scale;
     Shift<X> shift;
     C max = 0;
@@ -330,14 +333,9 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     isize chunks() const { return (n() + chunk - 1) / chunk; }
     Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
 
-    // A constant, unless the first logit lies where that fails; then from the first vector. The constant makes rows independent of what they hold until
+    // Whether a constant shift may do: judged by the first logit, and by the sum when that is known. The constant makes rows independent of what they hold until
     // their sums are known, so that the processor works on several at once.
-    static FS_INLINE Shift<X> guessed(const C *x, isize n, const Scale<X> &scale) {
-        const C first = x[0] * scale.hi[0];
-        if (first > -16 && first < 40) return Shift<X>::typical(scale);
-        const auto v = n >= X::lanes ? X::load(x) : X::load_part(x, n, absent_logit<C>);
-        return Shift<X>::from(X::set(largest_lane<X>(v)), scale);
-    }
+    static bool worth_a_guess(C first, const Scale<X> &scale) { return guesses && first * scale.hi[0] > -16 && first * scale.hi[0] < 40; }
     // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
     static bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
 
@@ -346,7 +344,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     void begin() {
         from = a->reader(0, 0);
         if constexpr (keeps) to = a->template writer<R>(0, 0);
-        buffer = scratch<C>(2 * chunk);
+        buffer = scratch<C>(2 * chunk + 4 * X::lanes);
     }
 
     void whole(isize o, isize i) {
@@ -380,14 +378,17 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         const int slot = pending == 1;
         Waiting &row = waiting[slot];
         row.outer = outer, row.inner = inner;
-        row.e = buffer + chunk + slot * kept_in_l1;
+        row.e = buffer + chunk + slot * (kept_in_l1 + X::lanes);
+        row.last = row.tail;
         if (n() > kept_in_l1) {
             const auto results = target(outer, inner);
             const bool in_place = static_cast<const void *>(x) == static_cast<const void *>(results.p);
             if (results.direct() && !in_place) row.e = results.place(0, nullptr);
+            else row.last = row.e + n() / X::lanes * X::lanes;
             row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
             return write_row(row);
         }
+        row.last = row.e + n() / X::lanes * X::lanes;
         row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
         end();
         pending = slot + 1;
@@ -408,9 +409,9 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             const Shift<X> zero = Shift<X>::fixed(0, sc);
             return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_below<X, Scaled>(v, top, zero, sc); });
         }
-        if constexpr (guesses) {
-            const Shift<X> sh = guessed(x, n(), sc);
-            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_guarded<X, Scaled>(v, sh, sc); });
+        if (worth_a_guess(x[0], sc)) {
+            const Shift<X> sh = Shift<X>::typical(sc);
+            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_uncentered<X, Scaled>(v, sh, sc); });
             if (near_enough(sum.value())) return sum;
         }
         const Shift<X> sh = Shift<X>::from(X::set(span_max<X>(x, n())), sc);
@@ -446,9 +447,10 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         from = a->reader(o, i);
         if constexpr (keeps) to = a->template writer<R>(o, i);
         scale = scale_of(o, i);
-        C buffer[X::lanes];
-        if constexpr (guesses) shift = guessed(from.get(0, X::lanes, buffer), X::lanes, scale);
-        stage = guesses ? guess : maximum;
+        C first;
+        guessed = worth_a_guess(*from.get(0, 1, &first), scale);
+        if (guessed) shift = Shift<X>::typical(scale);
+        stage = guessed ? guess : maximum;
     }
 
     void sweep(isize k) {
@@ -472,7 +474,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             } else {
                 C *y = to.place(at, results);
                 if constexpr (logarithmic) write_with<X>(logarithm, x, y, size);
-                else write_exp<X, Scaled, guesses>(x, y, size, shift, scale, normalizer);
+                else if (guessed) write_exp<X, Scaled, true>(x, y, size, shift, scale, normalizer);
+                else write_exp<X, Scaled, false>(x, y, size, shift, scale, normalizer);
                 to.put(at, size, results);
             }
         }
@@ -500,7 +503,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             else finish(max, log, [&] { return has_nan(); });
             return stage = write, keeps;
         } else {
-            if (stage == guess && !near_enough(all.sum.value())) return stage = maximum, true;
+            if (stage == guess && !near_enough(all.sum.value())) return guessed = false, stage = maximum, true;
             normalizer = Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), all.sum);
             return stage = write, true;
         }

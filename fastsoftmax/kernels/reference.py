@@ -1,7 +1,8 @@
 """What the NumPy twins share: exponentials, sums and logarithms with the accuracy of the compiled kernels.
 
-float32 and the 16-bit formats are computed in float64 and rounded once. float64 (and longdouble) put the rounding error of each subtraction
-back, and sum in blocks. NaN, infinities and overflow are ordinary values here.
+float32 and the 16-bit formats are computed in float64 and rounded once. float64 (and longdouble) put the
+rounding error of each subtraction back, and sum in blocks. NaN, infinities and overflow are ordinary values
+here.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 Twin = TypeVar("Twin", bound=Callable[..., None])
 
 BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay in the cache
@@ -21,8 +23,9 @@ BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay 
 def blockwise(twin: Twin) -> Twin:
     """Decorate a twin: call it on blocks of whole rows, or of lines if it works element by element.
 
-    No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three axes, (outer, n, inner), or two:
-    (outer, inner) for one value a row, (rows, n) if none has three. Where one has length 1, it is broadcast.
+    No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three
+    axes, (outer, n, inner), or two: (outer, inner) for one value a row, (rows, n) if none has three. Where
+    one has length 1, it is broadcast.
     """
 
     @wraps(twin)
@@ -55,7 +58,10 @@ def widened(x: Array, *others: Array) -> Array:
 
 
 def total(terms: Array) -> Array:
-    """The sum over the middle axis, kept: half upon half, with the rounding errors (two_sum, Knuth 1969) added in the end."""
+    """The sum over the middle axis, kept: half upon half, with the rounding errors added in the end.
+
+    They come from two_sum (Knuth 1969).
+    """
     hi, lo = terms, np.zeros_like(terms)
     while hi.shape[1] > 1:
         middle = hi.shape[1] // 2
@@ -84,23 +90,23 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
-LN2_HI, LN2_LO = (
-    float.fromhex("0x1.62e42feep-1"),
-    float.fromhex("0x1.a39ef35793c76p-33"),
-)  # 2048 * LN2_HI is exact
+LN2_HI = float.fromhex("0x1.62e42feep-1")  # 2048 * LN2_HI is exact
+LN2_LO = float.fromhex("0x1.a39ef35793c76p-33")
 
 
 def exp(hi: Array, lo: Array) -> Array:
-    """exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), which is better by an ulp than exp(hi) corrected for lo."""
+    """exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), better by an ulp than exp(hi) corrected for lo."""
     wide = hi.dtype == np.longdouble
     least = -12000 if wide else -800  # 0 all the same, and NaN stays
     hi, lo = np.maximum(hi, least), np.where(hi > least, lo, 0)
     n = np.rint(hi * np.log2(np.e))
-    e = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
+    e: Array = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
     if wide:
-        return np.ldexp(e, n.astype(np.int32))  # type: ignore[no-any-return]
-    half = np.floor(n / 2)  # 2^n in two factors, each a normal number
-    return e * _power(half) * _power(n - half)
+        e = np.ldexp(e, n.astype(np.int32))
+    else:
+        half = np.floor(n / 2)  # 2^n in two factors, each a normal number
+        e = e * _power(half) * _power(n - half)
+    return e
 
 
 def _power(n: Array) -> Array:
@@ -122,7 +128,7 @@ class Scaled:
         if where is not None:
             x = np.where(where, x, -np.inf)
         self.x = x
-        self.max = x.max(axis=1, keepdims=True)
+        self.max: Array = x.max(axis=1, keepdims=True)
         self.over_temperature = self._quotient(np.abs(heat))
         self.hi, self.lo = self._times(*self.over_temperature, ln_base)
 
@@ -154,7 +160,7 @@ class Scaled:
         return exp(self.hi, self.lo)
 
     def log_total(self) -> Array:
-        """log(sum of the exponentials): log1p of all but one maximum, which keeps the digits of a confident row.
+        """log(sum of the exponentials): log1p of all but one maximum, which keeps a confident row's digits.
 
         In longdouble, so that its sum with the maximum may cancel; -inf where there is nothing but -inf.
         """
@@ -166,9 +172,9 @@ class Scaled:
 
 def over_ln(log: Array, ln_base: tuple[float, float]) -> Array:
     """A natural logarithm to another base."""
-    if ln_base == (1.0, 0.0):
-        return log
-    return log / (np.longdouble(ln_base[0]) + np.longdouble(ln_base[1]))
+    if ln_base != (1.0, 0.0):
+        log = log / (np.longdouble(ln_base[0]) + np.longdouble(ln_base[1]))
+    return log
 
 
 def store(out: Array, y: Array, where: Array | None, absent: float) -> None:

@@ -171,10 +171,18 @@ FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, cons
     using C = ExpConstants<typename X::Scalar>;
     const V t = multiply_add(d, Scaled ? scale.log2e : X::set(C::log2e), shift.magic);
     const V n = t - shift.magic;
-    V r = Scaled ? multiply_subtract_exact<X>(d, scale.hi, n * C::ln2_hi) : multiply_add(n, X::set(-C::ln2_hi), d);
-    V rest = Scaled ? d * scale.lo : error;
-    if (Scaled && Corrected) rest = multiply_add(error, scale.hi, rest);
-    r = Scaled || Corrected ? r + multiply_add(n, X::set(-C::ln2_lo), rest) : multiply_add(n, X::set(-C::ln2_lo), r);
+    const V p = Scaled ? d * scale.hi : d;
+    V r = multiply_add(n, X::set(-C::ln2_hi), p);  // exact: the leading bits cancel
+    if (Scaled || Corrected) {
+        V rest = Corrected ? error : V{};
+        if (Scaled) {
+            const V p_lo = multiply_subtract_exact<X>(d, scale.hi, p);
+            rest = multiply_add(d, scale.lo, Corrected ? multiply_add(error, scale.hi, p_lo) : p_lo);
+        }
+        r = r + multiply_add(n, X::set(-C::ln2_lo), rest);
+    } else {
+        r = multiply_add(n, X::set(-C::ln2_lo), r);
+    }
     return ExpCore<X>::finish(r, t);
 }
 template <class X, bool Scaled>
@@ -185,12 +193,6 @@ FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, cons
 // The form for x at most the maximum that set the shift (-inf included: exact zero).
 template <class X, bool Scaled> FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
     return exp_reduced<X, Scaled>(larger(shift.lowest, x - shift.center), shift, scale);
-}
-
-// The form for any x: far above the shift it gives +inf, which tells the caller that the shift was wrong.
-template <class X, bool Scaled> FS_INLINE typename X::V exp_guarded(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    const typename X::V d = larger(shift.lowest, x - shift.center);
-    return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
 }
 
 // x - max as hi + lo; where the exponential is flushed to zero anyway, lo is 0 (it is NaN for infinite x).
@@ -221,9 +223,15 @@ FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
     return {e.hi * power, (e.lo + (head.lo + (r.lo + r.lo * r.hi))) * power};
 }
 
+// The form for any x and a shift without center: far above it gives +inf, which tells the caller that the shift was wrong.
+template <class X, bool Scaled> FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+    const typename X::V d = larger(shift.lowest, x);
+    return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
+}
+
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
 template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
-    return exp_guarded<X, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
+    return exp_uncentered<X, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
 }
 
 }  // namespace fs

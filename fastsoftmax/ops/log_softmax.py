@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._signatures import ArrayLike, activation, activation_vjp
 from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
 
 
@@ -46,6 +47,7 @@ def log_softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num
     store(out, (wide - np.exp(widened(y)) * total(wide)) / temperature[:, None, :], None, 0)
 
 
+@activation
 def log_softmax(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
@@ -62,13 +64,13 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and booleans, which become
-        float64.
+        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
         The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is None.)
     temperature : float or array_like, default 1.0
-        ``log_softmax(x / temperature)``: one number, or an array that broadcasts to the shape of `x` with `axis` of length 1, a
-        temperature for each row. Finite and greater than 0.
+        ``log_softmax(x / temperature)``: one number, or an array that broadcasts to the shape of `x` with
+        `axis` of length 1, a temperature for each row. Finite and greater than 0.
     base : float, optional
         Logarithms and exponentials of this base instead of e. Finite and greater than 1.
     where : array_like of bool, optional
@@ -76,7 +78,8 @@ def log_softmax(
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
+        once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -88,7 +91,8 @@ def log_softmax(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong type, shape or value; the message names it. ``numpy.exceptions.AxisError`` if there is no such axis.
+        If an argument is of a wrong type, shape or value; the message names it.
+        ``numpy.exceptions.AxisError`` if there is no such axis.
 
     See Also
     --------
@@ -98,15 +102,16 @@ def log_softmax(
 
     Notes
     -----
-    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout is -inf.
+    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout
+    is -inf.
 
-    The largest error is 3 ulp of the result for float32 and float64, however near to zero that is: the logarithm is log1p of the sum
-    without the largest term [1]_ and enters as hi + lo.
+    The largest error is 3 ulp of the result for float32 and float64, however near to zero that is: the
+    logarithm is log1p of the sum without the largest term [1]_ and enters as hi + lo.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
-       Numerical Analysis 41 (2021), 2311-2330.
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+       functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330.
 
     Examples
     --------
@@ -136,6 +141,7 @@ def log_softmax(
     )
 
 
+@activation_vjp
 def log_softmax_vjp(
     g: ArrayLike,
     y: ArrayLike,

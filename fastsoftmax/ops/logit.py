@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._signatures import ArrayLike, of_probabilities
 from ..kernels.reference import Array, blockwise, store, widened
 
 
@@ -29,6 +30,7 @@ def logit_flat(x: Array, out: Array, num_threads: int) -> None:
     store(out, np.where(np.abs(p - 0.5) < 0.25, middle, tails), None, 0)
 
 
+@of_probabilities
 def logit(
     p: ArrayLike,
     *,
@@ -41,12 +43,13 @@ def logit(
     Parameters
     ----------
     p : array_like
-        Probabilities of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and booleans,
-        which become float64.
+        Probabilities of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `p` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `p`. The wider of both is computed in, and rounded once.
+        The floating dtype of the result instead of that of `p`. The wider of both is computed in, and rounded
+        once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -66,8 +69,8 @@ def logit(
 
     Notes
     -----
-    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number may flush to 0. 0 gives
-    -inf, 1 gives +inf, what lies outside [0, 1] gives NaN, and NaN stays.
+    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number
+    may flush to 0. 0 gives -inf, 1 gives +inf, what lies outside [0, 1] gives NaN, and NaN stays.
 
     Examples
     --------

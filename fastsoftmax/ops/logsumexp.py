@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._signatures import ArrayLike, reduction, reduction_vjp
 from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
 
 ONE = np.ones((1, 1))
@@ -37,9 +38,8 @@ def logsumexp_rows(
     if b is None and np.any(cancelled := (z.max < 0) & (np.abs(y * ln_base[0]) < 1)):
         # The error of the exponentials would show: longdouble ones for these rows.
         rows = np.moveaxis(z.x, 1, 2)[cancelled[:, 0]].astype(np.longdouble)[:, :, None]
-        y[cancelled] = _sum(rows.max(axis=1), Scaled(rows, ONE, ln_base, None).log_total()[:, 0], ln_base)[
-            :, 0
-        ]
+        log = Scaled(rows, ONE, ln_base, None).log_total()
+        y[cancelled] = _sum(rows.max(axis=1, keepdims=True), log, ln_base)[:, 0, 0]
     store(out, y[:, 0], None, 0)
 
 
@@ -49,7 +49,7 @@ def _sum(top: Array, log: Array, ln_base: tuple[float, float]) -> Array:
 
 
 def _weighted_log_total(z: Scaled, b: Array) -> Array:
-    """log(sum of the weighted exponentials), NaN if the sum is negative; terms of weight 0 are -inf in `z`."""
+    """log(sum of the weighted exponentials), NaN if that is negative; terms of weight 0 are -inf in `z`."""
     top = z.x == z.max
     sum_ = total(np.where(top, b, 0)).astype(np.longdouble) + total(np.where(top, 0, b * z.exp()))
     undefined = (z.max == np.inf) & (sum_ == 0)
@@ -65,6 +65,7 @@ def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None
     store(out, widened(g)[:, None, :] * (e / total(e)), None, 0)
 
 
+@reduction
 def logsumexp(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
@@ -82,13 +83,14 @@ def logsumexp(
     Parameters
     ----------
     x : array_like
-        Logarithms of what is summed, of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and
-        booleans, which become float64.
+        Logarithms of what is summed, of any shape: floating point (float16, bfloat16, float32, float64,
+        longdouble), or integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
         The axis or axes to reduce; None means all. (SciPy's default is None.)
     b : array_like, optional
-        Broadcasts to `x`: factors of the exponentials, ``log(sum(b * exp(x)))``. Terms of factor 0 take no part, whatever `x` is there; a
-        negative total gives NaN. It does not change the dtype of the result; it is used as float64.
+        Broadcasts to `x`: factors of the exponentials, ``log(sum(b * exp(x)))``. Terms of factor 0 take no
+        part, whatever `x` is there; a negative total gives NaN. It does not change the dtype of the result;
+        it is used as float64.
     keepdims : bool, default False
         Whether reduced axes stay, with length 1.
     base : float, optional
@@ -98,20 +100,22 @@ def logsumexp(
     out : ndarray, optional
         Where to write the result: of its shape and dtype.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x` (float32 for float16 and bfloat16). The wider of both is computed in, and
-        rounded once.
+        The floating dtype of the result instead of that of `x` (float32 for float16 and bfloat16). The wider
+        of both is computed in, and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     ndarray or scalar
-        One value for each row, of the shape of `x` without `axis`; `out` if that was given; a NumPy scalar if no axis is left.
+        One value for each row, of the shape of `x` without `axis`; `out` if that was given; a NumPy scalar if
+        no axis is left.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong type, shape or value; the message names it. ``numpy.exceptions.AxisError`` if there is no such axis.
+        If an argument is of a wrong type, shape or value; the message names it.
+        ``numpy.exceptions.AxisError`` if there is no such axis.
 
     See Also
     --------
@@ -120,16 +124,17 @@ def logsumexp(
 
     Notes
     -----
-    A row with NaN is NaN, one with +inf otherwise +inf. A row of nothing but -inf, an empty one and one in which `where` is false throughout
-    are -inf.
+    A row with NaN is NaN, one with +inf otherwise +inf. A row of nothing but -inf, an empty one and one in
+    which `where` is false throughout are -inf.
 
-    The largest error is 3 ulp of the result for float32 and float64 (where the maximum and the logarithm of the sum cancel to less than a
-    sixteenth of the maximum, 3 ulp of that). With `b`, what cancels within the sum is lost as in any sum.
+    The largest error is 3 ulp of the result for float32 and float64 (where the maximum and the logarithm of
+    the sum cancel to less than a sixteenth of the maximum, 3 ulp of that). With `b`, what cancels within the
+    sum is lost as in any sum.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
-       Numerical Analysis 41 (2021), 2311-2330.
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+       functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330.
 
     Examples
     --------
@@ -159,6 +164,7 @@ def logsumexp(
     )
 
 
+@reduction_vjp
 def logsumexp_vjp(
     g: ArrayLike,
     x: ArrayLike,
@@ -172,7 +178,8 @@ def logsumexp_vjp(
     Parameters
     ----------
     g : array_like
-        The gradient with respect to ``logsumexp(x, axis)``: one value for each row, with the reduced axes or without.
+        The gradient with respect to ``logsumexp(x, axis)``: one value for each row, with the reduced axes or
+        without.
     x : array_like
         The input of the logsumexp.
     axis : int, tuple of int or None, default -1
@@ -185,7 +192,7 @@ def logsumexp_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to `x`, of its shape and of the dtype that `g` and `x` have in common.
+        The gradient with respect to `x`, of its shape and dtype.
 
     Raises
     ------

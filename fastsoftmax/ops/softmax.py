@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._signatures import ArrayLike, activation, activation_vjp
 from ..kernels.reference import Array, Scaled, blockwise, store, total, widened
 
 
@@ -40,6 +41,7 @@ def softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_thr
     store(out, wide_y * (wide_g - total(wide_g * wide_y)) / temperature[:, None, :], None, 0)
 
 
+@activation
 def softmax(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
@@ -56,21 +58,24 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and booleans, which become
-        float64.
+        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
         The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is None.)
     temperature : float or array_like, default 1.0
-        ``softmax(x / temperature)``: above 1 flattens the distribution, below 1 sharpens it. One number, or an array that broadcasts to the
-        shape of `x` with `axis` of length 1: a temperature for each row. Finite and greater than 0.
+        ``softmax(x / temperature)``: above 1 flattens the distribution, below 1 sharpens it. One number, or
+        an array that broadcasts to the shape of `x` with `axis` of length 1: a temperature for each row.
+        Finite and greater than 0.
     base : float, optional
-        ``base**x / sum(base**x)`` instead of base e. Finite and at least 1; base 1 is uniform over all entries but -inf.
+        ``base**x / sum(base**x)`` instead of base e. Finite and at least 1; base 1 is uniform over all
+        entries but -inf.
     where : array_like of bool, optional
         Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result is 0.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
+        once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -82,7 +87,8 @@ def softmax(
     Raises
     ------
     TypeError, ValueError
-        If an argument is of a wrong type, shape or value; the message names it. ``numpy.exceptions.AxisError`` if there is no such axis.
+        If an argument is of a wrong type, shape or value; the message names it.
+        ``numpy.exceptions.AxisError`` if there is no such axis.
 
     See Also
     --------
@@ -92,16 +98,19 @@ def softmax(
 
     Notes
     -----
-    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout is 0.
+    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout
+    is 0.
 
-    The largest error is 6 ulp of the result for float32 and float64, whatever the length of the axis and the size of the logits. Usual
-    implementations round ``x - max`` first and lose up to 70 ulp; here the range reduction of exp is applied to `x` itself, and the
-    shift is a power of two [1]_. float16 and bfloat16 are computed in float32 or better and rounded once.
+    The largest error is 6 ulp of the result for float32 and float64, whatever the length of the axis and the
+    size of the logits. Usual implementations round ``x - max`` first and lose up to 70 ulp; here the range
+    reduction of exp is applied to `x` itself, and the shift is a power of two [1]_. float16 and bfloat16 are
+    computed in float32 or better and rounded once.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA Journal of
-       Numerical Analysis 41 (2021), 2311-2330, analyses the errors of the shifted formulas.
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+       functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330, analyses the errors of the shifted
+       formulas.
 
     Examples
     --------
@@ -134,6 +143,7 @@ def softmax(
     )
 
 
+@activation
 def softmin(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
@@ -170,7 +180,8 @@ def softmin(
 
     Notes
     -----
-    A row with NaN or -inf, and a row of nothing but +inf, is NaN. The largest error is that of `softmax`, 6 ulp.
+    A row with NaN or -inf, and a row of nothing but +inf, is NaN. The largest error is that of `softmax`, 6
+    ulp.
 
     Examples
     --------
@@ -193,6 +204,7 @@ def softmin(
     )
 
 
+@activation_vjp
 def softmax_vjp(
     g: ArrayLike,
     y: ArrayLike,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._signatures import ArrayLike, elementwise, elementwise_vjp
 from ..kernels.reference import Array, blockwise, store, widened
 
 
@@ -35,6 +36,7 @@ def softplus_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
     store(out, widened(g) * (np.where(wide < 0, e, 1) / (1 + e)), None, 0)
 
 
+@elementwise
 def softplus(
     x: ArrayLike,
     *,
@@ -47,12 +49,13 @@ def softplus(
     Parameters
     ----------
     x : array_like
-        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and booleans, which
-        become float64.
+        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and
+        booleans, which become float64.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
+        once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -73,8 +76,8 @@ def softplus(
 
     Notes
     -----
-    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number may flush to 0. -inf gives
-    0, +inf stays +inf, NaN stays.
+    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number
+    may flush to 0. -inf gives 0, +inf stays +inf, NaN stays.
 
     Examples
     --------
@@ -90,6 +93,7 @@ def softplus(
     return _arrays.flat(softplus_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
+@elementwise_vjp
 def softplus_vjp(
     g: ArrayLike, x: ArrayLike, *, out: NDArray[Any] | None = None, num_threads: int | None = None
 ) -> Any:
