@@ -140,10 +140,10 @@ void binary(Op, const T *g, const isize *g_strides, const T *y, const isize *y_s
     execute(&work, threads);
 }
 
-// A contiguous array, one thread.
-template <class Op, class T> void unary_small(const void *x, void *out, isize n, Execute execute) {
-    const isize shape[2] = {1, n}, strides[2] = {0, sizeof(T)};
-    unary(Op(), static_cast<const T *>(x), shape, strides, static_cast<T *>(out), strides, 1, execute);
+// A contiguous array.
+template <class Op, class T> void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
+    const isize n = rows * row, shape[2] = {1, n}, strides[2] = {0, sizeof(T)};
+    unary(Op(), static_cast<const T *>(x), shape, strides, static_cast<T *>(out), strides, threads, execute);
 }
 
 }  // namespace fs

@@ -765,15 +765,15 @@ template <class Kind, class In, class Out> void normalize(Kind, const NormalizeA
     else normalize_scaled<Kind::result, true>(a, threads, execute);
 }
 
-// Contiguous rows, default options, one thread.
-template <class Kind, class T> void normalize_small(const void *x, void *out, isize rows, isize n, Execute execute) {
+// Contiguous rows and default options.
+template <class Kind, class T> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
     const isize size = sizeof(T), shape[3] = {rows, n, 1}, strides[3] = {n * size, size, size}, reduced[2] = {rows, 1};
     const isize result_strides[2] = {size, size};
     NormalizeArguments<T, T> a;
     a.set_x(static_cast<const T *>(x), shape, strides);
     if (Kind::result == Result::logsumexp) a.set_reduced_out(static_cast<T *>(out), reduced, result_strides);
     else a.set_out(static_cast<T *>(out), shape, strides);
-    normalize_scaled<Kind::result, false>(a, 1, execute);
+    normalize_scaled<Kind::result, false>(a, threads, execute);
 }
 
 }  // namespace fs

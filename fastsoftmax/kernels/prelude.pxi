@@ -44,7 +44,7 @@ cdef extern from "normalize.h" namespace "fs" nogil:
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_ln_base(double, double) noexcept
     void normalize[Kind, In, Out](Kind, NormalizeArguments[In, Out]&, Py_ssize_t, Execute) noexcept
-    void normalize_small[Kind, T](const void*, void*, Py_ssize_t, Py_ssize_t, Execute) noexcept
+    void normalize_plain[Kind, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "weighted.h" namespace "fs" nogil:
@@ -85,7 +85,7 @@ cdef extern from "flat.h" namespace "fs" nogil:
     void binary[Op, T](
         Op, const T*, const Py_ssize_t*, const T*, const Py_ssize_t*, T*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
         Execute) noexcept
-    void unary_small[Op, T](const void*, void*, Py_ssize_t, Execute) noexcept
+    void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 # All stages of a piece of work. The serial branch stands apart because an OpenMP region costs a microsecond even for one thread.
@@ -105,27 +105,70 @@ cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
         more = work.advance()
 
 
-# The short lane: arrays up to so many elements go straight from the public function to the row routine.
-cdef Py_ssize_t SMALL = 4096
+# The short lane. Plain arrays with default options go straight from the public function to the row routines: no views, no memoryviews.
+ctypedef void (*Plain)(const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept nogil
+
+cdef Py_ssize_t TINY = 4096  # elements below which it does not pay to let other Python threads run
+cdef Py_ssize_t SERIAL = 16384  # elements below which nobody need be asked for a number of threads; _threads would say 1
 
 
-# Whether x is a plain array the short lane takes: native float32 or float64, C-contiguous, aligned, small, not 0-d and not empty.
-cdef inline bint is_small(object x) noexcept:
+# Whether x is plain: native float32 or float64, C-contiguous, aligned, not 0-d and not empty.
+cdef inline bint is_plain(object x) noexcept:
     if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x):
         return False
     if cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_DOUBLE:
         return False
-    return cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and 0 < cnp.PyArray_SIZE(x) <= SMALL
+    return cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_SIZE(x) > 0
 
 
-# A new array of x's dtype and of x's shape without the last `dropped` axes.
-cdef inline cnp.ndarray new_like(cnp.ndarray x, int dropped):
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - dropped, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+# Whether results of x may go to `out`: plain, writeable, of x's dtype and shape, and x itself or apart from it.
+cdef inline bint is_plain_out(object out, cnp.ndarray x) noexcept:
+    cdef int axis
+    cdef char* a
+    cdef char* b
+    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+        return False
+    if cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(<cnp.ndarray> out) != cnp.PyArray_NDIM(x):
+        return False
+    for axis in range(cnp.PyArray_NDIM(x)):
+        if cnp.PyArray_DIM(<cnp.ndarray> out, axis) != cnp.PyArray_DIM(x, axis):
+            return False
+    a, b = <char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(<cnp.ndarray> out)
+    return a == b or a + cnp.PyArray_NBYTES(x) <= b or b + cnp.PyArray_NBYTES(x) <= a
 
 
-cdef inline bint is_float(cnp.ndarray x) noexcept:
-    return cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT
+cdef Py_ssize_t threads_for(object num_threads, Py_ssize_t size) except 0:
+    if num_threads is None and size < SERIAL:
+        return 1
+    from fastsoftmax._threads import resolve
+    return resolve(num_threads, size)
 
 
-cdef inline Py_ssize_t last_length(cnp.ndarray x) noexcept:
-    return cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+# The result of a plain call, or None if it is not one; `reduced` says whether results lack the last axis.
+cdef object plain(object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
+    cdef cnp.ndarray a, y
+    cdef Py_ssize_t n, rows, size, threads
+    cdef const void* source
+    cdef void* target
+    cdef Plain run
+    if not is_plain(x):
+        return None
+    a = x
+    if out is None:
+        y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a) - reduced, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    elif not reduced and is_plain_out(out, a):
+        y = out
+    else:
+        return None
+    size = cnp.PyArray_SIZE(a)
+    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    rows = size // n
+    threads = threads_for(num_threads, size)
+    source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
+    run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
+    if size <= TINY:
+        run(source, target, rows, n, threads, execute)
+    else:
+        with nogil:
+            run(source, target, rows, n, threads, execute)
+    return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y

@@ -94,13 +94,14 @@ LN2_HI = float.fromhex("0x1.62e42feep-1")  # 2048 * LN2_HI is exact
 LN2_LO = float.fromhex("0x1.a39ef35793c76p-33")
 
 
-def exp(hi: Array, lo: Array) -> Array:
-    """exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), better by an ulp than exp(hi) corrected for lo."""
+def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
+    """2^scale exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), an ulp better than exp(hi) corrected for lo."""
     wide = hi.dtype == np.longdouble
     least = -12000 if wide else -800  # 0 all the same, and NaN stays
     hi, lo = np.maximum(hi, least), np.where(hi > least, lo, 0)
     n = np.rint(hi * np.log2(np.e))
     e: Array = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
+    n += scale
     if wide:
         e = np.ldexp(e, n.astype(np.int32))
     else:
@@ -155,9 +156,9 @@ class Scaled:
         error = p_lo + (hi * ln_base[1] + lo * ln_base[0])
         return p, np.where(np.isfinite(error), error, 0)
 
-    def exp(self) -> Array:
-        """The exponentials, 1 at the maximum."""
-        return exp(self.hi, self.lo)
+    def exp(self, scale: int = 0) -> Array:
+        """The exponentials, 2^scale at the maximum."""
+        return exp(self.hi, self.lo, scale)
 
     def log_total(self) -> Array:
         """log(sum of the exponentials): log1p of all but one maximum, which keeps a confident row's digits.
@@ -165,7 +166,8 @@ class Scaled:
         In longdouble, so that its sum with the maximum may cancel; -inf where there is nothing but -inf.
         """
         top = self.x == self.max
-        rest = total(np.where(top, 0, self.exp())).astype(np.longdouble)
+        scale = 64  # with which terms below the smallest normal number keep their digits
+        rest = np.ldexp(total(np.where(top, 0, self.exp(scale))).astype(np.longdouble), -scale)
         others = np.count_nonzero(top, axis=1, keepdims=True) - 1
         return np.where(self.max == -np.inf, self.max, np.log1p(others + rest))
 

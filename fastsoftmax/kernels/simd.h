@@ -139,9 +139,27 @@ FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>:
 }
 #endif
 
-// The larger one; the second where either is NaN (x86's max instruction), so larger(constant, x) keeps a NaN in x.
+// The larger one; the second where either is NaN (as x86's instruction has it), so larger(constant, x) keeps a NaN in x. Written out for x86, where GCC
+// sometimes makes a comparison and a blend of the general form.
 template <class V> FS_INLINE V larger(V a, V b) { return a > b ? a : b; }
 template <class V> FS_INLINE V smaller(V a, V b) { return a < b ? a : b; }
+
+#define FS_MIN_MAX(T, Bytes, Native, max, min)                                                                                             \
+    FS_INLINE Vec<T, Bytes>::V larger(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)max((Native)a, (Native)b); }      \
+    FS_INLINE Vec<T, Bytes>::V smaller(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)min((Native)a, (Native)b); }
+#if defined(__SSE2__)
+FS_MIN_MAX(float, 16, __m128, _mm_max_ps, _mm_min_ps)
+FS_MIN_MAX(double, 16, __m128d, _mm_max_pd, _mm_min_pd)
+#endif
+#if defined(__AVX__)
+FS_MIN_MAX(float, 32, __m256, _mm256_max_ps, _mm256_min_ps)
+FS_MIN_MAX(double, 32, __m256d, _mm256_max_pd, _mm256_min_pd)
+#endif
+#if defined(__AVX512F__)
+FS_MIN_MAX(float, 64, __m512, _mm512_max_ps, _mm512_min_ps)
+FS_MIN_MAX(double, 64, __m512d, _mm512_max_pd, _mm512_min_pd)
+#endif
+#undef FS_MIN_MAX
 
 template <class X> FS_INLINE typename X::I bits(typename X::V v) { return (typename X::I)v; }
 template <class X> FS_INLINE typename X::V absolute(typename X::V v) {

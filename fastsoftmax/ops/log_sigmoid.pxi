@@ -5,15 +5,8 @@ def log_sigmoid_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads
         unary(LogSigmoid(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
 
 
-def log_sigmoid_small(x):
-    if not is_small(x):
-        return None
-    cdef cnp.ndarray a = x, y = new_like(a, 0)
-    if is_float(a):
-        unary_small[LogSigmoid, float](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    else:
-        unary_small[LogSigmoid, double](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    return y
+def log_sigmoid_plain(x, out, num_threads):
+    return plain(x, out, num_threads, False, unary_plain[LogSigmoid, float], unary_plain[LogSigmoid, double])
 
 
 def log_sigmoid_vjp_flat(const real[:, :] g, const real[:, :] x, real[:, :] out, Py_ssize_t num_threads):

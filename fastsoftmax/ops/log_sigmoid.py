@@ -14,8 +14,8 @@ from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
-def log_sigmoid_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def log_sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -87,10 +87,10 @@ def log_sigmoid(
     >>> log_sigmoid(np.array([-1000.0, 0.0, 1.0])).round(4)
     array([-1.000e+03, -6.931e-01, -3.133e-01])
     """
-    if out is None and dtype is None and num_threads is None:
-        small = log_sigmoid_small(x)
-        if small is not None:
-            return small
+    if dtype is None:
+        result = log_sigmoid_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.flat(log_sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 

@@ -13,16 +13,8 @@ def log_softmax_rows(const in_t[:, :, :] x, out_t[:, :, :] out, const double[:, 
         normalize(LogSoftmax(), a, num_threads, execute)
 
 
-def log_softmax_small(x):
-    if not is_small(x):
-        return None
-    cdef cnp.ndarray a = x, y = new_like(a, 0)
-    cdef Py_ssize_t n = last_length(a), rows = cnp.PyArray_SIZE(a) // n
-    if is_float(a):
-        normalize_small[LogSoftmax, float](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), rows, n, execute)
-    else:
-        normalize_small[LogSoftmax, double](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), rows, n, execute)
-    return y
+def log_softmax_plain(x, out, num_threads):
+    return plain(x, out, num_threads, False, normalize_plain[LogSoftmax, float], normalize_plain[LogSoftmax, double])
 
 
 def log_softmax_vjp_rows(const real[:, :, :] g, const real[:, :, :] y, real[:, :, :] out, const double[:, :] temperature,

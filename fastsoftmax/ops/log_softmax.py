@@ -14,8 +14,8 @@ from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total,
 
 
 @kernel
-def log_softmax_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def log_softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -122,11 +122,11 @@ def log_softmax(
     >>> log_softmax([1.0, 1.0, 1.0, 1.0], base=2)
     array([-2., -2., -2., -2.])
     """
-    plain = base is None and where is None and out is None and dtype is None and num_threads is None
-    if plain and axis == -1 and type(temperature) is float and temperature == 1.0:
-        small = log_softmax_small(x)
-        if small is not None:
-            return small
+    default = base is None and where is None and dtype is None
+    if default and axis == -1 and type(temperature) is float and temperature == 1.0:
+        result = log_softmax_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.normalize_rows(
         log_softmax_rows,
         x,

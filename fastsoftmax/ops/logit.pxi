@@ -5,12 +5,5 @@ def logit_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads):
         unary(Logit(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
 
 
-def logit_small(x):
-    if not is_small(x):
-        return None
-    cdef cnp.ndarray a = x, y = new_like(a, 0)
-    if is_float(a):
-        unary_small[Logit, float](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    else:
-        unary_small[Logit, double](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    return y
+def logit_plain(x, out, num_threads):
+    return plain(x, out, num_threads, False, unary_plain[Logit, float], unary_plain[Logit, double])

@@ -14,8 +14,8 @@ from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
-def logit_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def logit_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -79,8 +79,8 @@ def logit(
     >>> logit(np.array([0.0, 0.5, 0.75, 2.0])).round(4)
     array([  -inf, 0.    , 1.0986,    nan])
     """
-    if out is None and dtype is None and num_threads is None:
-        small = logit_small(p)
-        if small is not None:
-            return small
+    if dtype is None:
+        result = logit_plain(p, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.flat(logit_flat, p, argument="p", out=out, dtype=dtype, num_threads=num_threads)

@@ -15,16 +15,8 @@ def logsumexp_rows(const in_t[:, :, :] x, const double[:, :, :] b, out_t[:, :] o
             weighted_logsumexp(a, &b[0, 0, 0], b.shape, b.strides, num_threads, execute)
 
 
-def logsumexp_small(x):
-    if not is_small(x):
-        return None
-    cdef cnp.ndarray a = x, y = new_like(a, 1)
-    cdef Py_ssize_t n = last_length(a), rows = cnp.PyArray_SIZE(a) // n
-    if is_float(a):
-        normalize_small[LogSumExp, float](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), rows, n, execute)
-    else:
-        normalize_small[LogSumExp, double](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), rows, n, execute)
-    return y[()]
+def logsumexp_plain(x, out, num_threads):
+    return plain(x, out, num_threads, True, normalize_plain[LogSumExp, float], normalize_plain[LogSumExp, double])
 
 
 def logsumexp_vjp_rows(const real[:, :] g, const real[:, :, :] x, real[:, :, :] out, Py_ssize_t num_threads):

@@ -16,8 +16,8 @@ ONE = np.ones((1, 1))
 
 
 @kernel
-def logsumexp_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def logsumexp_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -145,11 +145,11 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    plain = base is None and where is None and out is None and dtype is None and num_threads is None
-    if plain and axis == -1 and b is None and not keepdims:
-        small = logsumexp_small(x)
-        if small is not None:
-            return small
+    default = base is None and where is None and dtype is None
+    if default and axis == -1 and b is None and not keepdims:
+        result = logsumexp_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.reduce_rows(
         logsumexp_rows,
         x,

@@ -14,8 +14,8 @@ from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
-def sigmoid_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -89,10 +89,10 @@ def sigmoid(
     >>> sigmoid(np.array([-50.0, 0.0, 1.0])).round(4)
     array([0.    , 0.5   , 0.7311])
     """
-    if out is None and dtype is None and num_threads is None:
-        small = sigmoid_small(x)
-        if small is not None:
-            return small
+    if dtype is None:
+        result = sigmoid_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.flat(sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 

@@ -13,8 +13,8 @@ from ..kernels.reference import Array, Scaled, blockwise, store, total, widened
 
 
 @kernel
-def softmax_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -124,11 +124,11 @@ def softmax(
     >>> softmax([1.0, np.nan, 1.0], where=[True, False, True])
     array([0.5, 0. , 0.5])
     """
-    plain = base is None and where is None and out is None and dtype is None and num_threads is None
-    if plain and axis == -1 and type(temperature) is float and temperature == 1.0:
-        small = softmax_small(x)
-        if small is not None:
-            return small
+    default = base is None and where is None and dtype is None
+    if default and axis == -1 and type(temperature) is float and temperature == 1.0:
+        result = softmax_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.normalize_rows(
         softmax_rows,
         x,

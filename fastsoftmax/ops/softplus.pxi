@@ -5,15 +5,8 @@ def softplus_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads):
         unary(Softplus(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
 
 
-def softplus_small(x):
-    if not is_small(x):
-        return None
-    cdef cnp.ndarray a = x, y = new_like(a, 0)
-    if is_float(a):
-        unary_small[Softplus, float](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    else:
-        unary_small[Softplus, double](cnp.PyArray_DATA(a), cnp.PyArray_DATA(y), cnp.PyArray_SIZE(a), execute)
-    return y
+def softplus_plain(x, out, num_threads):
+    return plain(x, out, num_threads, False, unary_plain[Softplus, float], unary_plain[Softplus, double])
 
 
 def softplus_vjp_flat(const real[:, :] g, const real[:, :] x, real[:, :] out, Py_ssize_t num_threads):

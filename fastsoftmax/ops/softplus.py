@@ -14,8 +14,8 @@ from ..kernels.reference import Array, blockwise, store, widened
 
 
 @kernel
-def softplus_small(x: Any) -> Any:
-    """The result for a small plain array with default options, or None: not one."""
+def softplus_plain(x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
     return None
 
 
@@ -86,10 +86,10 @@ def softplus(
     >>> softplus(np.array([-1.0, 0.0, 1000.0])).round(4)
     array([3.133e-01, 6.931e-01, 1.000e+03])
     """
-    if out is None and dtype is None and num_threads is None:
-        small = softplus_small(x)
-        if small is not None:
-            return small
+    if dtype is None:
+        result = softplus_plain(x, out, num_threads)
+        if result is not None:
+            return result
     return _arrays.flat(softplus_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
