@@ -87,33 +87,33 @@ template <class In, class Out> struct NormalizeArguments {
     }
 };
 
-// e -> e * numerator / total. For double the quotient is kept in two terms, which saves a rounding error; where arithmetic is not fused, softmax
-// divides instead (the exponential's error is larger there).
+// e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error (but with the table exponential of AVX-512, which needs no
+// help to stay within bounds); where arithmetic is not fused, softmax divides instead (the exponential's error is larger there).
 template <class X, Result R> struct Normalizer {
     using T = typename X::Scalar;
-    static constexpr bool divides = R == Result::softmax && !FS_HAS_FMA;
+    static constexpr bool divides = R == Result::softmax && !FS_HAS_FMA, two_terms = !divides && !ExpCore<X>::overflows;
     typename X::V hi, lo;
 
     void set_lane(isize l, double numerator, Sum total) {
         // An infinite sum comes from +inf in the row, which makes it NaN.
         const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN(), inverse = 1 / s, q = numerator * inverse;
         hi[l] = static_cast<T>(divides ? s : q);
-        if constexpr (sizeof(T) == 8 && !divides) {
+        if constexpr (two_terms) {
             using D = Vec<double, 16>;
             const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
-            const double low = residue * inverse;
-            lo[l] = low - low == 0 ? low : 0;
+            const T low = static_cast<T>((q - static_cast<double>(hi[l])) + residue * inverse);
+            lo[l] = low - low == 0 ? low : T(0);
         }
     }
     static FS_INLINE Normalizer all(double numerator, Sum total) {
         Normalizer n;
         n.set_lane(0, numerator, total);
         n.hi = X::set(n.hi[0]);
-        if constexpr (sizeof(T) == 8 && !divides) n.lo = X::set(n.lo[0]);
+        if constexpr (two_terms) n.lo = X::set(n.lo[0]);
         return n;
     }
     FS_INLINE typename X::V apply(typename X::V e) const {
-        return divides ? e / hi : sizeof(T) == 8 ? multiply_add(e, hi, e * lo) : e * hi;
+        return divides ? e / hi : two_terms ? multiply_add(e, hi, e * lo) : e * hi;
     }
 };
 
@@ -180,10 +180,10 @@ template <class X, bool Scaled> struct LogWriter {
 };
 
 // ------------------------------------------------------------------------------------------------------------------- spans
-// Sweeps over a contiguous block of one row. Guessed: the shift has no center, and logits may lie above it.
+// Sweeps over a contiguous block of one row. Guessed: the shift is the typical one, and logits may lie above it.
 template <class X, bool Scaled, bool Guessed>
 FS_INLINE typename X::V exp_of(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    return Guessed ? exp_uncentered<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
+    return Guessed ? exp_typical<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
 }
 
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
@@ -309,6 +309,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     isize outer = 0, inner = 0;
     Reader<In, C> from{};
     Writer<Out, C> to{};
+    bool direct_in = false, direct_out = false;
     C *buffer = nullptr;  // of two chunks and four vectors
     struct Waiting {      // a row whose exponentials are kept
         isize outer, inner;
@@ -344,17 +345,22 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     void begin() {
         from = a->reader(0, 0);
         if constexpr (keeps) to = a->template writer<R>(0, 0);
+        direct_in = from.direct(), direct_out = keeps && to.direct();
         buffer = scratch<C>(2 * chunk + 4 * X::lanes);
     }
 
     void whole(isize o, isize i) {
         outer = o, inner = i;
+        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : gathered(o, i);
+        if constexpr (logarithmic) whole_logarithm(x);
+        else whole_softmax(x);
+    }
+
+    __attribute__((noinline)) const C *gathered(isize o, isize i) const {
         Reader<In, C> source = from;
         source.p = advance(source.p, a->x.offset(o, i));
         if (source.mask) source.mask += a->where.offset(o, i);
-        const C *x = source.get(0, n(), buffer);
-        if constexpr (logarithmic) whole_logarithm(x);
-        else whole_softmax(x);
+        return source.get(0, n(), buffer);
     }
 
     // Once after the last row of a piece.
@@ -363,11 +369,16 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         pending = 0;
     }
 
-    Writer<Out, C> target(isize o, isize i) const {
+    // Where the results of a row are computed: the output itself, or a place from which deliver() takes them there.
+    C *place(isize o, isize i, C *apart) const { return direct_out ? reinterpret_cast<C *>(a->out.at(o, i)) : apart; }
+    void deliver(isize o, isize i, C *y) const {
+        if (!direct_out) scatter(o, i, y);
+    }
+    __attribute__((noinline)) void scatter(isize o, isize i, C *y) const {
         Writer<Out, C> t = to;
         t.p = advance(t.p, a->out.offset(o, i));
         if (t.mask) t.mask += a->where.offset(o, i);
-        return t;
+        t.put(0, n(), y);
     }
 
     // Rows that fit L1 keep their exponentials in scratch, so that the output is written once, and are written after the exponentials of the next row,
@@ -381,9 +392,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         row.e = buffer + chunk + slot * (kept_in_l1 + X::lanes);
         row.last = row.tail;
         if (n() > kept_in_l1) {
-            const auto results = target(outer, inner);
-            const bool in_place = static_cast<const void *>(x) == static_cast<const void *>(results.p);
-            if (results.direct() && !in_place) row.e = results.place(0, nullptr);
+            C *out = place(outer, inner, row.e);
+            if (out != row.e && out != x) row.e = out;
             else row.last = row.e + n() / X::lanes * X::lanes;
             row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
             return write_row(row);
@@ -395,11 +405,10 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     }
 
     FS_INLINE void write_row(Waiting &row) const {
-        const auto results = target(row.outer, row.inner);
-        C *y = results.place(0, row.e);
+        C *y = place(row.outer, row.inner, row.e);
         const auto normalizer = Normalizer<X, R>::all(numerator<R>(a->gradient, row.outer, row.inner), row.sum);
         write_kept<X>(normalizer, row.e, row.last, y, n());
-        results.put(0, n(), y);
+        deliver(row.outer, row.inner, y);
     }
 
     // The exponentials of a short row are functions of the exact differences from its maximum: they do not change when all its logits move.
@@ -411,7 +420,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         }
         if (worth_a_guess(x[0], sc)) {
             const Shift<X> sh = Shift<X>::typical(sc);
-            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_uncentered<X, Scaled>(v, sh, sc); });
+            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_typical<X, Scaled>(v, sh, sc); });
             if (near_enough(sum.value())) return sum;
         }
         const Shift<X> sh = Shift<X>::from(X::set(span_max<X>(x, n())), sc);
@@ -431,10 +440,9 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             log = log_of_rest(true_rest<C>(others.total()), copies.total());
         }
         if constexpr (keeps) {
-            const auto results = target(outer, inner);
-            C *y = results.place(0, buffer + chunk);
+            C *y = place(outer, inner, buffer + chunk);
             write_with<X>(log_writer(m, log), x, y, n());
-            results.put(0, n(), y);
+            deliver(outer, inner, y);
         } else {
             finish(m, log, [&] { return span_has_nan(x, n()); });
         }

@@ -81,14 +81,19 @@ template <> struct ExpCore<Vec<float, 64>> {
     static constexpr bool overflows = true;
     static constexpr float least = 151.75f;  // 2^-152 rounds to 0
 
-    static FS_INLINE V finish(V r, V t) {
-        const __m512 table = _mm512_setr_ps(0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f,
-                                            0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
-                                            0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f);
+    static FS_INLINE V finish(V r, V t) { return finish<0>(r, t, t - magic); }
+
+    // 2^Power exp(r) 2^(fraction of n) 2^(integer part of n)
+    template <int Power> static FS_INLINE V finish(V r, V t, V n) {
+        constexpr float one = Power == 0 ? 1 : static_cast<float>(1ll << Power);
+        const __m512 table =
+            _mm512_setr_ps(one, 0x1.0b5586p+0f * one, 0x1.172b84p+0f * one, 0x1.2387a6p+0f * one, 0x1.306fe0p+0f * one, 0x1.3dea64p+0f * one,
+                           0x1.4bfdaep+0f * one, 0x1.5ab07ep+0f * one, 0x1.6a09e6p+0f * one, 0x1.7a1148p+0f * one, 0x1.8ace54p+0f * one,
+                           0x1.9c4918p+0f * one, 0x1.ae89fap+0f * one, 0x1.c199bep+0f * one, 0x1.d5818ep+0f * one, 0x1.ea4afap+0f * one);
         const V power = (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), table);
         const V q = multiply_add(r, X::set(0x1.55559ap-3f), X::set(0x1.00021ep-1f));
         const V p = multiply_add(q * r, r, r);
-        return (V)_mm512_scalef_ps((__m512)multiply_add(power, p, power), (__m512)(t - magic));
+        return (V)_mm512_scalef_ps((__m512)multiply_add(power, p, power), (__m512)n);
     }
 };
 #endif
@@ -143,7 +148,8 @@ template <class X> struct Shift {
     }
     // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double: 2^-401 and 2^500), those of almost all logits,
     // stay far from both ends of the range.
-    static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(sizeof(typename X::Scalar) == 4 ? -30 : -400, scale); }
+    static constexpr int typical_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
+    static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(typical_exponent, scale); }
 
     // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing.
     static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale) {
@@ -163,27 +169,27 @@ template <class X> struct Shift {
     }
 };
 
-// exp(s * (d + error)) * 2^-N for d = x - c. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction
-// to put back.
-template <class X, bool Scaled, bool Corrected = false>
-FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale, typename X::V error) {
+// r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction to put back.
+template <class X, bool Scaled, bool Corrected>
+FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X> &scale, typename X::V error) {
     using V = typename X::V;
     using C = ExpConstants<typename X::Scalar>;
-    const V t = multiply_add(d, Scaled ? scale.log2e : X::set(C::log2e), shift.magic);
-    const V n = t - shift.magic;
     const V p = Scaled ? d * scale.hi : d;
-    V r = multiply_add(n, X::set(-C::ln2_hi), p);  // exact: the leading bits cancel
-    if (Scaled || Corrected) {
-        V rest = Corrected ? error : V{};
-        if (Scaled) {
-            const V p_lo = multiply_subtract_exact<X>(d, scale.hi, p);
-            rest = multiply_add(d, scale.lo, Corrected ? multiply_add(error, scale.hi, p_lo) : p_lo);
-        }
-        r = r + multiply_add(n, X::set(-C::ln2_lo), rest);
-    } else {
-        r = multiply_add(n, X::set(-C::ln2_lo), r);
+    const V r = multiply_add(n, X::set(-C::ln2_hi), p);  // exact: the leading bits cancel
+    if (!Scaled && !Corrected) return multiply_add(n, X::set(-C::ln2_lo), r);
+    V rest = error;
+    if (Scaled) {
+        const V p_lo = multiply_subtract_exact<X>(d, scale.hi, p);
+        rest = multiply_add(d, scale.lo, Corrected ? multiply_add(error, scale.hi, p_lo) : p_lo);
     }
-    return ExpCore<X>::finish(r, t);
+    return r + multiply_add(n, X::set(-C::ln2_lo), rest);
+}
+
+// exp(s * (d + error)) * 2^-N for d = x - c.
+template <class X, bool Scaled, bool Corrected = false>
+FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale, typename X::V error) {
+    const typename X::V t = multiply_add(d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), shift.magic);
+    return ExpCore<X>::finish(reduced<X, Scaled, Corrected>(d, t - shift.magic, scale, error), t);
 }
 template <class X, bool Scaled>
 FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
@@ -227,6 +233,18 @@ FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
 template <class X, bool Scaled> FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
     const typename X::V d = larger(shift.lowest, x);
     return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
+}
+
+// The same for Shift::typical, whose N the table of powers holds already where there is one.
+template <class X, bool Scaled> FS_INLINE typename X::V exp_typical(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+    if constexpr (ExpCore<X>::overflows) {
+        using V = typename X::V;
+        const V d = larger(shift.lowest, x), magic = X::set(ExpCore<X>::magic);
+        const V t = multiply_add(d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), magic), n = t - magic;
+        return ExpCore<X>::template finish<-Shift<X>::typical_exponent>(reduced<X, Scaled, false>(d, n, scale, V{}), t, n);
+    } else {
+        return exp_uncentered<X, Scaled>(x, shift, scale);
+    }
 }
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
