@@ -57,11 +57,18 @@ def widened(x: Array, *others: Array) -> Array:
     return x.astype(np.longdouble if wide else np.float64, copy=False)
 
 
-def total(terms: Array) -> Array:
+def is_narrow(*arrays: Array) -> bool:
+    """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show."""
+    return all(a.dtype.itemsize <= 4 for a in arrays)
+
+
+def total(terms: Array, narrow: bool = False) -> Array:
     """The sum over the middle axis, kept: half upon half, with the rounding errors added in the end.
 
-    They come from two_sum (Knuth 1969).
+    They come from two_sum (Knuth 1969). For narrow arrays it is the plain sum.
     """
+    if narrow:
+        return cast(Array, terms.sum(axis=1, keepdims=True))
     hi, lo = terms, np.zeros_like(terms)
     while hi.shape[1] > 1:
         middle = hi.shape[1] // 2
@@ -118,12 +125,18 @@ def _power(n: Array) -> Array:
 class Scaled:
     """The logits relative to their row's maximum, times ln(base) / temperature, as hi + lo.
 
-    A negative temperature stands for negated logits. Masked logits are -inf.
+    A negative temperature stands for negated logits. Masked logits are -inf. For narrow arrays lo is 0.
     """
 
     def __init__(
-        self, x: Array, temperature: Array, ln_base: tuple[float, float], where: Array | None
+        self,
+        x: Array,
+        temperature: Array,
+        ln_base: tuple[float, float],
+        where: Array | None,
+        narrow: bool = False,
     ) -> None:
+        self.narrow = narrow
         heat = temperature[:, None, :]
         x = np.where(heat < 0, -x, x) if np.any(heat < 0) else x
         if where is not None:
@@ -136,6 +149,8 @@ class Scaled:
     def _quotient(self, heat: Array) -> tuple[Array, Array]:
         """(x - max) / temperature."""
         d = self.x - self.max
+        if self.narrow:
+            return d / heat, np.zeros((1, 1, 1))
         back = self.x - d
         error = (self.x - (d + back)) + (back - self.max)
         if np.all(heat == 1):
@@ -146,11 +161,12 @@ class Scaled:
         error = ((d - p) - p_lo + error) / heat
         return q, np.where(np.isfinite(error) & np.isfinite(p_lo), error, 0)
 
-    @staticmethod
-    def _times(hi: Array, lo: Array, ln_base: tuple[float, float]) -> tuple[Array, Array]:
+    def _times(self, hi: Array, lo: Array, ln_base: tuple[float, float]) -> tuple[Array, Array]:
         """Times the logarithm of the base; base 1 leaves -inf, which takes no part, as it is."""
         if ln_base == (1.0, 0.0):
             return hi, lo
+        if self.narrow:
+            return np.where(hi == -np.inf, hi, hi * ln_base[0]), lo
         p, p_lo = two_product(hi, ln_base[0])
         p = np.where(hi == -np.inf, hi, p)
         error = p_lo + (hi * ln_base[1] + lo * ln_base[0])
@@ -158,7 +174,13 @@ class Scaled:
 
     def exp(self, scale: int = 0) -> Array:
         """The exponentials, 2^scale at the maximum."""
+        if self.narrow:
+            return np.exp(self.hi) * 2.0**scale if scale else np.exp(self.hi)
         return exp(self.hi, self.lo, scale)
+
+    def sum(self, terms: Array) -> Array:
+        """The sums of the rows of terms as they come from `exp`."""
+        return total(terms, self.narrow)
 
     def log_total(self) -> Array:
         """log(sum of the exponentials): log1p of all but one maximum, which keeps a confident row's digits.
@@ -167,7 +189,7 @@ class Scaled:
         """
         top = self.x == self.max
         scale = 64  # with which terms below the smallest normal number keep their digits
-        rest = np.ldexp(total(np.where(top, 0, self.exp(scale))).astype(np.longdouble), -scale)
+        rest = np.ldexp(self.sum(np.where(top, 0, self.exp(scale))).astype(np.longdouble), -scale)
         others = np.count_nonzero(top, axis=1, keepdims=True) - 1
         return np.where(self.max == -np.inf, self.max, np.log1p(others + rest))
 

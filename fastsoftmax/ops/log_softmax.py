@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, activation, activation_vjp
-from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
 
 
 @kernel
@@ -30,7 +30,7 @@ def log_softmax_rows(
     num_threads: int,
 ) -> None:
     """x / temperature - log_base(sum(base**(x / temperature))), over the middle axis."""
-    z = Scaled(widened(x, out), temperature, ln_base, where)
+    z = Scaled(widened(x, out), temperature, ln_base, where, is_narrow(x, out))
     relative, relative_lo = z.over_temperature
     log = over_ln(z.log_total(), ln_base)
     log_hi = log.astype(relative.dtype)
@@ -44,7 +44,7 @@ def log_softmax_rows(
 def log_softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """(g - exp(y) sum(g)) / temperature, over the middle axis."""
     wide = widened(g)
-    store(out, (wide - np.exp(widened(y)) * total(wide)) / temperature[:, None, :], None, 0)
+    store(out, (wide - np.exp(widened(y)) * total(wide, is_narrow(g))) / temperature[:, None, :], None, 0)
 
 
 @activation

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, reduction, reduction_vjp
-from ..kernels.reference import Array, Scaled, blockwise, over_ln, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
 
 ONE = np.ones((1, 1))
 
@@ -29,13 +29,14 @@ def logsumexp_rows(
     """log_base(sum(b * base**x)), over the middle axis."""
     wide = widened(x, out)
     if b is None:
-        z = Scaled(wide, ONE, ln_base, where)
+        z = Scaled(wide, ONE, ln_base, where, is_narrow(x, out))
         log = z.log_total()
     else:
         z = Scaled(np.where(b == 0, -np.inf, wide), ONE, ln_base, where)
         log = _weighted_log_total(z, b if where is None else np.where(where, b, 0))
     y = _sum(z.max, log, ln_base)
-    if b is None and np.any(cancelled := (z.max < 0) & (np.abs(y * ln_base[0]) < 1)):
+    cancelled = (z.max < 0) & (np.abs(y * ln_base[0]) < 1)
+    if b is None and not z.narrow and np.any(cancelled):
         # The error of the exponentials would show: longdouble ones for these rows.
         rows = np.moveaxis(z.x, 1, 2)[cancelled[:, 0]].astype(np.longdouble)[:, :, None]
         log = Scaled(rows, ONE, ln_base, None).log_total()
@@ -61,8 +62,9 @@ def _weighted_log_total(z: Scaled, b: Array) -> Array:
 @blockwise
 def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * softmax(x), over the middle axis; g has one value for each row."""
-    e = Scaled(widened(x), ONE, (1.0, 0.0), None).exp()
-    store(out, widened(g)[:, None, :] * (e / total(e)), None, 0)
+    z = Scaled(widened(x), ONE, (1.0, 0.0), None, is_narrow(x))
+    e = z.exp()
+    store(out, widened(g)[:, None, :] * (e / z.sum(e)), None, 0)
 
 
 @reduction

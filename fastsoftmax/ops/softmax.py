@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, activation, activation_vjp
-from ..kernels.reference import Array, Scaled, blockwise, store, total, widened
+from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, total, widened
 
 
 @kernel
@@ -29,8 +29,9 @@ def softmax_rows(
     num_threads: int,
 ) -> None:
     """base**(x / temperature) / its sum, over the middle axis; a negative temperature gives softmin."""
-    e = Scaled(widened(x, out), temperature, ln_base, where).exp()
-    store(out, e / total(e), where, 0)
+    z = Scaled(widened(x, out), temperature, ln_base, where, is_narrow(x, out))
+    e = z.exp()
+    store(out, e / z.sum(e), where, 0)
 
 
 @kernel
@@ -38,7 +39,8 @@ def softmax_rows(
 def softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """y (g - sum(g y)) / temperature, over the middle axis."""
     wide_g, wide_y = widened(g), widened(y)
-    store(out, wide_y * (wide_g - total(wide_g * wide_y)) / temperature[:, None, :], None, 0)
+    products = total(wide_g * wide_y, is_narrow(g))
+    store(out, wide_y * (wide_g - products) / temperature[:, None, :], None, 0)
 
 
 @activation
