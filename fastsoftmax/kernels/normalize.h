@@ -180,35 +180,37 @@ template <class X, bool Scaled> struct LogWriter {
 };
 
 // ------------------------------------------------------------------------------------------------------------------- spans
-// Sweeps over a contiguous block of one row. Guessed: the shift is the typical one, and logits may lie above it.
-template <class X, bool Scaled, bool Guessed>
-FS_INLINE typename X::V exp_of(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    return Guessed ? exp_typical<X, Scaled>(x, shift, scale) : exp_shifted<X, Scaled>(x, shift, scale);
-}
-
+// Sweeps over a contiguous block of one row. Exp is a function of vectors.
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
 
-template <class X, bool Scaled, bool Guessed, class C>
-inline void add_exp(const C *x, isize n, const Shift<X> &shift, const Scale<X> &scale, LaneSums<X> &sums) {
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        return exp_of<X, Scaled, Guessed>(lanes.load(x + i, absent_logit<C>), shift, scale);
-    });
+template <class X, class C, class Exp> inline void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+    sum_vectors<X>(n, sums, [&](isize i, auto lanes) { return exp(lanes.load(x + i, absent_logit<C>)); });
 }
 
-// exp(x) of a row, kept in e to be scaled. `last` takes an incomplete last vector, as a whole: no processor forwards a masked store to the load that follows.
-template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, Exp exp) {
+// exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than
+// masked loads and stores. (A row of less than a vector is padded.) It is kept apart, in `last`, since e may be the output, where the overlap would be
+// scaled twice.
+template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp) {
     LaneSums<X> sums;
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        const auto y = exp(lanes.load(x + i, absent_logit<C>));
-        X::store(decltype(lanes)::whole ? e + i : last, y);
-        return y;
+        if constexpr (decltype(lanes)::whole) {
+            const auto y = exp(X::load(x + i));
+            X::store(e + i, y);
+            return y;
+        } else {
+            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : X::load(x + n - X::lanes));
+            X::store(last, y);
+            return n < X::lanes ? y : X::last(y, n - i);
+        }
     });
     return sums.total();
 }
 
 template <class X, class C, class N> FS_INLINE void write_kept(const N &normalizer, const C *e, const C *last, C *y, isize n) {
     each_vector<X>(n, [&](isize i, auto lanes) {
-        lanes.store(y + i, normalizer.apply(X::load(decltype(lanes)::whole ? e + i : last)));
+        if constexpr (decltype(lanes)::whole) X::store(y + i, normalizer.apply(X::load(e + i)));
+        else if (n < X::lanes) lanes.store(y, normalizer.apply(X::load(last)));
+        else X::store(y + n - X::lanes, normalizer.apply(X::load(last)));
     });
 }
 
@@ -259,11 +261,9 @@ template <class Arguments> Pair<Vec<double, 16>::V> precise_log_of_total(const A
     return LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.total().value()));
 }
 
-template <class X, bool Scaled, bool Guessed, class C, class N>
-inline void write_exp(const C *x, C *y, isize n, const Shift<X> &shift, const Scale<X> &scale, const N &normalizer) {
-    each_vector<X>(n, [&](isize i, auto lanes) {
-        lanes.store(y + i, normalizer.apply(exp_of<X, Scaled, Guessed>(lanes.load(x + i, absent_logit<C>), shift, scale)));
-    });
+template <class X, class C, class Exp, class N>
+inline void write_exp(const C *x, C *y, isize n, const Exp &exp, const N &normalizer) {
+    each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, normalizer.apply(exp(lanes.load(x + i, absent_logit<C>)))); });
 }
 
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
@@ -313,7 +313,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     C *buffer = nullptr;  // of two chunks and four vectors
     struct Waiting {      // a row whose exponentials are kept
         isize outer, inner;
-        C *e, *last, tail[X::lanes];
+        C *e, last[X::lanes];
         Sum sum;
     } waiting[2];
     int pending = 0;      // 1 or 2: the row in waiting[pending - 1] is to be written
@@ -390,15 +390,12 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         Waiting &row = waiting[slot];
         row.outer = outer, row.inner = inner;
         row.e = buffer + chunk + slot * (kept_in_l1 + X::lanes);
-        row.last = row.tail;
         if (n() > kept_in_l1) {
             C *out = place(outer, inner, row.e);
-            if (out != row.e && out != x) row.e = out;
-            else row.last = row.e + n() / X::lanes * X::lanes;
+            if (out != x) row.e = out;
             row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
             return write_row(row);
         }
-        row.last = row.e + n() / X::lanes * X::lanes;
         row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
         end();
         pending = slot + 1;
@@ -419,8 +416,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_below<X, Scaled>(v, top, zero, sc); });
         }
         if (worth_a_guess(x[0], sc)) {
-            const Shift<X> sh = Shift<X>::typical(sc);
-            const Sum sum = keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_typical<X, Scaled>(v, sh, sc); });
+            const Sum sum = keep_exp<X>(x, e, last, n(), TypicalExp<X, Scaled>(sc));
             if (near_enough(sum.value())) return sum;
         }
         const Shift<X> sh = Shift<X>::from(X::set(span_max<X>(x, n())), sc);
@@ -432,7 +428,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         const C m = span_max<X>(x, n());
         const Shift<X> sh = Shift<X>::from(X::set(m), sc);
         LaneSums<X> sums;
-        add_exp<X, Scaled, false>(x, n(), sh, sc, sums);
+        add_exp<X>(x, n(), [&](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); }, sums);
         Pair<typename D::V> log = log_of_total(sums.total(), sh, m);
         if (LogTotal<D>::is_dominated(log.hi[0])) {
             LaneSums<X> others, copies;
@@ -457,7 +453,6 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         scale = scale_of(o, i);
         C first;
         guessed = worth_a_guess(*from.get(0, 1, &first), scale);
-        if (guessed) shift = Shift<X>::typical(scale);
         stage = guessed ? guess : maximum;
     }
 
@@ -467,23 +462,24 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         C buffer[gather_block], results[gather_block];
         LaneSums<X> sums, copies;
         p.max = absent_logit<C>;
+        const auto shifted = [sh = shift, sc = scale](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); };
         const isize step = from.direct() && (stage != write || to.direct()) ? count : gather_block;
         for (isize at = start; at < start + count; at += step) {
             const isize size = start + count - at < step ? start + count - at : step;
             const C *x = from.get(at, size, buffer);
             if (stage == guess) {
-                add_exp<X, Scaled, true>(x, size, shift, scale, sums);
+                add_exp<X>(x, size, TypicalExp<X, Scaled>(scale), sums);
             } else if (stage == maximum) {
                 p.max = larger(p.max, span_max<X>(x, size));
             } else if (stage == total) {
-                add_exp<X, Scaled, false>(x, size, shift, scale, sums);
+                add_exp<X>(x, size, shifted, sums);
             } else if (stage == rest) {
                 add_rest<X, Scaled>(x, size, max, scale, sums, copies);
             } else {
                 C *y = to.place(at, results);
                 if constexpr (logarithmic) write_with<X>(logarithm, x, y, size);
-                else if (guessed) write_exp<X, Scaled, true>(x, y, size, shift, scale, normalizer);
-                else write_exp<X, Scaled, false>(x, y, size, shift, scale, normalizer);
+                else if (guessed) write_exp<X>(x, y, size, TypicalExp<X, Scaled>(scale), normalizer);
+                else write_exp<X>(x, y, size, shifted, normalizer);
                 to.put(at, size, results);
             }
         }

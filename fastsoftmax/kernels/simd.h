@@ -84,6 +84,12 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
         for (isize i = 0; i < count; ++i) lane[i] = p[i];
         return load(lane);
     }
+    // The last `count` lanes of v, 0 in the others.
+    static FS_INLINE V last(V v, isize count) {
+        I index;
+        for (isize i = 0; i < lanes; ++i) index[i] = static_cast<typename Format<T>::Int>(i);
+        return index >= static_cast<typename Format<T>::Int>(lanes - count) ? v : V{};
+    }
     static FS_INLINE void store_part(T *p, V v, isize count) {
         T lane[lanes];
         store(lane, v);

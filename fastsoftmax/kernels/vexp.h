@@ -81,18 +81,18 @@ template <> struct ExpCore<Vec<float, 64>> {
     static constexpr bool overflows = true;
     static constexpr float least = 151.75f;  // 2^-152 rounds to 0
 
-    static FS_INLINE V finish(V r, V t) { return finish<0>(r, t, t - magic); }
+    // one 2^(i/16)
+    static FS_INLINE V powers(float one) {
+        return V{0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f,
+                 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f,
+                 0x1.d5818ep+0f, 0x1.ea4afap+0f} * one;
+    }
+    static constexpr float c3 = 0x1.55559ap-3f, c2 = 0x1.00021ep-1f;
 
-    // 2^Power exp(r) 2^(fraction of n) 2^(integer part of n)
-    template <int Power> static FS_INLINE V finish(V r, V t, V n) {
-        constexpr float one = Power == 0 ? 1 : static_cast<float>(1ll << Power);
-        const __m512 table =
-            _mm512_setr_ps(one, 0x1.0b5586p+0f * one, 0x1.172b84p+0f * one, 0x1.2387a6p+0f * one, 0x1.306fe0p+0f * one, 0x1.3dea64p+0f * one,
-                           0x1.4bfdaep+0f * one, 0x1.5ab07ep+0f * one, 0x1.6a09e6p+0f * one, 0x1.7a1148p+0f * one, 0x1.8ace54p+0f * one,
-                           0x1.9c4918p+0f * one, 0x1.ae89fap+0f * one, 0x1.c199bep+0f * one, 0x1.d5818ep+0f * one, 0x1.ea4afap+0f * one);
-        const V power = (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), table);
-        const V q = multiply_add(r, X::set(0x1.55559ap-3f), X::set(0x1.00021ep-1f));
-        const V p = multiply_add(q * r, r, r);
+    static FS_INLINE V finish(V r, V t) { return finish(r, t, t - magic, powers(1), X::set(c3), X::set(c2)); }
+    static FS_INLINE V finish(V r, V t, V n, V powers, V c3, V c2) {
+        const V power = (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), (__m512)powers);
+        const V p = multiply_add(multiply_add(r, c3, c2) * r, r, r);
         return (V)_mm512_scalef_ps((__m512)multiply_add(power, p, power), (__m512)n);
     }
 };
@@ -235,17 +235,44 @@ template <class X, bool Scaled> FS_INLINE typename X::V exp_uncentered(typename 
     return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
 }
 
-// The same for Shift::typical, whose N the table of powers holds already where there is one.
-template <class X, bool Scaled> FS_INLINE typename X::V exp_typical(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    if constexpr (ExpCore<X>::overflows) {
-        using V = typename X::V;
-        const V d = larger(shift.lowest, x), magic = X::set(ExpCore<X>::magic);
-        const V t = multiply_add(d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), magic), n = t - magic;
-        return ExpCore<X>::template finish<-Shift<X>::typical_exponent>(reduced<X, Scaled, false>(d, n, scale, V{}), t, n);
-    } else {
-        return exp_uncentered<X, Scaled>(x, shift, scale);
+// exp(s x) 2^-N for any x with the N of Shift::typical, as a function object that is made once for a row.
+template <class X, bool Scaled> struct TypicalExp {
+    Shift<X> shift;
+    Scale<X> scale;
+
+    explicit FS_INLINE TypicalExp(const Scale<X> &s) : shift(Shift<X>::typical(s)), scale(s) {}
+    FS_INLINE typename X::V operator()(typename X::V x) const { return exp_uncentered<X, Scaled>(x, shift, scale); }
+};
+
+#if defined(__AVX512F__)
+// The table of powers holds 2^-N already, and the constants are kept in registers: GCC would load them again for the remainder of every row, 7 % of
+// the time of a row of 100.
+template <bool Scaled> struct TypicalExp<Vec<float, 64>, Scaled> {
+    using X = Vec<float, 64>;
+    using V = X::V;
+    using Core = ExpCore<X>;
+    using Constants = ExpConstants<float>;
+    Scale<X> scale;
+    V lowest, log2e, magic, ln2_hi, ln2_lo, c3, c2, powers;
+
+    explicit FS_INLINE TypicalExp(const Scale<X> &s)
+        : scale(s), lowest(held(Shift<X>::typical(s).lowest)), log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
+          magic(held(X::set(Core::magic))), ln2_hi(held(X::set(-Constants::ln2_hi))), ln2_lo(held(X::set(-Constants::ln2_lo))),
+          c3(held(X::set(Core::c3))), c2(held(X::set(Core::c2))), powers(held(Core::powers(1 << -Shift<X>::typical_exponent))) {}
+
+    FS_INLINE V operator()(V x) const {
+        const V d = larger(lowest, x), t = multiply_add(d, log2e, magic), n = t - magic;
+        const V r = Scaled ? reduced<X, true, false>(d, n, scale, V{}) : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, d));
+        return Core::finish(r, t, n, powers, c3, c2);
     }
-}
+
+  private:
+    static FS_INLINE V held(V v) {
+        asm("" : "+v"(v));  // now it is a value that cannot be made again from memory
+        return v;
+    }
+};
+#endif
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
 template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
