@@ -58,12 +58,9 @@ template <class In, class Out> struct NormalizeArguments {
     using C = Compute<In, Out>;
     template <Result R> static C absent() { return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0); }
 
-    Reader<In, C> reader(isize o, isize i) const {
+    template <class Wide = C> Reader<In, Wide> reader(isize o, isize i) const {
         const isize stride = x.n == 1 ? isize(sizeof(In)) : x.n_stride;
         return {x.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, negative()};
-    }
-    template <class Wide> Reader<In, Wide> reader_as(isize o, isize i) const {
-        return {x.at(o, i), x.n == 1 ? isize(sizeof(In)) : x.n_stride, where.data ? where.at(o, i) : nullptr, where.n_stride};
     }
     template <Result R> Writer<Out, C> writer(isize o, isize i) const {
         const isize stride = out.n == 1 ? isize(sizeof(Out)) : out.n_stride;
@@ -240,7 +237,7 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
 template <class Arguments> Pair<Vec<double, 16>::V> precise_log_of_total(const Arguments &a, isize o, isize i, double max) {
     using X = Vec<double>;
     using D = Vec<double, 16>;
-    const auto source = a.template reader_as<double>(o, i);
+    const auto source = a.template reader<double>(o, i);
     const Scale<X> scale = Scale<X>::all(a.scale(o, i));
     const Shift<X> below = Shift<X>::fixed(rest_exponent<double>, scale);
     const auto top = X::set(max);
@@ -343,7 +340,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     // ---- a row of one chunk
     // Once per piece of work: what all its rows have in common.
     void begin() {
-        from = a->reader(0, 0);
+        from = a->template reader<>(0, 0);
         if constexpr (keeps) to = a->template writer<R>(0, 0);
         direct_in = from.direct(), direct_out = keeps && to.direct();
         buffer = scratch<C>(2 * chunk + 4 * X::lanes);
@@ -448,7 +445,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
-        from = a->reader(o, i);
+        from = a->template reader<>(o, i);
         if constexpr (keeps) to = a->template writer<R>(o, i);
         scale = scale_of(o, i);
         C first;

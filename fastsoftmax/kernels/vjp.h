@@ -43,26 +43,15 @@ template <class T, class Op> struct VjpRow {
     Writer<T, T> out;
     T sum, inverse;
     bool writing;
-    Sum single;
-    std::vector<Sum> many;
+    std::vector<Sum> partial;
 
     explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments), g(), y(), out() {}
 
     isize n() const { return a->g.n; }
-    void begin() {}
-    void end() {}
-    // Rows of one chunk need no other way than long ones.
-    void whole(isize o, isize i) {
-        start(o, i);
-        do sweep(0);
-        while (next());
-    }
-
-    isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
-    Sum *partial() { return many.empty() ? &single : many.data(); }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(isize o, isize i) {
-        if (chunks() > 1) many.resize(static_cast<std::size_t>(chunks()));
+        partial.resize(static_cast<std::size_t>(chunks()));
         g = {a->g.at(o, i), n() == 1 ? isize(sizeof(T)) : a->g.n_stride};
         y = {a->y.at(o, i), n() == 1 ? isize(sizeof(T)) : a->y.n_stride};
         out = {a->out.at(o, i), n() == 1 ? isize(sizeof(T)) : a->out.n_stride};
@@ -91,13 +80,13 @@ template <class T, class Op> struct VjpRow {
             });
             out.put(at, size, results);
         }
-        if (!writing) partial()[k] = sums.total();
+        if (!writing) partial[static_cast<std::size_t>(k)] = sums.total();
     }
 
     bool next() {
         if (writing) return false;
         Sum s;
-        for (isize k = 0; k < chunks(); ++k) s.add(partial()[k]);
+        for (isize k = 0; k < chunks(); ++k) s.add(partial[static_cast<std::size_t>(k)]);
         sum = static_cast<T>(s.value());
         return writing = true;
     }

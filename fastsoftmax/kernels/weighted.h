@@ -24,27 +24,16 @@ template <class In, class Out> struct WeightedRow {
     bool summing;
     isize outer, inner;
     double max;
-    Partial single;
-    std::vector<Partial> many;
+    std::vector<Partial> partial;
 
     WeightedRow(const NormalizeArguments<In, Out> &arguments, const View<const double> &b_) : a(&arguments), weights(&b_), x(), b() {}
 
     isize n() const { return a->x.n; }
-    void begin() {}
-    void end() {}
-    // Rows of one chunk need no other way than long ones.
-    void whole(isize o, isize i) {
-        start(o, i);
-        do sweep(0);
-        while (next());
-    }
-
-    isize chunks() const { return n() <= chunk ? 1 : (n() + chunk - 1) / chunk; }
-    Partial *partial() { return many.empty() ? &single : many.data(); }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(isize o, isize i) {
         outer = o, inner = i;
-        if (chunks() > 1) many.resize(static_cast<std::size_t>(chunks()));
+        partial.resize(static_cast<std::size_t>(chunks()));
         const std::uint8_t *mask = a->where.data ? a->where.at(o, i) : nullptr;
         x = {a->x.at(o, i), a->x.n_stride, mask, a->where.n_stride};
         b = {weights->at(o, i), weights->n_stride, mask, a->where.n_stride, false, 0};
@@ -58,7 +47,7 @@ template <class In, class Out> struct WeightedRow {
         const auto top = X::set(max);
         double x_buffer[gather_block], b_buffer[gather_block];
         LaneSums<X> rest, at_top;
-        Partial &p = partial()[k];
+        Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = -infinity;
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
@@ -81,14 +70,14 @@ template <class In, class Out> struct WeightedRow {
 
     bool next() {
         if (!summing) {
-            max = partial()[0].max;
-            for (isize k = 1; k < chunks(); ++k) max = max > partial()[k].max ? max : partial()[k].max;
+            max = partial[0].max;
+            for (isize k = 1; k < chunks(); ++k) max = max > partial[static_cast<std::size_t>(k)].max ? max : partial[static_cast<std::size_t>(k)].max;
             return summing = true;
         }
         Sum total;
         for (isize k = 0; k < chunks(); ++k) {
-            total.add(partial()[k].rest);
-            total.add(partial()[k].top);
+            total.add(partial[static_cast<std::size_t>(k)].rest);
+            total.add(partial[static_cast<std::size_t>(k)].top);
         }
         *a->out.at(outer, inner) = static_cast<Out>(logarithm(total));
         return false;

@@ -28,10 +28,12 @@ constexpr isize short_row = 32;       // rows up to this length run across lanes
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
 constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
 
-// Rows one after another, or one long row at a time with its chunks as pieces. begin() and end() enclose a piece; a row of one chunk is done by
-// whole(outer, inner). A longer one is
-// begun by start(outer, inner); then come rounds of sweep(chunk) for every chunk and next(), which combines the chunks' results and says
-// whether another round follows.
+// Rows one after another, or one long row at a time with its chunks as pieces. A row is begun by start(outer, inner); then come rounds of sweep(chunk)
+// for every chunk and next(), which combines the chunks' results and says whether another round follows. A Row that has a shorter way for rows of one
+// chunk has whole(outer, inner), called between begin() and end() of the piece.
+template <class Row, class = void> struct HasWhole : std::false_type {};
+template <class Row> struct HasWhole<Row, decltype(&Row::whole, void())> : std::true_type {};
+
 template <class Row> struct RowsWork final : Work {
     Row row;
     isize outer, inner, n, group, current = 0;
@@ -48,15 +50,20 @@ template <class Row> struct RowsWork final : Work {
     void run(isize piece) override {
         if (split) return row.sweep(piece);
         Row mine(row);
-        mine.begin();
         const isize end = (piece + 1) * group < rows() ? (piece + 1) * group : rows();
-        isize o = piece * group / inner, i = piece * group % inner;
-        for (isize r = piece * group; r < end; ++r) {
-            if (n <= chunk) mine.whole(o, i);
-            else run_long(mine, o, i);
-            if (++i == inner) i = 0, ++o;
+        if constexpr (HasWhole<Row>::value) {
+            if (n <= chunk) {
+                mine.begin();
+                each_row(piece * group, end, [&](isize o, isize i) { mine.whole(o, i); });
+                return mine.end();
+            }
         }
-        mine.end();
+        each_row(piece * group, end, [&](isize o, isize i) {
+            mine.start(o, i);
+            do {
+                for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
+            } while (mine.next());
+        });
     }
     bool advance() override {
         if (!split) return false;
@@ -67,11 +74,12 @@ template <class Row> struct RowsWork final : Work {
     }
 
   private:
-    static void run_long(Row &row, isize o, isize i) {
-        row.start(o, i);
-        do {
-            for (isize k = 0; k < row.chunks(); ++k) row.sweep(k);
-        } while (row.next());
+    template <class Body> void each_row(isize first, isize end, Body body) const {
+        isize o = first / inner, i = first % inner;
+        for (isize r = first; r < end; ++r) {
+            body(o, i);
+            if (++i == inner) i = 0, ++o;
+        }
     }
 };
 
