@@ -26,6 +26,18 @@ cdef extern from "work.h" namespace "fs" nogil:
     ctypedef void (*Execute)(Work*, Py_ssize_t) noexcept nogil
 
 
+cdef extern from "views.h" namespace "fs" nogil:
+    cppclass Number:
+        pass
+    cppclass AnyView:
+        AnyView() noexcept
+        AnyView(const void*, Number, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*) noexcept
+
+
+cdef extern from "views.h" namespace "fs::Number" nogil:
+    Number float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+
+
 cdef extern from "normalize.h" namespace "fs" nogil:
     cppclass Softmax:
         Softmax() noexcept
@@ -103,6 +115,23 @@ cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
             for piece in prange(pieces, num_threads=team, schedule="static"):
                 work.run(piece)
         more = work.advance()
+
+
+# What accompanies the main array: a native, aligned array of two or three axes and any real dtype, or None.
+cdef AnyView any_view(cnp.ndarray a) noexcept:
+    cdef Number number
+    cdef char kind
+    cdef Py_ssize_t size
+    if a is None:
+        return AnyView()
+    kind, size = a.descr.kind, cnp.PyArray_ITEMSIZE(a)
+    if kind == c'f':
+        number = float32 if size == 4 else float64
+    elif kind == c'i':
+        number = int8 if size == 1 else int16 if size == 2 else int32 if size == 4 else int64
+    else:
+        number = uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
+    return AnyView(cnp.PyArray_DATA(a), number, cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
 
 
 # The short lane. Plain arrays with default options go straight from the public function to the row routines: no views, no memoryviews.

@@ -92,6 +92,79 @@ template <class S, class C> struct Reader {
     }
 };
 
+// Numbers of any real dtype: what accompanies the main array (labels, targets, weights), whose dtype a kernel is not compiled for. Each line is
+// converted in blocks.
+enum class Number { float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
+
+struct AnyView {
+    const char *data = nullptr;  // none
+    Number number = Number::float64;
+    isize outer_stride = 0, n_stride = 0, inner_stride = 0;
+
+    AnyView() = default;
+    // (outer, n, inner), or (outer, inner), with strides in bytes. An axis of length 1 broadcasts.
+    AnyView(const void *p, Number number_, isize axes, const isize *shape, const isize *strides)
+        : data(static_cast<const char *>(p)), number(number_) {
+        outer_stride = shape[0] == 1 ? 0 : strides[0];
+        if (axes == 3) n_stride = shape[1] == 1 ? 0 : strides[1];
+        inner_stride = shape[axes - 1] == 1 ? 0 : strides[axes - 1];
+    }
+    explicit operator bool() const { return data != nullptr; }
+    const char *at(isize o, isize i) const { return data + o * outer_stride + i * inner_stride; }
+
+    // body(a null pointer of the type of the numbers)
+    template <class Body> static auto with_type(Number number, Body body) {
+        switch (number) {
+        case Number::float32: return body(static_cast<const float *>(nullptr));
+        case Number::float64: return body(static_cast<const double *>(nullptr));
+        case Number::int8: return body(static_cast<const std::int8_t *>(nullptr));
+        case Number::int16: return body(static_cast<const std::int16_t *>(nullptr));
+        case Number::int32: return body(static_cast<const std::int32_t *>(nullptr));
+        case Number::int64: return body(static_cast<const std::int64_t *>(nullptr));
+        case Number::uint8: return body(static_cast<const std::uint8_t *>(nullptr));
+        case Number::uint16: return body(static_cast<const std::uint16_t *>(nullptr));
+        case Number::uint32: return body(static_cast<const std::uint32_t *>(nullptr));
+        default: return body(static_cast<const std::uint64_t *>(nullptr));
+        }
+    }
+    // The number at an address, as a double or (labels) as an integer; integers that do not fit are -1.
+    template <class As> static As value(const char *p, Number number) {
+        return with_type(number, [&](auto *type) { return static_cast<As>(*reinterpret_cast<decltype(type)>(p)); });
+    }
+    double value(isize o, isize i) const { return value<double>(at(o, i), number); }
+    isize integer(isize o, isize i) const { return value<isize>(at(o, i), number); }
+};
+
+// `count` values of a line of an AnyView as a contiguous block of compute type, as a Reader gives them.
+template <class C> struct AnyReader {
+    const char *p = nullptr;
+    Number number = Number::float64;
+    isize stride = 0;
+
+    AnyReader() = default;
+    AnyReader(const AnyView &v, isize o, isize i) : p(v.at(o, i)), number(v.number), stride(v.n_stride) {}
+
+    bool direct() const {
+        return stride == isize(sizeof(C)) && number == (sizeof(C) == 4 ? Number::float32 : Number::float64);
+    }
+    FS_INLINE const C *get(isize start, isize count, C *buffer) const {
+        return direct() ? reinterpret_cast<const C *>(p) + start : gather(start, count, buffer);
+    }
+
+  private:
+    __attribute__((noinline)) const C *gather(isize start, isize count, C *buffer) const {
+        AnyView::with_type(number, [&](auto *type) {
+            const auto *from = reinterpret_cast<decltype(type)>(p + start * stride);
+            if (stride == isize(sizeof *type)) {
+                for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(from[j]);
+            } else {
+                for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(*advance(from, j * stride));
+            }
+        });
+        return buffer;
+    }
+};
+
 // The way back: results are computed in place() and put() where they belong.
 template <class O, class C> struct Writer {
     O *p;
