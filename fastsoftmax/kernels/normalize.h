@@ -1,8 +1,8 @@
 // softmax, log_softmax, logsumexp and the gradient of logsumexp: one maximum, one sum of exponentials, one way out.
 #pragma once
 
+#include "rows.h"
 #include "vlog.h"
-#include "work.h"
 
 namespace {
 namespace fs {
@@ -66,6 +66,12 @@ template <class In, class Out> struct NormalizeArguments {
         const isize stride = out.n == 1 ? isize(sizeof(Out)) : out.n_stride;
         return {out.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, absent<R>()};
     }
+    // The logits of a row, from the reader of the first.
+    __attribute__((noinline)) const C *gathered(Reader<In, C> first, isize o, isize i, C *buffer) const {
+        first.p = advance(first.p, x.offset(o, i));
+        if (first.mask) first.mask += where.offset(o, i);
+        return first.get(0, x.n, buffer);
+    }
     // f m in two terms.
     static Factor product(Factor f, double m) {
         using D = Vec<double, 16>;
@@ -81,36 +87,6 @@ template <class In, class Out> struct NormalizeArguments {
         const double hi = a.hi / t;
         const double residue = -multiply_subtract_exact<D>(D::set(hi), D::set(t), D::set(a.hi))[0];
         return {hi, (residue + a.lo) / t};
-    }
-};
-
-// e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error (but with the table exponential of AVX-512, which needs no
-// help to stay within bounds); where arithmetic is not fused, softmax divides instead (the exponential's error is larger there).
-template <class X, Result R> struct Normalizer {
-    using T = typename X::Scalar;
-    static constexpr bool divides = R == Result::softmax && !FS_HAS_FMA, two_terms = !divides && !ExpCore<X>::overflows;
-    typename X::V hi, lo;
-
-    void set_lane(isize l, double numerator, Sum total) {
-        // An infinite sum comes from +inf in the row, which makes it NaN.
-        const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN(), inverse = 1 / s, q = numerator * inverse;
-        hi[l] = static_cast<T>(divides ? s : q);
-        if constexpr (two_terms) {
-            using D = Vec<double, 16>;
-            const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
-            const T low = static_cast<T>((q - static_cast<double>(hi[l])) + residue * inverse);
-            lo[l] = low - low == 0 ? low : T(0);
-        }
-    }
-    static FS_INLINE Normalizer all(double numerator, Sum total) {
-        Normalizer n;
-        n.set_lane(0, numerator, total);
-        n.hi = X::set(n.hi[0]);
-        if constexpr (two_terms) n.lo = X::set(n.lo[0]);
-        return n;
-    }
-    FS_INLINE typename X::V apply(typename X::V e) const {
-        return divides ? e / hi : two_terms ? multiply_add(e, hi, e * lo) : e * hi;
     }
 };
 
@@ -177,45 +153,6 @@ template <class X, bool Scaled> struct LogWriter {
 };
 
 // ------------------------------------------------------------------------------------------------------------------- spans
-// Sweeps over a contiguous block of one row. Exp is a function of vectors.
-template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
-
-template <class X, class C, class Exp> inline void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) { return exp(lanes.load(x + i, absent_logit<C>)); });
-}
-
-// exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than
-// masked loads and stores. (A row of less than a vector is padded.) It is kept apart, in `last`, since e may be the output, where the overlap would be
-// scaled twice. beside(i) comes along with every whole vector.
-template <class X, class C, class Exp, class Beside>
-FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp, Beside beside) {
-    LaneSums<X> sums;
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) {
-        if constexpr (decltype(lanes)::whole) {
-            const auto y = exp(X::load(x + i));
-            X::store(e + i, y);
-            beside(i);
-            return y;
-        } else {
-            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : X::load(x + n - X::lanes));
-            X::store(last, y);
-            return n < X::lanes ? y : X::last(y, n - i);
-        }
-    });
-    return sums.total();
-}
-template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp) {
-    return keep_exp<X>(x, e, last, n, exp, [](isize) {});
-}
-
-template <class X, class C, class N> FS_INLINE void write_kept(const N &normalizer, const C *e, const C *last, C *y, isize n) {
-    each_vector<X>(n, [&](isize i, auto lanes) {
-        if constexpr (decltype(lanes)::whole) X::store(y + i, normalizer.apply(X::load(e + i)));
-        else if (n < X::lanes) lanes.store(y, normalizer.apply(X::load(last)));
-        else X::store(y + n - X::lanes, normalizer.apply(X::load(last)));
-    });
-}
-
 // The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256) times too large, so that terms below the smallest
 // normal number are not lost where they are all there is.
 template <class C> constexpr C rest_exponent = sizeof(C) == 4 ? -64 : -256;
@@ -268,11 +205,6 @@ inline void write_exp(const C *x, C *y, isize n, const Exp &exp, const N &normal
     each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, normalizer.apply(exp(lanes.load(x + i, absent_logit<C>)))); });
 }
 
-// y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
-template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n) {
-    each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, writer.apply(lanes.load(x + i, 0))); });
-}
-
 // logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives -inf.
 template <class Arguments, class HasNan>
 double log_sum(const Arguments &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log, HasNan has_nan) {
@@ -312,13 +244,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     Reader<In, C> from{};
     Writer<Out, C> to{};
     bool direct_in = false, direct_out = false;
-    C *buffer = nullptr;  // of two chunks and four vectors
-    struct Waiting {      // a row whose exponentials are kept
-        isize outer, inner;
-        C *e, last[X::lanes];
-        Sum sum;
-    } waiting[2];
-    int pending = 0;      // 1 or 2: the row in waiting[pending - 1] is to be written
+    C *buffer = nullptr;  // of two chunks
+    KeptRows<Out, C, R == Result::softmax, Scaled> kept{};
 
     // Of a row of several chunks.
     Stage stage = guess;
@@ -326,7 +253,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     Scale<X> scale;
     Shift<X> shift;
     C max = 0;
-    Normalizer<X, R> normalizer;
+    Normalizer<X, R == Result::softmax> normalizer;
     LogWriter<X, Scaled> logarithm;
     std::vector<Partial> partial;
 
@@ -336,110 +263,26 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     isize chunks() const { return (n() + chunk - 1) / chunk; }
     Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
 
-    // Whether a constant shift may do: judged by the first logit, and by the sum when that is known. The constant makes rows independent of what they hold until
-    // their sums are known, so that the processor works on several at once.
-    static bool worth_a_guess(C first, const Scale<X> &scale) { return guesses && first * scale.hi[0] > -16 && first * scale.hi[0] < 40; }
-    // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
-    static bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
-
     // ---- a row of one chunk
     // Once per piece of work: what all its rows have in common.
-    void begin() {
+    void begin(isize) {
         from = a->template reader<>(0, 0);
         if constexpr (keeps) to = a->template writer<R>(0, 0);
         direct_in = from.direct(), direct_out = keeps && to.direct();
-        buffer = scratch<C>(2 * chunk + 4 * X::lanes);
+        buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
+        kept.begin(n(), a->out, a->where, to, buffer + chunk);
     }
+    void end() { kept.end(); }
 
     void whole(isize o, isize i) {
         outer = o, inner = i;
-        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : gathered(o, i);
-        if constexpr (logarithmic) whole_logarithm(x);
-        else whole_softmax(x);
-    }
-
-    __attribute__((noinline)) const C *gathered(isize o, isize i) const {
-        Reader<In, C> source = from;
-        source.p = advance(source.p, a->x.offset(o, i));
-        if (source.mask) source.mask += a->where.offset(o, i);
-        return source.get(0, n(), buffer);
-    }
-
-    // Once after the last row of a piece.
-    void end() {
-        if (pending) write_row(waiting[pending - 1]);
-        pending = 0;
-    }
-
-    // Where the results of a row are computed: the output itself, or a place from which deliver() takes them there.
-    C *place(isize o, isize i, C *apart) const { return direct_out ? reinterpret_cast<C *>(a->out.at(o, i)) : apart; }
-    void deliver(isize o, isize i, C *y) const {
-        if (!direct_out) scatter(o, i, y);
-    }
-    __attribute__((noinline)) void scatter(isize o, isize i, C *y) const {
-        Writer<Out, C> t = to;
-        t.p = advance(t.p, a->out.offset(o, i));
-        if (t.mask) t.mask += a->where.offset(o, i);
-        t.put(0, n(), y);
-    }
-
-    // Rows that fit L1 keep their exponentials in scratch and are written along with the exponentials of the next row: that hides the latency of
-    // the sum and its reciprocal, and loads and stores among arithmetic. Longer ones keep them in the output itself, if it is not the input, which
-    // must stay intact until the sum is known to be right. (Measured, AVX-512, float: writing along gains 20 % at 1000 elements and loses 40 % at
-    // 32000, where scratch, streaming stores or not, doubles the time.)
-    FS_INLINE void whole_softmax(const C *x) {
-        const int slot = pending == 1;
-        Waiting &row = waiting[slot];
-        row.outer = outer, row.inner = inner;
-        row.e = buffer + chunk + slot * (kept_in_l1 + X::lanes);
-        if (n() > kept_in_l1) {
-            C *out = place(outer, inner, row.e);
-            if (out != x) row.e = out;
-            row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
-            return write_row(row);
+        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer);
+        if constexpr (logarithmic) {
+            whole_logarithm(x);
+        } else {
+            kept.keep(x, o, i, scale_of(o, i));
+            kept.write(numerator<R>(a->gradient, o, i));
         }
-        row.sum = keep(x, row.e, row.last, scale_of(outer, inner));
-        end();
-        pending = slot + 1;
-    }
-
-    FS_INLINE void write_row(Waiting &row) const {
-        C *y = place(row.outer, row.inner, row.e);
-        write_kept<X>(normalizer_of(row), row.e, row.last, y, n());
-        deliver(row.outer, row.inner, y);
-    }
-    Normalizer<X, R> normalizer_of(const Waiting &row) const {
-        return Normalizer<X, R>::all(numerator<R>(a->gradient, row.outer, row.inner), row.sum);
-    }
-
-    // The exponentials of a short row are functions of the exact differences from its maximum: they do not change when all its logits move.
-    FS_INLINE Sum keep(const C *x, C *e, C *last, const Scale<X> &sc) {
-        if (n() <= short_row) {
-            const auto top = X::set(span_max<X>(x, n()));
-            const Shift<X> zero = Shift<X>::fixed(0, sc);
-            return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_below<X, Scaled>(v, top, zero, sc); });
-        }
-        if (worth_a_guess(x[0], sc)) {
-            const Sum sum = pending ? keep_and_write(x, e, last, sc) : keep_exp<X>(x, e, last, n(), TypicalExp<X, Scaled>(sc));
-            if (near_enough(sum.value())) return sum;
-        }
-        const Shift<X> sh = Shift<X>::from(X::set(span_max<X>(x, n())), sc);
-        return keep_exp<X>(x, e, last, n(), [&](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); });
-    }
-
-    // Exponentials of this row, and the results of the one that waits.
-    FS_INLINE Sum keep_and_write(const C *x, C *e, C *last, const Scale<X> &sc) {
-        Waiting &row = waiting[pending - 1];
-        const auto normalizer = normalizer_of(row);
-        const C *kept = row.e;
-        C *y = place(row.outer, row.inner, row.e);
-        const Sum sum = keep_exp<X>(x, e, last, n(), TypicalExp<X, Scaled>(sc), [&](isize i) {
-            X::store(y + i, normalizer.apply(X::load(kept + i)));
-        });
-        if (n() % X::lanes) X::store(y + n() - X::lanes, normalizer.apply(X::load(row.last)));
-        deliver(row.outer, row.inner, y);
-        pending = 0;
-        return sum;
     }
 
     void whole_logarithm(const C *x) {
@@ -455,12 +298,19 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             log = log_of_rest(true_rest<C>(others.total()), copies.total());
         }
         if constexpr (keeps) {
-            C *y = place(outer, inner, buffer + chunk);
+            C *y = direct_out ? reinterpret_cast<C *>(a->out.at(outer, inner)) : buffer + chunk;
             write_with<X>(log_writer(m, log), x, y, n());
-            deliver(outer, inner, y);
+            if (!direct_out) scatter(y);
         } else {
             finish(m, log, [&] { return span_has_nan(x, n()); });
         }
+    }
+
+    __attribute__((noinline)) void scatter(C *y) const {
+        Writer<Out, C> t = to;
+        t.p = advance(t.p, a->out.offset(outer, inner));
+        if (t.mask) t.mask += a->where.offset(outer, inner);
+        t.put(0, n(), y);
     }
 
     // ---- a row of several chunks
@@ -471,7 +321,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         if constexpr (keeps) to = a->template writer<R>(o, i);
         scale = scale_of(o, i);
         C first;
-        guessed = worth_a_guess(*from.get(0, 1, &first), scale);
+        guessed = guesses && worth_a_guess<X>(*from.get(0, 1, &first), scale);
         stage = guessed ? guess : maximum;
     }
 
@@ -526,8 +376,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
             else finish(max, log, [&] { return has_nan(); });
             return stage = write, keeps;
         } else {
-            if (stage == guess && !near_enough(all.sum.value())) return guessed = false, stage = maximum, true;
-            normalizer = Normalizer<X, R>::all(numerator<R>(a->gradient, outer, inner), all.sum);
+            if (stage == guess && !near_enough<C>(all.sum.value())) return guessed = false, stage = maximum, true;
+            normalizer = Normalizer<X, R == Result::softmax>::all(numerator<R>(a->gradient, outer, inner), all.sum);
             return stage = write, true;
         }
     }
@@ -581,7 +431,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         V max;
         Scale<X> scale;
         Shift<X> shift, zero;
-        Normalizer<X, R> normalizer;
+        Normalizer<X, R == Result::softmax> normalizer;
         LogWriter<X, Scaled> logarithm;
     };
 
@@ -779,6 +629,10 @@ void normalize_scaled(const NormalizeArguments<In, Out> &a, isize threads, Execu
         return execute(&work, threads);
     }
     using Row = NormalizeRow<In, Out, R, Scaled>;
+    if (a.x.n <= chunk) {
+        WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
+        return execute(&work, threads);
+    }
     RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }

@@ -31,6 +31,7 @@
 #endif
 
 #define FS_INLINE inline __attribute__((always_inline))
+#define FS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace {
 namespace fs {

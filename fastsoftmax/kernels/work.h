@@ -28,37 +28,52 @@ constexpr isize short_row = 32;       // rows up to this length run across lanes
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
 constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
 
-// Rows one after another, or one long row at a time with its chunks as pieces. A row is begun by start(outer, inner); then come rounds of sweep(chunk)
-// for every chunk and next(), which combines the chunks' results and says whether another round follows. A Row that has a shorter way for rows of one
-// chunk has whole(outer, inner), called between begin() and end() of the piece.
-template <class Row, class = void> struct HasWhole : std::false_type {};
-template <class Row> struct HasWhole<Row, decltype(&Row::whole, void())> : std::true_type {};
+// Rows are grouped into pieces of about as many elements.
+FS_INLINE isize rows_per_piece(isize n) { return n < piece_elements ? piece_elements / n : 1; }
 
+// body(outer, inner) for the rows of a piece.
+template <class Body> void each_row(isize piece, isize outer, isize inner, isize n, Body body) {
+    const isize group = rows_per_piece(n), first = piece * group, end = first + group < outer * inner ? first + group : outer * inner;
+    isize o = first / inner, i = first % inner;
+    for (isize r = first; r < end; ++r) {
+        body(o, i);
+        if (++i == inner) i = 0, ++o;
+    }
+}
+
+// Rows that are done in one go: whole(outer, inner) for each, between begin(piece) and end().
+template <class Row> struct WholeRowsWork final : Work {
+    Row row;
+    isize outer, inner, n;
+
+    WholeRowsWork(const Row &prototype, isize outer_, isize inner_, isize n_) : row(prototype), outer(outer_), inner(inner_), n(n_) {}
+    isize pieces() const override { return (outer * inner + rows_per_piece(n) - 1) / rows_per_piece(n); }
+    void run(isize piece) override {
+        Row mine(row);
+        mine.begin(piece);
+        each_row(piece, outer, inner, n, [&](isize o, isize i) { mine.whole(o, i); });
+        mine.end();
+    }
+};
+
+// Rows one after another, or one long row at a time with its chunks as pieces. A row is begun by start(outer, inner); then come rounds of sweep(chunk)
+// for every chunk and next(), which combines the chunks' results and says whether another round follows.
 template <class Row> struct RowsWork final : Work {
     Row row;
-    isize outer, inner, n, group, current = 0;
+    isize outer, inner, n, current = 0;
     bool split;
 
     // Long rows are split only where there are fewer of them than threads; the result is the same either way.
     RowsWork(const Row &prototype, isize outer_, isize inner_, isize n_, isize threads)
-        : row(prototype), outer(outer_), inner(inner_), n(n_), group(n < piece_elements ? piece_elements / n : 1),
-          split(n > chunk && outer_ * inner_ < threads) {
+        : row(prototype), outer(outer_), inner(inner_), n(n_), split(n > chunk && outer_ * inner_ < threads) {
         if (split) row.start(0, 0);
     }
     isize rows() const { return outer * inner; }
-    isize pieces() const override { return split ? row.chunks() : (rows() + group - 1) / group; }
+    isize pieces() const override { return split ? row.chunks() : (rows() + rows_per_piece(n) - 1) / rows_per_piece(n); }
     void run(isize piece) override {
         if (split) return row.sweep(piece);
         Row mine(row);
-        const isize end = (piece + 1) * group < rows() ? (piece + 1) * group : rows();
-        if constexpr (HasWhole<Row>::value) {
-            if (n <= chunk) {
-                mine.begin();
-                each_row(piece * group, end, [&](isize o, isize i) { mine.whole(o, i); });
-                return mine.end();
-            }
-        }
-        each_row(piece * group, end, [&](isize o, isize i) {
+        each_row(piece, outer, inner, n, [&](isize o, isize i) {
             mine.start(o, i);
             do {
                 for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
@@ -71,15 +86,6 @@ template <class Row> struct RowsWork final : Work {
         if (++current == rows()) return false;
         row.start(current / inner, current % inner);
         return true;
-    }
-
-  private:
-    template <class Body> void each_row(isize first, isize end, Body body) const {
-        isize o = first / inner, i = first % inner;
-        for (isize r = first; r < end; ++r) {
-            body(o, i);
-            if (++i == inner) i = 0, ++o;
-        }
     }
 };
 
