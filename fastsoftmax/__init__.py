@@ -1,11 +1,24 @@
-"""Batched, stable softmax, log-softmax, log-sum-exp, sigmoid and their gradients for NumPy arrays on CPUs."""
+"""Batched, stable softmax, log-softmax, sigmoid, their gradients and losses, for NumPy arrays on CPUs."""
 
 from ._backend import config, show_config, use_backend
 from ._threads import get_num_threads, set_num_threads
+from .ops.binary_cross_entropy import binary_cross_entropy, binary_cross_entropy_value_and_grad
+from .ops.binary_cross_entropy_with_logits import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_grad_hess,
+    binary_cross_entropy_with_logits_value_and_grad,
+)
+from .ops.cross_entropy import cross_entropy, cross_entropy_grad_hess, cross_entropy_value_and_grad
+from .ops.kl_divergence import kl_divergence, kl_divergence_value_and_grad
+from .ops.kl_divergence_from_logits import (
+    kl_divergence_from_logits,
+    kl_divergence_from_logits_value_and_grad,
+)
 from .ops.log_sigmoid import log_sigmoid, log_sigmoid_vjp
 from .ops.log_softmax import log_softmax, log_softmax_vjp
 from .ops.logit import logit
 from .ops.logsumexp import logsumexp, logsumexp_vjp
+from .ops.nll_loss import nll_loss, nll_loss_value_and_grad
 from .ops.sigmoid import sigmoid, sigmoid_vjp
 from .ops.softmax import softmax, softmax_vjp, softmin
 from .ops.softplus import softplus, softplus_vjp
@@ -13,8 +26,20 @@ from .ops.softplus import softplus, softplus_vjp
 __version__ = "0.1.0"
 
 __all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_value_and_grad",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_grad_hess",
+    "binary_cross_entropy_with_logits_value_and_grad",
     "config",
+    "cross_entropy",
+    "cross_entropy_grad_hess",
+    "cross_entropy_value_and_grad",
     "get_num_threads",
+    "kl_divergence",
+    "kl_divergence_from_logits",
+    "kl_divergence_from_logits_value_and_grad",
+    "kl_divergence_value_and_grad",
     "log_sigmoid",
     "log_sigmoid_vjp",
     "log_softmax",
@@ -22,6 +47,8 @@ __all__ = [
     "logit",
     "logsumexp",
     "logsumexp_vjp",
+    "nll_loss",
+    "nll_loss_value_and_grad",
     "set_num_threads",
     "show_config",
     "sigmoid",

@@ -54,7 +54,7 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 def as_array(x: Any, name: str) -> Array:
     """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one already."""
-    a: Array = x if type(x) is np.ndarray else _as_plain_array(x, name)
+    a: Array = x if type(x) is np.ndarray else as_plain_array(x, name)
     if a.dtype in COMPILED and a.flags.aligned:  # which says that the byte order is native, too
         return a
     if a.dtype.kind in "iub":
@@ -66,7 +66,7 @@ def as_array(x: Any, name: str) -> Array:
     return a
 
 
-def _as_plain_array(x: Any, name: str) -> Array:
+def as_plain_array(x: Any, name: str) -> Array:
     """`x` as an ``np.ndarray`` proper."""
     if isinstance(x, np.ma.MaskedArray):
         if np.ma.is_masked(x):
@@ -148,7 +148,7 @@ def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
     """The mask as bytes, of as many axes as `shape`, to which it broadcasts."""
     if where is None:
         return None
-    mask: Array = where if type(where) is np.ndarray else _as_plain_array(where, "where")
+    mask: Array = where if type(where) is np.ndarray else as_plain_array(where, "where")
     if mask.dtype != np.bool_:
         raise TypeError(f"where must be an array of bool, got dtype {mask.dtype}")
     return _with_axes_in_front(mask, shape, "where").view(np.uint8)
@@ -171,7 +171,7 @@ def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]
     if not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"temperature must be finite and greater than 0, got {temperature!r}")
     if values.ndim:
-        values = _broadcast(values, reduced_shape(shape, axes, keepdims=True), "temperature")
+        values = broadcast(values, reduced_shape(shape, axes, keepdims=True), "temperature")
     return values.reshape(1, 1) if values.size == 1 else values
 
 
@@ -179,16 +179,21 @@ def _with_axes_in_front(a: Array, shape: tuple[int, ...], name: str) -> Array:
     """`a` with as many axes as `shape`, to which it must broadcast."""
     if a.shape == shape:
         return a
-    _broadcast(a, shape, name)
+    broadcast(a, shape, name)
     return a.reshape((1,) * (len(shape) - a.ndim) + a.shape)
 
 
-def _broadcast(a: Array, shape: tuple[int, ...], name: str) -> Array:
+def broadcast(a: Array, shape: tuple[int, ...], name: str) -> Array:
     """`a` broadcast to `shape`; the error names it."""
-    try:
-        return np.broadcast_to(a, shape)
-    except ValueError:
-        raise ValueError(f"{name} must broadcast to shape {shape}, got shape {a.shape}") from None
+    if not broadcasts(a, shape):
+        raise ValueError(f"{name} must broadcast to shape {shape}, got shape {a.shape}")
+    return np.broadcast_to(a, shape)
+
+
+def broadcasts(a: Array, shape: tuple[int, ...]) -> bool:
+    """Whether `a` broadcasts to `shape`."""
+    axes = zip(reversed(a.shape), reversed(shape), strict=False)
+    return a.ndim <= len(shape) and all(n in (1, full) for n, full in axes)
 
 
 def as_ln_base(base: Any, least_exclusive: bool) -> tuple[float, float]:
@@ -467,7 +472,7 @@ def normalize_rows(
     ln_base = as_ln_base(base, least_exclusive=logarithm)
     mask = as_where(where, a.shape)
     threads = _threads.resolve(num_threads, a.size)
-    run = _able(kernel, a.dtype, wanted, extreme=is_extreme(ln_base, heat, a.dtype))
+    run = able(kernel, a.dtype, wanted, extreme=is_extreme(ln_base, heat, a.dtype))
     if negated:
         heat = -heat
     result = new_or_checked(out, a, wanted)
@@ -485,7 +490,7 @@ def rows_vjp(
     axes = normalize_axes(axis, a.ndim)
     heat = as_temperature(temperature, a.shape, axes)
     threads = _threads.resolve(num_threads, a.size)
-    run = _able(kernel, a.dtype, extreme=is_extreme((1.0, 0.0), heat, a.dtype))
+    run = able(kernel, a.dtype, extreme=is_extreme((1.0, 0.0), heat, a.dtype))
     result = new_or_checked(out, b, b.dtype)
     target, a, b = destination(out, result, a, b)
     for left, into, right, row in each_view(axes, [a, target, b, _per_row(heat)]):
@@ -513,7 +518,7 @@ def reduce_rows(
     wanted = result_dtype(a, dtype, reduced=True)
     ln_base = as_ln_base(base, least_exclusive=True)
     threads = _threads.resolve(num_threads, a.size)
-    run = _able(kernel, a.dtype, wanted)
+    run = able(kernel, a.dtype, wanted)
     kept = reduced_shape(a.shape, axes, keepdims=True)
     shape = kept if keepdims else reduced_shape(a.shape, axes, keepdims=False)
     result = np.empty(shape, wanted) if out is None else check_out(out, shape, wanted)
@@ -535,7 +540,7 @@ def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_thre
         raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
     a = _cast(a, b.dtype if b.dtype in COMPILED else np.result_type(a, b))
     threads = _threads.resolve(num_threads, b.size)
-    run = _able(kernel, b.dtype)
+    run = able(kernel, b.dtype)
     result = new_or_checked(out, b, b.dtype)
     target, a, b = destination(out, result, a.reshape(kept), b)
     for source, into, row in each_view(axes, [b, target, a]):
@@ -559,7 +564,7 @@ def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any]
     """Call an elementwise kernel on arrays of one shape and one dtype."""
     last = inputs[-1]
     threads = _threads.resolve(num_threads, last.size)
-    run = _able(kernel, last.dtype, dtype)
+    run = able(kernel, last.dtype, dtype)
     result = new_or_checked(out, last, dtype)
     target, *sources = destination(out, result, *inputs)
     for lines in each_line([*sources, target]):
@@ -584,7 +589,7 @@ def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
         return a.astype(dtype)
 
 
-def _able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:
+def able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:
     """The active kernel, or its twin for dtypes and scales that no compiled kernel takes."""
     if not extreme:
         for dtype in dtypes:

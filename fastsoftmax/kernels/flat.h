@@ -78,11 +78,11 @@ struct FlatWork : Work {
     void run(isize piece) override {
         if (per_row() > 1) {
             const isize start = piece % per_row() * flat_piece;
-            return line(piece / per_row(), start, n - start < flat_piece ? n : start + flat_piece);
+            return line(piece, piece / per_row(), start, n - start < flat_piece ? n : start + flat_piece);
         }
-        for (isize r = piece * group(); r < rows && r < (piece + 1) * group(); ++r) line(r, 0, n);
+        for (isize r = piece * group(); r < rows && r < (piece + 1) * group(); ++r) line(piece, r, 0, n);
     }
-    virtual void line(isize row, isize start, isize end) = 0;
+    virtual void line(isize piece, isize row, isize start, isize end) = 0;
 };
 
 template <class Op, class In, class Out> struct UnaryWork final : FlatWork {
@@ -90,7 +90,7 @@ template <class Op, class In, class Out> struct UnaryWork final : FlatWork {
     Lines<const In> x;
     Lines<Out> out;
     UnaryWork(Lines<const In> x_, Lines<Out> out_) : FlatWork(x_.rows, x_.n), x(x_), out(out_) {}
-    void line(isize row, isize start, isize end) override {
+    void line(isize, isize row, isize start, isize end) override {
         const Reader<In, C> from{x.at(row), x.n_stride};
         const Writer<Out, C> to{out.at(row), out.n_stride};
         const isize step = from.direct() && to.direct() ? end - start : gather_block;
@@ -109,7 +109,7 @@ template <class Op, class T> struct BinaryWork final : FlatWork {
     Lines<const T> g, y;
     Lines<T> out;
     BinaryWork(Lines<const T> g_, Lines<const T> y_, Lines<T> out_) : FlatWork(g_.rows, g_.n), g(g_), y(y_), out(out_) {}
-    void line(isize row, isize start, isize end) override {
+    void line(isize, isize row, isize start, isize end) override {
         using X = Vec<T>;
         const Reader<T, T> gs{g.at(row), g.n_stride}, ys{y.at(row), y.n_stride};
         const Writer<T, T> to{out.at(row), out.n_stride};

@@ -77,6 +77,27 @@ cdef extern from "vjp.h" namespace "fs" nogil:
     void vjp[Op, T](Op, VjpArguments[T]&, Py_ssize_t, Execute) noexcept
 
 
+cdef extern from "cross_entropy.h" namespace "fs" nogil:
+    cppclass CrossEntropyArguments[C]:
+        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_target(AnyView, bint) noexcept
+        void set_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_weights(AnyView, AnyView) noexcept
+        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_options(Py_ssize_t, double, double, double) noexcept
+    double cross_entropy[C](CrossEntropyArguments[C]&, Py_ssize_t, Execute) noexcept
+    cppclass GradHessArguments[C]:
+        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_target(AnyView, bint) noexcept
+        void set_sample_weight(AnyView) noexcept
+        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_hessian(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_options(double, double) noexcept
+    void cross_entropy_grad_hess[C](GradHessArguments[C]&, Py_ssize_t, Execute) noexcept
+
+
 cdef extern from "flat.h" namespace "fs" nogil:
     cppclass Sigmoid:
         Sigmoid() noexcept
@@ -98,6 +119,47 @@ cdef extern from "flat.h" namespace "fs" nogil:
         Op, const T*, const Py_ssize_t*, const T*, const Py_ssize_t*, T*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
         Execute) noexcept
     void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
+
+
+cdef extern from "pointwise.h" namespace "fs" nogil:
+    cppclass BinaryLogits:
+        BinaryLogits() noexcept
+    cppclass BinaryProbabilities:
+        BinaryProbabilities() noexcept
+        double clamp
+    cppclass Nll:
+        Nll() noexcept
+    cppclass Divergence:
+        Divergence() noexcept
+    cppclass DivergenceOfLogs:
+        DivergenceOfLogs() noexcept
+    cppclass PointwiseArguments[C]:
+        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_target(AnyView) noexcept
+        void set_weights(AnyView, AnyView) noexcept
+        void set_element_weights(AnyView, AnyView) noexcept
+        void set_line_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_line_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_line_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_row_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_scale(double) noexcept
+    double elements_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
+    double binary_logits_loss[C](PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
+    double rows_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
+    double nll_labels_loss[C](PointwiseArguments[C]&, Py_ssize_t, Py_ssize_t, Execute) noexcept
+    void binary_grad_hess[C](PointwiseArguments[C]&, double, double, Py_ssize_t, Execute) noexcept
+
+
+cdef extern from "divergence.h" namespace "fs" nogil:
+    cppclass LogitsDivergenceArguments[C]:
+        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_target(AnyView) noexcept
+        void set_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_scale(double) noexcept
+    double logits_divergence[C](LogitsDivergenceArguments[C]&, Py_ssize_t, Execute) noexcept
 
 
 # All stages of a piece of work. The serial branch stands apart because an OpenMP region costs a microsecond even for one thread.
@@ -132,6 +194,11 @@ cdef AnyView any_view(cnp.ndarray a) noexcept:
     else:
         number = uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
     return AnyView(cnp.PyArray_DATA(a), number, cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+
+
+# The same of lines (rows, n).
+cdef AnyView any_lines(cnp.ndarray a):
+    return AnyView() if a is None else any_view(a[:, :, None])
 
 
 # The short lane. Plain arrays with default options go straight from the public function to the row routines: no views, no memoryviews.

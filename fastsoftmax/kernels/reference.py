@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Twin = TypeVar("Twin", bound=Callable[..., None])
+Twin = TypeVar("Twin", bound=Callable[..., Any])
 
 BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay in the cache
 
@@ -25,20 +25,23 @@ def blockwise(twin: Twin) -> Twin:
 
     No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three
     axes, (outer, n, inner), or two: (outer, inner) for one value a row, (rows, n) if none has three. Where
-    one has length 1, it is broadcast.
+    one has length 1, it is broadcast. What the calls return is added up.
     """
 
     @wraps(twin)
-    def in_blocks(*arguments: Any) -> None:
+    def in_blocks(*arguments: Any) -> Any:
         arrays = [a for a in arguments if isinstance(a, np.ndarray)]
         shape = np.broadcast_shapes(*[(a.shape[0], a.shape[-1]) for a in arrays])
         size = np.max([a.size for a in arrays])
         outer_step = max(1, BLOCK * shape[0] // size)
         inner_step = max(1, BLOCK * shape[0] * shape[1] // size) if outer_step == 1 else shape[1]
         with np.errstate(all="ignore"):
-            for o in range(0, shape[0], outer_step):
-                for i in range(0, shape[1], inner_step):
-                    twin(*(_part(a, o, outer_step, i, inner_step) for a in arguments))
+            sums = [
+                twin(*(_part(a, o, outer_step, i, inner_step) for a in arguments))
+                for o in range(0, shape[0], outer_step)
+                for i in range(0, shape[1], inner_step)
+            ]
+            return None if sums[0] is None else float(np.sum(sums))
 
     return cast(Twin, in_blocks)
 

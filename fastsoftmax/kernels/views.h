@@ -36,6 +36,13 @@ template <class S> struct View {
         v.broadcast();
         return v;
     }
+    // (rows, n): a line a row.
+    static View lines(S *p, const isize *shape, const isize *strides) {
+        View v;
+        v.data = p, v.outer = shape[0], v.n = shape[1], v.outer_stride = strides[0], v.n_stride = strides[1];
+        v.broadcast();
+        return v;
+    }
     static View one() {
         static const double value = 1;
         View v;

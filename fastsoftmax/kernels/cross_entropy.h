@@ -1,0 +1,566 @@
+// Cross-entropy of rows of logits, with its gradient; what boosting wants of it, with its curvature.
+#pragma once
+
+#include <cmath>
+
+#include "normalize.h"
+
+namespace {
+namespace fs {
+
+template <class C> struct CrossEntropyArguments {
+    View<const C> x;
+    AnyView target;  // labels (one integer a row), or a probability for every class
+    bool labels = false;
+    View<C> loss, gradient;         // without data: not wanted
+    AnyView weight, sample_weight;  // of classes, of rows; without data: 1
+    View<const double> temperature = View<const double>::one();
+    Mask where;
+    isize ignored = -1;
+    double smoothing = 0, z_loss = 0, scale = 1;
+
+    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
+    void set_target(AnyView t, bool are_labels) { target = t, labels = are_labels; }
+    void set_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
+    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
+    void set_weights(AnyView classes, AnyView rows) { weight = classes, sample_weight = rows; }
+    void set_temperature(const double *p, const isize *shape, const isize *strides) {
+        temperature = View<const double>::per_row(p, shape, strides);
+    }
+    void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) { where = {p, shape, strides}; }
+    void set_options(isize ignored_, double smoothing_, double z_loss_, double scale_) {
+        ignored = ignored_, smoothing = smoothing_, z_loss = z_loss_, scale = scale_;
+    }
+
+    // The logits, their mask and temperatures, as the routines of normalize.h know them.
+    NormalizeArguments<C, C> logits() const {
+        NormalizeArguments<C, C> a;
+        a.x = x, a.temperature = temperature, a.where = where;
+        return a;
+    }
+    // The label of a row; -1 where it is not to be counted. All others were checked before.
+    isize label(isize o, isize i) const {
+        const isize y = target.integer(o, i);
+        return y >= 0 && y < x.n && y != ignored ? y : -1;
+    }
+    double class_weight(isize c) const { return weight ? AnyView::value<double>(weight.data + c * weight.n_stride, weight.number) : 1; }
+    double row_weight(isize o, isize i) const { return sample_weight ? sample_weight.value(o, i) : 1; }
+    // How many classes of a row take part.
+    isize present(isize o, isize i) const {
+        if (!where.data) return x.n;
+        isize count = 0;
+        const std::uint8_t *mask = where.at(o, i);
+        for (isize c = 0; c < x.n; ++c) count += mask[c * where.n_stride] != 0;
+        return count;
+    }
+    Writer<C, C> gradient_writer(isize o, isize i) const {
+        const isize stride = x.n == 1 ? isize(sizeof(C)) : gradient.n_stride;
+        return {gradient.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, 0};
+    }
+    void clear_gradient(isize o, isize i) const {
+        for (isize c = 0; gradient.data && c < x.n; ++c) *advance(gradient.at(o, i), c * gradient.n_stride) = 0;
+    }
+};
+
+// Where the losses of rows go: each to its place, if they are wanted one by one, and all into one sum for each piece of work, so that the total does
+// not depend on who ran which piece.
+template <class C> struct RowLosses {
+    const CrossEntropyArguments<C> *a;
+    std::vector<Sum> sums;
+
+    RowLosses(const CrossEntropyArguments<C> &arguments, isize pieces) : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
+    void put(isize piece, isize o, isize i, double loss) {
+        if (a->loss.data) *a->loss.at(o, i) = static_cast<C>(loss);
+        sums[static_cast<std::size_t>(piece)].add({loss, 0});
+    }
+    void put(isize o, isize i, double loss) { put((o * a->x.inner + i) / rows_per_piece(a->x.n), o, i, loss); }
+    double total() const {
+        Sum all;
+        for (const Sum &s : sums) all.add(s);
+        return all.value();
+    }
+};
+
+// ----------------------------------------------------------------------------------------------------------------- labels
+// The loss of a label y is log1p(R / e_y), with R the sum of the other classes' exponentials, and the derivative there -R / (R + e_y): a confident
+// row keeps its digits in both, whatever the shift.
+
+template <class C> struct LabelSums {
+    Sum others;  // R
+    double label;  // e_y
+    Sum total() const {
+        Sum s = others;
+        s.add({label, 0});
+        return s;
+    }
+};
+
+// Both from one sweep, which leaves the label's lane out of the sums.
+template <class X, class C, class Exp> FS_INLINE LabelSums<C> sum_around(const C *x, isize n, isize y, const Exp &exp) {
+    const isize at = y / X::lanes * X::lanes, next = at + X::lanes;
+    LaneSums<X> sums;
+    add_exp<X>(x, at, exp, sums);
+    C lane[X::lanes];
+    X::store(lane, exp(next <= n ? X::load(x + at) : X::load_part(x + at, n - at, absent_logit<C>)));
+    const C label = lane[y - at];
+    lane[y - at] = 0;
+    sums.add(X::load(lane));
+    if (next < n) add_exp<X>(x + next, n - next, exp, sums);
+    return {sums.total(), label};
+}
+
+// Rows of one chunk.
+template <class C, bool Scaled, bool Gradient> struct LabelRow {
+    using X = Vec<C>;
+    using D = Vec<double>;
+    using V = typename X::V;
+    static constexpr isize batch = 64;  // rows whose logarithms are taken together
+    static constexpr double likely = 0x1p60;  // R / e_y up to which e_y has all its digits
+
+    const CrossEntropyArguments<C> *a;
+    RowLosses<C> *losses;
+    NormalizeArguments<C, C> logits;
+    Reader<C, C> from{};
+    bool direct_in = false;
+    C *buffer = nullptr;
+    KeptRows<C, C, false, Scaled> kept{};
+    C center = 0;  // the shift of the row's exponentials
+    double exponent = 0;
+    struct Entry {
+        isize outer, inner;
+        double weight;
+    } entries[batch];
+    double odds[batch];  // R / e_y
+    isize waiting = 0, piece = 0;
+
+    LabelRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+
+    isize n() const { return a->x.n; }
+
+    void begin(isize p) {
+        piece = p;
+        from = logits.template reader<>(0, 0);
+        direct_in = from.direct();
+        buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
+        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer(0, 0) : Writer<C, C>(), buffer + chunk);
+    }
+    void end() {
+        kept.end();
+        flush();
+    }
+
+    void whole(isize o, isize i) {
+        const isize y = a->label(o, i);
+        if (y < 0 || (a->where.data && !a->present(o, i))) return a->clear_gradient(o, i), put(o, i, 0);
+        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
+        const LabelSums<C> s = sums_of(x, y, o, i, Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one());
+        const Sum total = s.total();
+        const double w = a->class_weight(y), row = a->row_weight(o, i), odds_against = s.others.value() / s.label;
+        double log_sum = 0;
+        if (a->z_loss != 0) log_sum = log_of(o, i, total) + static_cast<double>(center) * logits.scale(o, i).hi;
+        if constexpr (Gradient) {
+            const double factor = row * a->scale * (Scaled ? logits.scale(o, i).hi : 1), square = 2 * a->z_loss * log_sum;
+            kept.write((w + square) * factor, y, static_cast<C>(factor * (square * s.label - w * s.others.value()) / total.value()));
+        }
+        if (odds_against <= likely && a->z_loss == 0) {
+            entries[waiting] = {o, i, w * row};
+            odds[waiting] = odds_against;
+            if (++waiting == batch) flush();
+        } else {
+            const double loss = odds_against <= likely ? std::log1p(odds_against) : unlikely(o, i, x[y], total);
+            put(o, i, row * (w * loss + a->z_loss * log_sum * log_sum));
+        }
+    }
+
+  private:
+    void put(isize o, isize i, double loss) { losses->put(piece, o, i, loss); }
+
+    // Short rows keep their exponentials even if these are not wanted: to sum them again is cheap, should that be necessary.
+    FS_INLINE LabelSums<C> sums_of(const C *x, isize y, isize o, isize i, const Scale<X> &scale) {
+        if (!Gradient && n() > kept_in_l1) return sums_around(x, y, scale);
+        const Sum total = kept.keep(x, o, i, scale);
+        center = kept.center, exponent = kept.exponent;
+        const double label = kept.kept(y);
+        Sum others = total;
+        if (label > 0.5 * total.hi) others = kept.others(y);
+        else others.add({-label, 0});
+        return {others, label};
+    }
+    LabelSums<C> sums_around(const C *x, isize y, const Scale<X> &scale) {
+        if (worth_a_guess<X>(x[0], scale)) {
+            const LabelSums<C> s = sum_around<X>(x, n(), y, TypicalExp<X, Scaled>(scale));
+            center = 0, exponent = Shift<X>::typical_exponent;
+            if (near_enough<C>(s.total().value())) return s;
+        }
+        const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(x, n())), scale);
+        center = shift.center[0], exponent = shift.exponent(0);
+        return sum_around<X>(x, n(), y, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); });
+    }
+
+    // log(sum exp(s (x - center))), natural; NaN for a row without a distribution.
+    double log_of(isize o, isize i, Sum total) const {
+        const double s = total.value();
+        return s > 0 && s - s == 0 ? std::log(s) + exponent * 0.69314718055994530942 : std::numeric_limits<double>::quiet_NaN();
+    }
+    // The loss of a label whose exponential is next to nothing, or of a row without a distribution.
+    double unlikely(isize o, isize i, C label, Sum total) const {
+        return log_of(o, i, total) - (static_cast<double>(label) - static_cast<double>(center)) * logits.scale(o, i).hi;
+    }
+
+    void flush() {
+        double logs[batch + D::lanes];
+        for (isize k = waiting; k % D::lanes; ++k) odds[k] = 0;
+        for (isize k = 0; k < waiting; k += D::lanes) D::store(logs + k, sum_of(log1p_nonnegative<D>(D::load(odds + k), typename D::V{})));
+        for (isize k = 0; k < waiting; ++k) put(entries[k].outer, entries[k].inner, entries[k].weight * logs[k]);
+        waiting = 0;
+    }
+};
+
+// ---------------------------------------------------------------------------------------------------------------- targets
+// Any targets, any length: with log p of every class as log_softmax has it, the loss is a sum of terms q (-log p) of one sign, so that nothing cancels.
+//
+//     q_c = w_c ((1 - s) t_c + s / K),   loss = sum q (-log p),   derivative: (Q + 2 z log(total)) p_c - q_c,   Q = sum q
+//
+// Where p_c is above 1/2, the derivative is made of p_c - 1 = expm1(log p_c).
+template <class C, bool Scaled> struct TargetRow {
+    using X = Vec<C>;
+    using V = typename X::V;
+    using D = Vec<double, 16>;
+    using Total = LogTotal<D>;
+    enum Stage { maximum, total, rest, value, derivative };
+    struct Partial {
+        C max;
+        Sum sum, copies, masses;
+    };
+
+    const CrossEntropyArguments<C> *a;
+    RowLosses<C> *losses;
+    NormalizeArguments<C, C> logits;
+    isize outer = 0, inner = 0, label = -1;
+    double spread = 0;  // s / K
+    Reader<C, C> x{};
+    AnyReader<C> t{}, w{};
+    Stage stage = maximum;
+    Scale<X> scale;
+    Shift<X> shift;
+    C max = 0;
+    Sum sum;                    // of exponentials
+    Pair<typename D::V> log{};  // of the total, relative to the maximum
+    LogWriter<X, Scaled> log_of{};
+    double mass = 0, p_factor = 0, q_factor = 0;  // Q; what p and q are multiplied by in the derivative
+    std::vector<Partial> partial;
+
+    TargetRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        partial.resize(static_cast<std::size_t>(chunks()));
+        x = logits.template reader<>(o, i);
+        w = a->weight ? AnyReader<C>(a->weight, 0, 0) : AnyReader<C>();
+        label = a->labels ? a->label(o, i) : -1;
+        if (!a->labels) t = AnyReader<C>(a->target, o, i);
+        const isize present = a->present(o, i);
+        spread = present ? a->smoothing / static_cast<double>(present) : 0;
+        scale = Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one();
+        stage = maximum;
+        if (present && (label >= 0 || !a->labels)) return;
+        a->clear_gradient(o, i);
+        losses->put(o, i, 0);
+        stage = derivative;  // nothing is left to do
+        p_factor = std::numeric_limits<double>::quiet_NaN();
+    }
+
+    void sweep(isize k) {
+        if (stage == derivative && (!a->gradient.data || p_factor != p_factor)) return;
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        LaneSums<X> sums, copies, masses;
+        p.max = absent_logit<C>;
+        C x_buffer[gather_block];
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const C *logit = x.get(at, size, x_buffer);
+            if (stage == maximum) {
+                p.max = larger(p.max, span_max<X>(logit, size));
+            } else if (stage == total) {
+                add_exp<X>(logit, size, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); }, sums);
+            } else if (stage == rest) {
+                add_rest<X, Scaled>(logit, size, max, scale, sums, copies);
+            } else if (stage == value) {
+                add_terms(logit, at, size, sums, masses);
+            } else {
+                write(logit, at, size);
+            }
+        }
+        p.sum = sums.total(), p.copies = copies.total(), p.masses = masses.total();
+    }
+
+    bool next() {
+        if (stage == derivative) return false;
+        Partial all{absent_logit<C>, {}, {}, {}};
+        for (const Partial &p : partial) {
+            all.max = larger(p.max, all.max);
+            all.sum.add(p.sum), all.copies.add(p.copies), all.masses.add(p.masses);
+        }
+        if (stage == maximum) {
+            max = all.max;
+            shift = Shift<X>::from(X::set(max), scale);
+            return stage = total, true;
+        }
+        if (stage == total) {
+            sum = all.sum;
+            log = log_of_total();
+            if (Total::is_dominated(log.hi[0])) return stage = rest, true;
+        } else if (stage == rest) {
+            const Sum r = true_rest<C>(all.sum);
+            log = Total::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(all.copies.value()));
+        }
+        if (stage != value) {
+            log_of.set_lane(0, max, log.hi[0], log.lo[0], Scaled ? logits.inverse_temperature(outer, inner) : Factor{1, 0});
+            log_of.broadcast();
+            return stage = value, true;
+        }
+        finish(all.sum.value(), all.masses.value());
+        return a->gradient.data != nullptr;
+    }
+
+  private:
+    // q of a block, without the label's own part. Masked classes have no part of what is spread.
+    const C *masses_of(const C *logit, isize at, isize size, C *q) const {
+        const C *given = nullptr, *weights = nullptr;
+        C t_buffer[gather_block], w_buffer[gather_block];
+        if (!a->labels) given = t.get(at, size, t_buffer);
+        if (w.p) weights = w.get(at, size, w_buffer);
+        const std::uint8_t *mask = a->where.data ? a->where.at(outer, inner) + at * a->where.n_stride : nullptr;
+        const C keep = static_cast<C>(1 - a->smoothing), add = static_cast<C>(spread);
+        for (isize j = 0; j < size; ++j) q[j] = given ? keep * given[j] : C(0);
+        if (spread != 0) {
+            for (isize j = 0; j < size; ++j) q[j] += !mask || mask[j * a->where.n_stride] ? add : C(0);
+        }
+        for (isize j = 0; weights && j < size; ++j) q[j] *= weights[j];
+        return q;
+    }
+
+    // Classes without mass are left out: 0 times infinity is 0 here.
+    void add_terms(const C *logit, isize at, isize size, LaneSums<X> &sums, LaneSums<X> &masses) const {
+        if (a->labels && spread == 0) return;
+        C buffer[gather_block];
+        const C *q = masses_of(logit, at, size, buffer);
+        each_vector<X>(size, [&](isize j, auto lanes) {
+            const V m = lanes.load(q + j, 0), l = log_of.apply(lanes.load(logit + j, 0));
+            sums.add(m == V{} ? V{} : -(m * l));
+            masses.add(m);
+        });
+    }
+
+    void finish(double loss, double q) {
+        double own = 0;
+        if (a->labels) {
+            own = (1 - a->smoothing) * a->class_weight(label);
+            if (own != 0) loss -= own * log_p(label);
+            mass = q + own;
+        } else {
+            mass = q;
+        }
+        const double undefined = log.hi[0] - log.hi[0];  // NaN in a row without a distribution
+        const double row = a->row_weight(outer, inner);
+        double log_sum = 0;
+        if (a->z_loss != 0) {
+            log_sum = static_cast<double>(max) * logits.scale(outer, inner).hi + (log.hi[0] + log.lo[0]);
+            loss += a->z_loss * log_sum * log_sum;
+        }
+        losses->put(outer, inner, row * (loss + undefined));
+        q_factor = row * a->scale * logits.scale(outer, inner).hi;
+        p_factor = q_factor * (mass + 2 * a->z_loss * log_sum);
+        if (p_factor != p_factor) p_factor = std::numeric_limits<double>::infinity();  // NaN says that nothing is to be written; inf - inf is NaN, too
+        stage = derivative;
+    }
+
+    void write(const C *logit, isize at, isize size) const {
+        C buffer[gather_block], results[gather_block];
+        const C *q = masses_of(logit, at, size, buffer);
+        const auto normalizer = Normalizer<X, false>::all(p_factor, sum);
+        const V factor = X::set(static_cast<C>(q_factor));
+        const Writer<C, C> to = a->gradient_writer(outer, inner);
+        C *g = to.place(at, results);
+        const isize first = a->labels ? label : -1;
+        const C label_logit = first >= at && first < at + size ? logit[first - at] : C(0), top = max;
+        const isize tops = !a->labels && log.hi[0] < 0.69 ? find(logit, size, top) : -1;
+        const C top_mass = tops >= 0 ? q[tops] : C(0);
+        const C own_mass = first >= at && first < at + size ? q[first - at] : C(0);
+        each_vector<X>(size, [&](isize j, auto lanes) {
+            const V e = exp_shifted<X, Scaled>(lanes.load(logit + j, absent_logit<C>), shift, scale);
+            lanes.store(g + j, normalizer.apply(e) - lanes.load(q + j, 0) * factor);
+        });
+        if (first >= at && first < at + size) g[first - at] = exact(label_logit, own_mass, (1 - a->smoothing) * a->class_weight(label));
+        if (tops >= 0) g[tops] = exact(top, 0, static_cast<double>(top_mass));
+        to.put(at, size, g);
+    }
+    static isize find(const C *x, isize size, C value) {
+        for (isize j = 0; j < size; ++j) {
+            if (x[j] == value) return j;
+        }
+        return -1;
+    }
+    // The derivative at a class of mass `own` + `other`, of which `own` may be nearly all there is.
+    C exact(C logit, C other, double own) const {
+        const double l = log_p_of(logit);
+        return static_cast<C>(q_factor * own * std::expm1(l) + (p_factor - q_factor * own) * std::exp(l) - q_factor * static_cast<double>(other));
+    }
+
+    double log_p_of(C logit) const {
+        const Factor f = logits.scale(outer, inner);
+        return ((static_cast<double>(logit) - static_cast<double>(max)) * f.hi - log.hi[0]) - log.lo[0];
+    }
+    double log_p(isize c) const {
+        C v;
+        return log_p_of(*x.get(c, 1, &v));
+    }
+    Pair<typename D::V> log_of_total() const {
+        const Factor top = shift.center[0] == 0 && max - max == 0 ? NormalizeArguments<C, C>::product(logits.scale(outer, inner), max) : Factor{0, 0};
+        return Total::from({D::set(sum.hi), D::set(sum.lo)}, D::set(shift.exponent(0)), D::set(top.hi), D::set(top.lo));
+    }
+};
+
+template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments<C> &a, isize threads, Execute execute) {
+    const isize rows = a.x.outer * a.x.inner;
+    RowLosses<C> losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
+    if (a.labels && a.smoothing == 0 && a.x.n <= chunk) {
+        if (a.gradient.data) {
+            WholeRowsWork<LabelRow<C, Scaled, true>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
+            execute(&work, threads);
+        } else {
+            WholeRowsWork<LabelRow<C, Scaled, false>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
+            execute(&work, threads);
+        }
+    } else {
+        RowsWork<TargetRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n, threads);
+        execute(&work, threads);
+    }
+    return losses.total();
+}
+
+// The sum of all rows' losses.
+template <class C> double cross_entropy(const CrossEntropyArguments<C> &a, isize threads, Execute execute) {
+    return a.logits().plain() ? cross_entropy_scaled<false>(a, threads, execute) : cross_entropy_scaled<true>(a, threads, execute);
+}
+
+// --------------------------------------------------------------------------------------------------------------- boosting
+// p - t and the diagonal of the second derivative, factor * p (1 - p) but at least a floor, for short rows: in double, where 1 - p is (total - e) /
+// total and loses nothing.
+template <class C> struct GradHessArguments {
+    View<const C> x;
+    AnyView target, sample_weight;
+    bool labels = false;
+    View<C> gradient, hessian;
+    double factor = 1, floor = 0;
+
+    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
+    void set_target(AnyView t, bool are_labels) { target = t, labels = are_labels; }
+    void set_sample_weight(AnyView w) { sample_weight = w; }
+    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
+    void set_hessian(C *p, const isize *shape, const isize *strides) { hessian = {p, shape, strides}; }
+    void set_options(double factor_, double floor_) { factor = factor_, floor = floor_; }
+};
+
+template <class C> struct GradHessRow {
+    using X = Vec<double>;
+    using V = typename X::V;
+    enum Stage { maximum, total, write };
+    struct Partial {
+        double max;
+        Sum sum;
+    };
+
+    const GradHessArguments<C> *a;
+    isize outer = 0, inner = 0, label = -1;
+    double weight = 1, max = 0;
+    Stage stage = maximum;
+    Shift<X> shift;
+    Sum sum;
+    std::vector<Partial> partial;
+
+    explicit GradHessRow(const GradHessArguments<C> &arguments) : a(&arguments) {}
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Reader<C, double> reader() const { return {a->x.at(outer, inner), a->x.n_stride}; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        partial.resize(static_cast<std::size_t>(chunks()));
+        label = a->labels ? a->target.integer(o, i) : -1;
+        weight = a->sample_weight ? a->sample_weight.value(o, i) : 1;
+        stage = maximum;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const Reader<C, double> from = reader();
+        LaneSums<X> sums;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        p.max = absent_logit<double>;
+        double buffer[gather_block];
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const double *x = from.get(at, size, buffer);
+            if (stage == maximum) p.max = larger(p.max, span_max<X>(x, size));
+            else if (stage == total) each_vector<X>(size, [&](isize j, auto lanes) { sums.add(exp(lanes.load(x + j, absent_logit<double>))); });
+            else write_block(x, at, size);
+        }
+        p.sum = sums.total();
+    }
+
+    bool next() {
+        if (stage == write) return false;
+        max = absent_logit<double>;
+        Sum all;
+        for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
+        if (stage == maximum) {
+            shift = Shift<X>::from(X::set(max), Scale<X>::one());
+            return stage = total, true;
+        }
+        sum = all;
+        return stage = write, true;
+    }
+
+  private:
+    FS_INLINE V exp(V x) const { return exp_shifted<X, false>(x, shift, Scale<X>::one()); }
+
+    void write_block(const double *x, isize at, isize size) const {
+        double t_buffer[gather_block], g[gather_block], h[gather_block];
+        const double *t = targets(at, size, t_buffer);
+        const double s = sum.hi - sum.hi == 0 ? sum.value() : std::numeric_limits<double>::quiet_NaN();
+        const V inverse = X::set(1 / s), w = X::set(weight), factor = X::set(a->factor), floor = X::set(a->floor), one = X::set(1);
+        each_vector<X>(size, [&](isize j, auto lanes) {
+            const V e = exp(lanes.load(x + j, absent_logit<double>)), p = e * inverse, others = ((sum.hi - e) + sum.lo) * inverse;
+            const V y = lanes.load(t + j, 0);
+            lanes.store(g + j, w * ((one - y) * p - y * others));
+            lanes.store(h + j, w * larger(floor, factor * (p * others)));
+        });
+        put(a->gradient, at, size, g);
+        put(a->hessian, at, size, h);
+    }
+    const double *targets(isize at, isize size, double *buffer) const {
+        if (!a->labels) return AnyReader<double>(a->target, outer, inner).get(at, size, buffer);
+        for (isize j = 0; j < size; ++j) buffer[j] = at + j == label;
+        return buffer;
+    }
+    void put(const View<C> &v, isize at, isize size, double *values) const {
+        const Writer<C, double> to{v.at(outer, inner), n() == 1 ? isize(sizeof(C)) : v.n_stride};
+        double *place = to.place(at, values);
+        if (place != values) std::memcpy(place, values, static_cast<std::size_t>(size) * sizeof(double));
+        to.put(at, size, values);
+    }
+};
+
+template <class C> void cross_entropy_grad_hess(const GradHessArguments<C> &a, isize threads, Execute execute) {
+    RowsWork<GradHessRow<C>> work(GradHessRow<C>(a), a.x.outer, a.x.inner, a.x.n, threads);
+    execute(&work, threads);
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,172 @@
+// The divergence of two softmaxes, KL(softmax(b / T) || softmax(a / T)), and its gradient with respect to a.
+#pragma once
+
+#include <cmath>
+
+#include "normalize.h"
+
+namespace {
+namespace fs {
+
+template <class C> struct LogitsDivergenceArguments {
+    View<const C> x;  // a
+    AnyView target;   // b
+    View<C> loss, gradient;
+    View<const double> temperature = View<const double>::one();
+    double scale = 1;
+
+    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
+    void set_target(AnyView t) { target = t; }
+    void set_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
+    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
+    void set_temperature(const double *p, const isize *shape, const isize *strides) {
+        temperature = View<const double>::per_row(p, shape, strides);
+    }
+    void set_scale(double s) { scale = s; }
+};
+
+// exp(d) - 1 - d and exp(d) - 1: by their series where they cancel, |d| < 0.35. Sixteen terms leave 2^-60 of the sum.
+struct Growth {
+    using X = Vec<double>;
+    using V = X::V;
+    V beyond_line, beyond_one;
+    explicit FS_INLINE Growth(V d) {
+        V p = X::set(0);
+#pragma GCC unroll 16
+        for (int k = 16; k >= 2; --k) p = multiply_add(p, d, X::set(inverse_factorial(k)));
+        const V small = p * d * d, e = exp_plain<X>(d);
+        const auto near = absolute<X>(d) < 0.35;
+        beyond_line = near ? small : e - 1.0 - d;
+        beyond_one = near ? d + small : e - 1.0;
+    }
+    static constexpr double inverse_factorial(int k) { return k < 2 ? 1 : inverse_factorial(k - 1) / k; }
+};
+
+// With d = (a - b) / T and its mean m = sum(p_b d), all in double,
+//
+//     KL = log(sum p_b exp(d - m)) = log1p(sum p_b (exp(d - m) - 1 - (d - m))),
+//
+// whose terms are not negative: nothing cancels, and equal logits give 0. Where the sum overflows, log total_a - log total_b - m is as good. The
+// derivative is p_a - p_b = p_b (exp(d - m) - 1 - s) / (1 + s), with s the sum, where d - m is small, and the difference elsewhere.
+template <class C> struct LogitsDivergenceRow {
+    using X = Vec<double>;
+    using V = X::V;
+    enum Stage { maximum, total, value, derivative };
+    struct Partial {
+        double max_a, max_b;
+        Sum total_a, total_b, mean, growth;
+    };
+
+    const LogitsDivergenceArguments<C> *x;
+    std::vector<Sum> *sums;
+    isize outer = 0, inner = 0;
+    Stage stage = maximum;
+    double inverse = 1;  // 1 / T
+    double max_a = 0, max_b = 0, mean = 0, growth = 0;
+    Sum total_a, total_b;
+    std::vector<Partial> partial;
+
+    isize n() const { return x->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        inverse = 1 / *x->temperature.at(o, i);
+        partial.resize(static_cast<std::size_t>(chunks()));
+        stage = maximum;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const Reader<C, double> of_a{x->x.at(outer, inner), x->x.n_stride};
+        const AnyReader<double> of_b(x->target, outer, inner);
+        const Scale<X> one = Scale<X>::one();
+        const Shift<X> zero = Shift<X>::fixed(0, one);
+        const double near = growth < std::numeric_limits<double>::infinity() ? 0.35 : 0;
+        const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse), m = X::set(mean);
+        LaneSums<X> totals_a, totals_b, means, growths;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        p.max_a = p.max_b = absent_logit<double>;
+        double a_buffer[gather_block], b_buffer[gather_block], results[gather_block];
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const double *as = of_a.get(at, size, a_buffer), *bs = of_b.get(at, size, b_buffer);
+            if (stage == maximum) {
+                p.max_a = larger(p.max_a, span_max<X>(as, size));
+                p.max_b = larger(p.max_b, span_max<X>(bs, size));
+                continue;
+            }
+            each_vector<X>(size, [&](isize j, auto lanes) {
+                const V a = lanes.load(as + j, absent_logit<double>), b = lanes.load(bs + j, absent_logit<double>);
+                const V e_b = exp_shifted<X, false>((b - top_b) * heat, zero, one), d = (a - b) * heat;
+                const auto none = e_b == V{};
+                if (stage == total) {
+                    totals_a.add(exp_shifted<X, false>((a - top_a) * heat, zero, one));
+                    totals_b.add(e_b);
+                    means.add(none ? V{} : e_b * d);
+                } else if (stage == value) {
+                    growths.add(none ? V{} : e_b * Growth(d - m).beyond_line);
+                } else {
+                    const V p_b = e_b / X::set(total_b.value());
+                    const V p_a = exp_shifted<X, false>((a - top_a) * heat, zero, one) / X::set(total_a.value());
+                    const V close = p_b * ((Growth(d - m).beyond_one - growth) / (1 + growth));
+                    lanes.store(results + j, (absolute<X>(d - m) < near && !none ? close : p_a - p_b) * (x->scale * inverse));
+                }
+            });
+            if (stage == derivative) put(at, size, results);
+        }
+        p.total_a = totals_a.total(), p.total_b = totals_b.total(), p.mean = means.total(), p.growth = growths.total();
+    }
+
+    bool next() {
+        if (stage == derivative) return false;
+        Partial all{absent_logit<double>, absent_logit<double>, {}, {}, {}, {}};
+        for (const Partial &p : partial) {
+            all.max_a = larger(p.max_a, all.max_a), all.max_b = larger(p.max_b, all.max_b);
+            all.total_a.add(p.total_a), all.total_b.add(p.total_b), all.mean.add(p.mean), all.growth.add(p.growth);
+        }
+        if (stage == maximum) {
+            max_a = all.max_a, max_b = all.max_b;
+            return stage = total, true;
+        }
+        if (stage == total) {
+            total_a = all.total_a, total_b = all.total_b;
+            mean = all.mean.hi - all.mean.hi == 0 ? all.mean.value() / total_b.value() : all.mean.hi;
+            return stage = value, true;
+        }
+        growth = all.growth.hi - all.growth.hi == 0 ? all.growth.value() / total_b.value() : all.growth.hi;
+        const double loss = divergence();
+        if (x->loss.data) *x->loss.at(outer, inner) = static_cast<C>(loss);
+        (*sums)[static_cast<std::size_t>((outer * x->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
+        stage = derivative;
+        return x->gradient.data != nullptr;
+    }
+
+  private:
+    double divergence() const {
+        const double infinity = std::numeric_limits<double>::infinity(), sum = total_a.hi + total_b.hi;
+        if (!(sum - sum == 0 && total_a.hi > 0 && total_b.hi > 0)) return std::numeric_limits<double>::quiet_NaN();
+        if (mean == -infinity) return infinity;  // a class that b has and a has not
+        if (growth < infinity) return std::log1p(growth);
+        return std::log(total_a.value()) - std::log(total_b.value()) + (max_a - max_b) * inverse - mean;
+    }
+    void put(isize at, isize size, double *values) const {
+        const Writer<C, double> to{x->gradient.at(outer, inner), n() == 1 ? isize(sizeof(C)) : x->gradient.n_stride};
+        double *place = to.place(at, values);
+        if (place != values) std::memcpy(place, values, static_cast<std::size_t>(size) * sizeof(double));
+        to.put(at, size, values);
+    }
+};
+
+template <class C> double logits_divergence(const LogitsDivergenceArguments<C> &a, isize threads, Execute execute) {
+    const isize rows = a.x.outer * a.x.inner;
+    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    RowsWork<LogitsDivergenceRow<C>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
+    execute(&work, threads);
+    Sum all;
+    for (const Sum &s : sums) all.add(s);
+    return all.value();
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,365 @@
+// Losses that are sums of terms of single elements, and their gradients: binary cross-entropy, nll and the divergence of distributions.
+#pragma once
+
+#include "flat.h"
+#include "rows.h"
+
+namespace {
+namespace fs {
+
+// Losses and gradients of single elements. apply(x, target, weight, positive, loss, gradient) writes the last two; `weight` and `positive` are 1
+// where there are none.
+
+// e = exp(-|x|), log(1 + e) and 1 / (1 + e): what sigmoid and softplus of both signs are made of.
+template <class X> struct Logistic {
+    using V = typename X::V;
+    V e, inverse;
+    Pair<V> log;
+    explicit FS_INLINE Logistic(V x) : e(exp_plain<X>(-absolute<X>(x))), inverse(X::set(1) / (X::set(1) + e)), log(log1p_nonnegative<X>(e, V{})) {}
+    FS_INLINE V softplus(V x) const {
+        const Pair<V> s = two_sum(larger(x, V{}), log.hi);
+        const V y = s.hi + (s.lo + log.lo);
+        return absolute<X>(x) <= std::numeric_limits<typename X::Scalar>::max() ? y : larger(V{}, x);  // infinities and NaN
+    }
+    FS_INLINE V sigmoid(V x) const { return x < V{} ? e * inverse : inverse; }
+};
+
+// A coefficient of 0 drops its term, be it infinite.
+template <class V> FS_INLINE V term(V coefficient, V value) { return coefficient == V{} ? V{} : coefficient * value; }
+
+struct BinaryLogits {
+    template <class X, class V = typename X::V> FS_INLINE void apply(V x, V t, V weight, V positive, V &loss, V &gradient) const {
+        const Logistic<X> f(x);
+        const V p = positive * t, n = X::set(1) - t;
+        loss = weight * (term(p, f.softplus(-x)) + term(n, f.softplus(x)));
+        gradient = weight * (n * f.sigmoid(x) - p * f.sigmoid(-x));
+    }
+};
+
+// log(a / b) for 0 <= a, b = 1 or 1 - a; -inf for a = 0.
+template <class X> FS_INLINE typename X::V log_quotient(typename X::V a, Pair<typename X::V> b) {
+    using T = typename X::Scalar;
+    using V = typename X::V;
+    constexpr int lift = Format<T>::mantissa + 1;
+    const V zero = {};
+    const auto subnormal = a < std::numeric_limits<T>::min();
+    const V up = subnormal ? a * T(isize(1) << lift) : a;
+    const V l = sum_of(log_ratio<X>({up, zero}, b, up / b.hi, subnormal ? X::set(-lift) : zero));
+    return a == zero ? X::set(-std::numeric_limits<T>::infinity()) : a <= std::numeric_limits<T>::max() ? l : a;
+}
+template <class X> FS_INLINE typename X::V log_of(typename X::V a) { return log_quotient<X>(a, {X::set(1), typename X::V{}}); }
+
+// log(1 - p) = -log(1 / (1 - p)) with 1 - p in two terms.
+template <class X> FS_INLINE typename X::V log_complement(typename X::V p) {
+    using T = typename X::Scalar;
+    const Pair<typename X::V> q = two_sum(X::set(1), -p);
+    const typename X::V one = X::set(1), l = sum_of(log_ratio<X>(q, {one, typename X::V{}}, q.hi, typename X::V{}));
+    return p == one ? X::set(-std::numeric_limits<T>::infinity()) : l;
+}
+
+struct BinaryProbabilities {
+    double clamp;  // the logarithms are at least -clamp
+    template <class X, class V = typename X::V> FS_INLINE void apply(V p, V t, V weight, V, V &loss, V &gradient) const {
+        using T = typename X::Scalar;
+        const V zero = {}, one = X::set(1), n = one - t, least = X::set(static_cast<T>(-clamp)), nan = X::set(std::numeric_limits<T>::quiet_NaN());
+        const V log_p = log_of<X>(p), log_q = log_complement<X>(p);
+        const V y = zero - (term(t, larger(least, log_p)) + term(n, larger(least, log_q)));  // not -0
+        // Where a logarithm is clamped it is flat. -t/p and (1-t)/(1-p) apart: their sum (p - t) / (p (1 - p)) would lose the clamp.
+        const V g = term(n, log_q < least ? zero : one / (one - p)) - term(t, log_p < least ? zero : one / p);
+        const auto inside = p >= zero;
+        loss = inside ? (p <= one ? weight * y : nan) : nan;
+        gradient = inside ? (p <= one ? weight * g : nan) : nan;
+    }
+};
+
+struct Nll {
+    template <class X, class V = typename X::V> FS_INLINE void apply(V log_p, V t, V weight, V, V &loss, V &gradient) const {
+        const V q = weight * t;
+        loss = V{} - term(q, log_p);  // not -0
+        gradient = V{} - q;
+    }
+};
+
+struct Divergence {
+    template <class X, class V = typename X::V> FS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
+        const V nan = X::set(std::numeric_limits<typename X::Scalar>::quiet_NaN());
+        loss = term(p, (p >= V{} ? log_of<X>(p) : nan) - log_q);
+        gradient = V{} - p;
+    }
+};
+
+struct DivergenceOfLogs {
+    template <class X, class V = typename X::V> FS_INLINE void apply(V log_q, V log_p, V, V, V &loss, V &gradient) const {
+        const V p = exp_plain<X>(log_p);
+        loss = term(p, log_p - log_q);
+        gradient = V{} - p;
+    }
+};
+
+template <class C> struct PointwiseArguments {
+    View<const C> x;
+    AnyView target, weight, positive;  // of the shape of x, or broadcast to it; without data: 1 (not target)
+    AnyView row_weight;                // of rows
+    View<C> loss, gradient;            // without data: not wanted
+    double scale = 1;
+
+    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
+    void set_line_x(const C *p, const isize *shape, const isize *strides) { x = View<const C>::lines(p, shape, strides); }
+    void set_line_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::lines(p, shape, strides); }
+    void set_line_gradient(C *p, const isize *shape, const isize *strides) { gradient = View<C>::lines(p, shape, strides); }
+    void set_target(AnyView t) { target = t; }
+    void set_weights(AnyView w, AnyView rows) { weight = w, row_weight = rows; }
+    void set_element_weights(AnyView w, AnyView p) { weight = w, positive = p; }
+    void set_row_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
+    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
+    void set_scale(double s) { scale = s; }
+};
+
+// A line of elements, in blocks.
+template <class Op, class C> struct PointwiseLine {
+    using X = Vec<C>;
+    using V = typename X::V;
+    Op op;
+    Reader<C, C> x;
+    AnyReader<C> target, weight, positive;
+    Writer<C, C> loss, gradient;
+    bool keeps_loss, keeps_gradient;
+    C factor;  // of losses; `scale` that of gradients
+    C scale;
+
+    PointwiseLine(Op op_, const PointwiseArguments<C> &a, isize o, isize i, bool each_loss, double factor_, double scale_)
+        : op(op_), x{a.x.at(o, i), step(a.x)}, target(a.target, o, i), loss{}, gradient{}, keeps_loss(each_loss && a.loss.data),
+          keeps_gradient(a.gradient.data), factor(static_cast<C>(factor_)), scale(static_cast<C>(scale_)) {
+        if (a.weight) weight = AnyReader<C>(a.weight, o, i);
+        if (a.positive) positive = AnyReader<C>(a.positive, o, i);
+        if (keeps_loss) loss = {a.loss.at(o, i), step(a.loss)};
+        if (keeps_gradient) gradient = {a.gradient.at(o, i), step(a.gradient)};
+    }
+    template <class S> static isize step(const View<S> &v) { return v.n == 1 ? isize(sizeof(S)) : v.n_stride; }
+
+    void sweep(isize start, isize end, LaneSums<X> &sums) const {
+        C x_buffer[gather_block], t_buffer[gather_block], w_buffer[gather_block], p_buffer[gather_block], losses[gather_block], results[gather_block];
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
+            const C *ws = weight.p ? weight.get(at, size, w_buffer) : nullptr, *ps = positive.p ? positive.get(at, size, p_buffer) : nullptr;
+            C *to_loss = keeps_loss ? loss.place(at, losses) : losses, *to_gradient = keeps_gradient ? gradient.place(at, results) : results;
+            each_vector<X>(size, [&](isize i, auto lanes) {
+                V l, g;
+                const V one = X::set(1);
+                op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
+                                     ps ? lanes.load(ps + i, 0) : one, l, g);
+                lanes.store(to_loss + i, l * factor);
+                lanes.store(to_gradient + i, g * scale);
+            });
+            each_vector<X>(size, [&](isize i, auto lanes) { sums.add(lanes.load(to_loss + i, 0)); });
+            if (keeps_loss) loss.put(at, size, losses);
+            if (keeps_gradient) gradient.put(at, size, results);
+        }
+    }
+};
+
+// One loss for each element.
+template <class Op, class C> struct PointwiseWork : FlatWork {
+    Op op;
+    const PointwiseArguments<C> *a;
+    std::vector<Sum> sums;
+
+    PointwiseWork(Op op_, const PointwiseArguments<C> &arguments)
+        : FlatWork(arguments.x.outer, arguments.x.n), op(op_), a(&arguments), sums(static_cast<std::size_t>(pieces())) {}
+    void line(isize piece, isize row, isize start, isize end) override {
+        LaneSums<Vec<C>> lanes;
+        PointwiseLine<Op, C>(op, *a, row, 0, true, 1, a->scale).sweep(start, end, lanes);
+        sums[static_cast<std::size_t>(piece)].add(lanes.total());
+    }
+    double total() const {
+        Sum all;
+        for (const Sum &s : sums) all.add(s);
+        return all.value();
+    }
+};
+
+// The mean or sum of binary cross-entropies from logits without weights, targets as they are: x, t and the gradient are touched once.
+//
+//     loss = c |x| + log(1 + e),   e = exp(-|x|),   c = 1 - t for x >= 0, else t
+//
+// The logarithms of `group` vectors are taken as one: u = (1 + e1)(1 + e2)... - 1 = u + e + u e has no cancellation, all being positive.
+template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C> {
+    using X = Vec<C>;
+    using V = typename X::V;
+    static constexpr isize group = 8;
+    using PointwiseWork<BinaryLogits, C>::a;
+
+    explicit PlainBinaryWork(const PointwiseArguments<C> &arguments) : PointwiseWork<BinaryLogits, C>(BinaryLogits(), arguments) {}
+
+    void line(isize piece, isize row, isize start, isize end) override {
+        const C *x = a->x.at(row, 0) + start, *t = reinterpret_cast<const C *>(a->target.at(row, 0)) + start;
+        C *g = a->gradient.data ? a->gradient.at(row, 0) + start : nullptr;
+        const V scale = X::set(static_cast<C>(a->scale));
+        LaneSums<X> sums;
+        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V v) FS_INLINE_LAMBDA { lanes.store(g + i, v * scale); });
+        else sweep(x, t, end - start, sums, [](isize, auto, V) FS_INLINE_LAMBDA {});
+        this->sums[static_cast<std::size_t>(piece)].add(sums.total());
+    }
+
+  private:
+    template <class Put> static FS_INLINE void sweep(const C *x, const C *t, isize n, LaneSums<X> &sums, Put put) {
+        const C least = -std::numeric_limits<C>::infinity();  // contributes nothing where the target is 0
+        for (isize i = 0; i < n;) {
+            V u = {}, linear = {};
+            const auto add = [&](auto lanes) FS_INLINE_LAMBDA {
+                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), one = X::set(1), other = one - y;
+                const V e = exp_plain<X>(-absolute<X>(v)), inverse = one / (one + e), small = e * inverse;
+                const auto negative = v < V{};
+                linear = linear + term(negative ? y : other, absolute<X>(v));
+                u = multiply_add(u, e, u) + e;
+                put(i, lanes, other * (negative ? small : inverse) - y * (negative ? inverse : small));
+            };
+            isize k = 0;
+            for (; k < group && i + X::lanes <= n; ++k, i += X::lanes) add(AllLanes<X>());
+            if (k < group && i < n) add(FirstLanes<X>{n - i}), i = n;
+            sums.add(sum_of(log1p_nonnegative<X>(u, V{})));
+            sums.add(linear);
+        }
+    }
+};
+
+template <class Op, class C> double elements_loss(Op op, const PointwiseArguments<C> &a, isize threads, Execute execute) {
+    PointwiseWork<Op, C> work(op, a);
+    execute(&work, threads);
+    return work.total();
+}
+
+template <class C> double binary_logits_loss(const PointwiseArguments<C> &a, isize threads, Execute execute) {
+    const isize size = sizeof(C);
+    const auto plain = [&](isize stride) { return a.x.n == 1 || stride == size; };
+    const bool converted = a.target.number != (size == 4 ? Number::float32 : Number::float64);
+    if (a.weight || a.positive || a.loss.data || converted || !plain(a.x.n_stride) || !plain(a.target.n_stride) ||
+        (a.gradient.data && !plain(a.gradient.n_stride))) {
+        return elements_loss(BinaryLogits(), a, threads, execute);
+    }
+    PlainBinaryWork<C> work(a);
+    execute(&work, threads);
+    return work.total();
+}
+
+// One loss for each row, the sum of its elements', times the weight of the row.
+template <class Op, class C> struct PointwiseRow {
+    Op op;
+    const PointwiseArguments<C> *a;
+    std::vector<Sum> *sums;  // one for each piece
+    isize outer = 0, inner = 0;
+    double weight = 1;
+    std::vector<Sum> partial;
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        weight = a->row_weight ? a->row_weight.value(o, i) : 1;
+        partial.resize(static_cast<std::size_t>(chunks()));
+    }
+    void sweep(isize k) {
+        const isize start = k * chunk;
+        LaneSums<Vec<C>> lanes;
+        PointwiseLine<Op, C>(op, *a, outer, inner, false, 1, weight * a->scale).sweep(start, n() - start < chunk ? n() : start + chunk, lanes);
+        partial[static_cast<std::size_t>(k)] = lanes.total();
+    }
+    bool next() {
+        Sum all;
+        for (const Sum &s : partial) all.add(s);
+        const double loss = weight * all.value();
+        if (a->loss.data) *a->loss.at(outer, inner) = static_cast<C>(loss);
+        (*sums)[static_cast<std::size_t>((outer * a->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
+        return false;
+    }
+};
+
+template <class Op, class C> double rows_loss(Op op, const PointwiseArguments<C> &a, isize threads, Execute execute) {
+    const isize rows = a.x.outer * a.x.inner;
+    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
+    execute(&work, threads);
+    Sum all;
+    for (const Sum &s : sums) all.add(s);
+    return all.value();
+}
+
+// nll with labels: one number of each row is read, one of its gradient is not 0. (Pieces are rows; `ignored` and labels that are no classes do not
+// count.)
+template <class C> struct NllLabelRow {
+    const PointwiseArguments<C> *a;
+    std::vector<Sum> *sums;
+    isize ignored, piece = 0;
+
+    void begin(isize p) { piece = p; }
+    void end() {}
+    void whole(isize o, isize i) {
+        const isize y = a->target.integer(o, i), n = a->x.n;
+        const bool counts = y >= 0 && y < n && y != ignored;
+        const double c = counts && a->weight ? AnyView::value<double>(a->weight.data + y * a->weight.n_stride, a->weight.number) : 1;
+        const double w = c * (a->row_weight ? a->row_weight.value(o, i) : 1);
+        const double loss = counts ? 0 - w * static_cast<double>(*advance(a->x.at(o, i), y * a->x.n_stride)) : 0;
+        if (a->loss.data) *a->loss.at(o, i) = static_cast<C>(loss);
+        (*sums)[static_cast<std::size_t>(piece)].add({loss, 0});
+        if (!a->gradient.data) return;
+        C *g = a->gradient.at(o, i);
+        const isize step = a->gradient.n_stride;
+        if (step == isize(sizeof(C))) std::memset(static_cast<void *>(g), 0, static_cast<std::size_t>(n) * sizeof(C));
+        else for (isize j = 0; j < n; ++j) *advance(g, j * step) = 0;
+        if (counts) *advance(g, y * step) = static_cast<C>(-w * a->scale);
+    }
+};
+
+template <class C> double nll_labels_loss(const PointwiseArguments<C> &a, isize ignored, isize threads, Execute execute) {
+    const isize rows = a.x.outer * a.x.inner;
+    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    WholeRowsWork<NllLabelRow<C>> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
+    execute(&work, threads);
+    Sum all;
+    for (const Sum &s : sums) all.add(s);
+    return all.value();
+}
+
+// ------------------------------------------------------------------------------------------------------- boosting
+// p - t and max(factor p (1 - p), floor) of binary logits, each times a weight.
+template <class C> struct BinaryGradHessWork final : FlatWork {
+    using X = Vec<C>;
+    using V = typename X::V;
+    const PointwiseArguments<C> *a;  // `loss` is where the second derivative goes
+    double factor, floor;
+
+    BinaryGradHessWork(const PointwiseArguments<C> &arguments, double factor_, double floor_)
+        : FlatWork(arguments.x.outer, arguments.x.n), a(&arguments), factor(factor_), floor(floor_) {}
+
+    void line(isize, isize row, isize start, isize end) override {
+        using Line = PointwiseLine<BinaryLogits, C>;
+        const Line line(BinaryLogits(), *a, row, 0, true, 1, 1);
+        C x_buffer[gather_block], t_buffer[gather_block], w_buffer[gather_block], g_buffer[gather_block], h_buffer[gather_block];
+        const V one = X::set(1), f = X::set(static_cast<C>(factor)), least = X::set(static_cast<C>(floor));
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const C *xs = line.x.get(at, size, x_buffer), *ts = line.target.get(at, size, t_buffer);
+            const C *ws = line.weight.p ? line.weight.get(at, size, w_buffer) : nullptr;
+            C *g = line.gradient.place(at, g_buffer), *h = line.loss.place(at, h_buffer);
+            each_vector<X>(size, [&](isize i, auto lanes) {
+                const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
+                const V e = exp_plain<X>(-absolute<X>(x)), inverse = one / (one + e), small = e * inverse;
+                const auto negative = x < V{};
+                lanes.store(g + i, w * ((one - t) * (negative ? small : inverse) - t * (negative ? inverse : small)));
+                lanes.store(h + i, w * larger(least, f * (small * inverse)));
+            });
+            line.gradient.put(at, size, g_buffer);
+            line.loss.put(at, size, h_buffer);
+        }
+    }
+};
+
+template <class C> void binary_grad_hess(const PointwiseArguments<C> &a, double factor, double floor, isize threads, Execute execute) {
+    BinaryGradHessWork<C> work(a, factor, floor);
+    execute(&work, threads);
+}
+
+}  // namespace fs
+}  // namespace

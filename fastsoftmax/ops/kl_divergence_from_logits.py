@@ -1,0 +1,209 @@
+"""The Kullback-Leibler divergence of two softmaxes, from their logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _arrays, _losses
+from .._backend import kernel
+from .._signatures import ArrayLike
+from ..kernels.reference import Array, Scaled, blockwise, widened
+
+
+@kernel
+@blockwise
+def kl_divergence_from_logits_rows(
+    x: Array,
+    target: Array,
+    loss: Array | None,
+    grad: Array | None,
+    temperature: Array,
+    scale: float,
+    num_threads: int,
+) -> float:
+    """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its gradient.
+
+    With d = (x - target) / temperature and its mean m under p_target, it is log1p(sum(p_target (expm1(d - m) -
+    (d - m)))): no term is negative, and none cancels.
+    """
+    heat = temperature[:, None, :]
+    a, b = widened(x, target), widened(target, x)
+    p_a, lse_a = _softmax(a, temperature)
+    p_b, lse_b = _softmax(b, temperature)
+    none = p_b == 0
+    d = (a - b) / heat
+    mean = np.where(none, 0, p_b * d).sum(axis=1, keepdims=True)
+    d = d - mean
+    growth = np.where(none, 0, p_b * _beyond_line(d)).sum(axis=1, keepdims=True)
+    rows = np.where(growth < np.inf, np.log1p(growth), lse_a - lse_b - mean)
+    rows = np.where(mean == -np.inf, np.inf, rows) + 0 * (p_a + p_b).sum(axis=1, keepdims=True)
+    if loss is not None:
+        loss[...] = rows[:, 0]
+    if grad is not None:
+        near = (np.abs(d) < 0.35) & ~none & (growth < np.inf)
+        g = np.where(near, p_b * ((np.expm1(d) - growth) / (1 + growth)), p_a - p_b)
+        grad[...] = g * scale / heat
+    return float(rows.sum())
+
+
+def _softmax(x: Array, temperature: Array) -> tuple[Array, Array]:
+    """Probabilities and logsumexp of the rows of x / temperature."""
+    z = Scaled(x, temperature, (1.0, 0.0), None)
+    e = z.exp()
+    total = z.sum(e)
+    return e / total, z.max / temperature[:, None, :] + np.log(total)
+
+
+def _beyond_line(d: Array) -> Array:
+    """exp(d) - 1 - d, by its series where that cancels."""
+    series = np.zeros_like(d)
+    factorial = np.cumprod(np.arange(1.0, 17.0))
+    for k in range(16, 1, -1):
+        series = series * d + 1 / factorial[k - 1]
+    return np.where(np.abs(d) < 0.35, series * d * d, np.expm1(d) - d)
+
+
+def _kl_divergence_from_logits(
+    logits: Any,
+    target_logits: Any,
+    axis: Any,
+    temperature: Any,
+    reduction: Any,
+    num_threads: Any,
+    gradient: bool = False,
+    out: Any = None,
+) -> Any:
+    _losses.check_reduction(reduction)
+    rows = _losses.as_rows(logits, "logits", axis)
+    target = rows.probabilities(target_logits, "target_logits")
+    heat = rows.temperature(temperature)
+
+    def call(
+        run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int
+    ) -> float:
+        total: float = run(x, t, loss, grad, heat if row is None else row[:, 0], scale, threads)
+        return total
+
+    return _losses.row_loss(
+        call,
+        kl_divergence_from_logits_rows,
+        rows,
+        [target, None if heat.size == 1 else heat],
+        divisor=_losses.divisor(reduction, rows),
+        reduction=reduction,
+        gradient=gradient,
+        out=out,
+        num_threads=num_threads,
+        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype),
+    )
+
+
+def kl_divergence_from_logits(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: ArrayLike = 1.0,
+    reduction: str = "batchmean",
+    num_threads: int | None = None,
+) -> Any:
+    """How far one softmax is from another: KL(softmax(target_logits / T) || softmax(logits / T)).
+
+    The loss of distillation, where `target_logits` are those of the teacher.
+
+    Parameters
+    ----------
+    logits : array_like
+        Scores of a model; the classes are along `axis`.
+    target_logits : array_like
+        The scores whose distribution they should have, of the same shape.
+    axis : int, default -1
+        The axis of the classes.
+    temperature : float or array_like, default 1.0
+        T, one number or one for each row.
+    reduction : {'batchmean', 'mean', 'sum', 'none'}, default 'batchmean'
+        'none': a divergence for each row. 'batchmean' and 'mean': their sum divided by the number of rows.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
+
+    Returns
+    -------
+    scalar or ndarray
+        The divergence, float64 for float64 `logits` and integers, float32 for all others; an array of the
+        shape of `logits` without `axis` for reduction 'none'.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type, shape or value; the message names it.
+        ``numpy.exceptions.AxisError`` if there is no such axis.
+
+    See Also
+    --------
+    kl_divergence : from logarithms of probabilities.
+
+    Notes
+    -----
+    Exactly 0 for equal logits, and never negative: with d the difference of the logits over T and m its mean
+    under the target distribution p, it is ``log1p(sum(p * (expm1(d - m) - (d - m))))``, in float64, of which
+    no term cancels. A class to which the target gives probability and the model none (-inf) makes it +inf.
+
+    Examples
+    --------
+    >>> from fastsoftmax import kl_divergence_from_logits
+    >>> round(float(kl_divergence_from_logits([[1.0, 2.0]], [[2.0, 1.0]])), 4)
+    0.4621
+    """
+    return _kl_divergence_from_logits(logits, target_logits, axis, temperature, reduction, num_threads)
+
+
+def kl_divergence_from_logits_value_and_grad(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    axis: int = -1,
+    *,
+    temperature: ArrayLike = 1.0,
+    reduction: str = "batchmean",
+    out: NDArray[Any] | None = None,
+    num_threads: int | None = None,
+) -> tuple[Any, Any]:
+    """The divergence of two softmaxes, and its gradient with respect to `logits`: ``(p - p_target) / T``.
+
+    Parameters
+    ----------
+    logits, target_logits, axis, temperature, reduction, num_threads
+        As for `kl_divergence_from_logits`.
+    out : ndarray, optional
+        Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself. For float16
+        and bfloat16 it may be float32.
+
+    Returns
+    -------
+    loss : scalar or ndarray
+        As `kl_divergence_from_logits` returns it.
+    grad : ndarray
+        Its derivative, of the shape and dtype of `logits`; that of ``loss.sum()`` with reduction 'none'.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `kl_divergence_from_logits` does; `out` is untouched then.
+
+    See Also
+    --------
+    kl_divergence_from_logits
+
+    Examples
+    --------
+    >>> from fastsoftmax import kl_divergence_from_logits_value_and_grad
+    >>> loss, grad = kl_divergence_from_logits_value_and_grad([[1.0, 2.0]], [[2.0, 1.0]])
+    >>> grad.round(4)
+    array([[-0.4621,  0.4621]])
+    """
+    result: tuple[Any, Any] = _kl_divergence_from_logits(
+        logits, target_logits, axis, temperature, reduction, num_threads, True, out
+    )
+    return result
