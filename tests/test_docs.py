@@ -16,8 +16,9 @@ TEXTS = [ROOT / "README.md", *ROOT.glob("C*.md"), *ROOT.glob("docs/*.md"), *ROOT
 
 def runnable(path):
     """Whether everything that an example imports is installed."""
-    modules = re.findall(r"^(?:import|from) (\w+)(?:$| |\..* import )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return all(importlib.util.find_spec(module) for module in modules)
+    text = path.read_text(encoding="utf-8")
+    modules = re.findall(r"^import (\w+)|^from (\w+)[\w.]* import ", text, flags=re.MULTILINE)
+    return all(importlib.util.find_spec(plain or parent) for plain, parent in modules)
 
 
 DOCUMENTS = [*TEXTS, *filter(runnable, ROOT.glob("examples/*.py"))]
