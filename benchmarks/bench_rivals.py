@@ -1,4 +1,4 @@
-"""Softmax next to the same elsewhere: one thread each, each in a process of its own, taking turns.
+"""Softmax and losses next to the same elsewhere: one thread each, each in a process of its own, taking turns.
 
 Only rivals that are installed run. The table shows the time of the rival; the summary the ratio to ours.
 """
@@ -6,6 +6,7 @@ Only rivals that are installed run. The table shows the time of the rival; the s
 import statistics
 
 import pytest
+from compare import LOSSES
 from rivals import RIVALS
 from turns import Workers
 
@@ -16,6 +17,7 @@ BATCHES = [Case("softmax", "float32", shape) for shape in ((256, 1000), (1024, 1
 TINY = Case("softmax", "float32", (10,))
 LIBRARIES = [name for name in ("numpy", "scipy", "torch") if RIVALS[name].installed]
 PAIRS = [(case, rival) for case in BATCHES for rival in LIBRARIES] + [(TINY, "exp")]
+PAIRS += [(case, "torch") for case in LOSSES if "torch" in LIBRARIES]
 
 _elapsed = 0.0
 
@@ -25,6 +27,11 @@ def clock():
     return _elapsed
 
 
+def label(value):
+    """Of a case or a rival, in the identifier of a benchmark."""
+    return f"{value.operation}-{value.size}" if isinstance(value, Case) else value
+
+
 @pytest.fixture(scope="module")
 def workers():
     with Workers() as processes:
@@ -32,9 +39,9 @@ def workers():
 
 
 @pytest.mark.benchmark(timer=clock)
-@pytest.mark.parametrize(("case", "rival"), PAIRS, ids=lambda value: getattr(value, "size", value))
+@pytest.mark.parametrize(("case", "rival"), PAIRS, ids=label)
 def bench_rival(benchmark, case, rival, workers, ratios):
-    benchmark.group = f"softmax, float32, {case.size}"
+    benchmark.group = f"{case.operation}, float32, {case.size}"
     times = {"fastsoftmax": [], rival: []}
 
     def turn(name):

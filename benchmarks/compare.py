@@ -31,6 +31,15 @@ RELATIVES = [
     Case("logsumexp", "float32", (256, 1000)),
     Case("sigmoid", "float32", (256, 1000), None),
 ]
+LOSSES = [
+    Case(operation, "float32", shape)
+    for operation in (
+        "cross_entropy",
+        "cross_entropy_value_and_grad",
+        "binary_cross_entropy_with_logits_value_and_grad",
+    )
+    for shape in ((1024, 100), (256, 1000), (64, 32000))
+]
 
 
 def machine() -> str:
@@ -105,7 +114,7 @@ def main() -> None:
     options = parser.parse_args()
     lines = [machine(), ""]
     print(*lines, sep="\n")
-    for text in rows(SCORES_32 + SCORES_64 + RELATIVES, options.turns):
+    for text in rows(SCORES_32 + SCORES_64 + RELATIVES + LOSSES, options.turns):
         print(text, flush=True)
         lines.append(text)
     for path in options.into:

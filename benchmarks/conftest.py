@@ -46,4 +46,4 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.stash[RATIOS]:
         terminalreporter.section("time of the other / time of fastsoftmax, median over turns")
         for what, ratio in config.stash[RATIOS]:
-            terminalreporter.line(f"{what:<45} {ratio:8.2f}")
+            terminalreporter.line(f"{what:<75} {ratio:8.2f}")

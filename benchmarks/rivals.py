@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from losses import fastsoftmax_call, loss_of, numpy_call, reference, torch_call
 
 from fastsoftmax import _comparison
 from fastsoftmax._comparison import Case
@@ -58,11 +59,15 @@ def lookup(table: dict[str, str], case: Case, module: Any) -> Callable[..., Any]
 def make_fastsoftmax(fastsoftmax, case, x):
     """Called as users do: without the axis that is its default."""
     fastsoftmax.set_num_threads(1)
+    if loss := loss_of(case):
+        return fastsoftmax_call(loss, case, fastsoftmax, x)
     return partial(getattr(fastsoftmax, case.operation), x, **({} if case.axis == -1 else case.axis_option))
 
 
 def make_numpy(_, case, x):
     """The usual formula."""
+    if loss := loss_of(case):
+        return numpy_call(loss, case, x)
     return partial(_comparison.OPERATIONS[case.operation].numpy, x, **case.axis_option)
 
 
@@ -77,8 +82,8 @@ def make_copy(numpy, case, x):
 
 
 def make_scipy(special, case, x):
-    operation = _comparison.OPERATIONS[case.operation]
-    return partial(getattr(special, operation.scipy), x, **case.axis_option)
+    names = {name: operation.scipy for name, operation in _comparison.OPERATIONS.items()}
+    return partial(lookup(names, case, special), x, **case.axis_option)
 
 
 def make_torch(torch, case, x):
@@ -89,6 +94,8 @@ def make_torch(torch, case, x):
         "sigmoid": "sigmoid",
     }
     torch.set_num_threads(1)
+    if loss := loss_of(case):
+        return torch_call(loss, case, torch, x)
     function = lookup(names, case, torch)
     axis = () if case.axis is None else (case.axis,)
     return partial(function, torch.from_numpy(x), *axis)
@@ -124,7 +131,9 @@ def time_of(name: str, case: Case) -> float:
 
 def error_of(name: str, case: Case) -> float:
     """The largest error in ulp."""
-    return _comparison.largest_error(np.asarray(call_for(name, case)[0]()), case.reference())
+    loss = loss_of(case)
+    exact = reference(loss, case) if loss else case.reference()
+    return _comparison.largest_error(np.asarray(call_for(name, case)[0]()), exact)
 
 
 ANSWERS = {"time": time_of, "error": error_of}

@@ -1,11 +1,10 @@
 """Handwritten digits: from a classifier's scores to calibrated probabilities.
 
 A linear support vector machine gives scores, not probabilities. A temperature, fitted on held-out images,
-turns them into probabilities that can be taken at their word. Requires SciPy and scikit-learn.
+turns them into probabilities that can be taken at their word. Requires scikit-learn.
 """
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_digits
 from sklearn.svm import LinearSVC
 
@@ -16,24 +15,16 @@ images = images / 16
 train, held_out, test = slice(0, 900), slice(900, 1350), slice(1350, None)
 
 classifier = LinearSVC(C=1.0, random_state=0).fit(images[train], digits[train])
-
-
-def surprise(scores, labels, temperature):
-    """The mean of -log p(label): low if probabilities are high where they should be."""
-    log_p = fs.log_softmax(scores, temperature=temperature)
-    return -np.take_along_axis(log_p, labels[:, None], axis=-1).mean()
-
-
 scores = classifier.decision_function(images[held_out])
-best = minimize_scalar(lambda t: surprise(scores, digits[held_out], t), bounds=(0.05, 20), method="bounded")
+best = fs.fit_temperature(scores, digits[held_out])
 
 scores = classifier.decision_function(images[test])
-print(f"temperature {best.x:.2f}")
-for name, temperature in ("scores as they are", 1.0), ("with temperature", best.x):
+print(f"temperature {best:.2f}")
+for name, temperature in ("scores as they are", 1.0), ("with temperature", best):
     p = fs.softmax(scores, temperature=temperature)
     right = np.mean(p.argmax(-1) == digits[test])
     print(f"{name:>18}: {right:.1%} right, says {p.max(-1).mean():.1%}, ", end="")
-    print(f"surprise {surprise(scores, digits[test], temperature):.2f}")
+    print(f"surprise {fs.cross_entropy(scores, digits[test], temperature=temperature):.2f}")
 
 # Output:
 # temperature 0.41

@@ -11,9 +11,7 @@ rng = np.random.default_rng(0)
 
 # Classification, (batch, classes): the three most probable classes of each image, and their probabilities.
 logits = rng.normal(0, 3, (4, 1000)).astype(np.float32)
-top = np.argpartition(logits, -3)[:, -3:]  # softmax keeps the order: no need to compute it for all classes
-top = np.take_along_axis(top, np.argsort(-np.take_along_axis(logits, top, -1)), -1)
-log_p = np.take_along_axis(logits, top, -1) - fs.logsumexp(logits, keepdims=True)
+log_p, top = fs.top_k_logprobs(logits, 3)  # one sweep; no probabilities of the other classes
 for classes, p in zip(top.tolist(), np.exp(log_p), strict=True):
     print("classes", classes, "probabilities", p.round(3))
 
