@@ -23,7 +23,7 @@ from . import _threads
 from ._backend import TWINS
 
 Array = NDArray[Any]
-Kernel = Callable[..., None]
+Kernel = Callable[..., Any]
 
 COMPILED = (np.dtype(np.float32), np.dtype(np.float64))  # what compiled kernels take; the twins take the rest
 ONE = np.ones((1, 1))  # temperature 1 for all rows
@@ -175,6 +175,11 @@ def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]
     return values.reshape(1, 1) if values.size == 1 else values
 
 
+def varying(heat: Array) -> Array | None:
+    """Temperatures that differ, to be viewed along with the rows; None for a single one."""
+    return None if heat.size == 1 else heat
+
+
 def _with_axes_in_front(a: Array, shape: tuple[int, ...], name: str) -> Array:
     """`a` with as many axes as `shape`, to which it must broadcast."""
     if a.shape == shape:
@@ -300,18 +305,19 @@ def delivered(out: Any, result: Array, target: Array) -> Any:
 Views = list[Any]  # arrays, with None for what is not there
 
 
-def each_view(axes: Sequence[int], arrays: Sequence[Array | None]) -> Iterable[Views]:
+def each_view(axes: Sequence[int], arrays: Sequence[Array | None], in_order: bool = False) -> Iterable[Views]:
     """The arrays as views (outer, n, inner), in as few steps as their strides allow, mostly one.
 
     All have as many axes as the first, whose shape is the full one; where another has length 1 it is
-    broadcast. The second is the one that is written. A None stays None.
+    broadcast, and on a single reduced axis its length is free. The second is the one that is written. A None
+    stays None. If `in_order` is true, n runs through the reduced axes in C order.
     """
     first = arrays[0]
     assert first is not None
     if not first.size:
         return []
     views = _contiguous_views(axes, arrays, first.shape) if axes else None
-    return _each_strided(axes, arrays, first.shape) if views is None else [views]
+    return _each_strided(axes, arrays, first.shape, in_order) if views is None else [views]
 
 
 def _contiguous_views(
@@ -325,28 +331,29 @@ def _contiguous_views(
     views: Views = []
     for a in arrays:
         if a is not None:
-            if not (a.flags.c_contiguous and (a.shape == shape or _is_per_row(a, shape, start, stop))):
+            if not (a.flags.c_contiguous and (a.shape == shape or _has_rows_of(a, shape, start, stop))):
                 return None
             a = a.reshape(outer, -1, inner)
         views.append(a)
     return views
 
 
-def _is_per_row(a: Array, shape: tuple[int, ...], start: int, stop: int) -> bool:
-    """Whether the shape of an array is the full one but for length 1 from axis `start` to `stop`."""
-    return a.shape == shape[:start] + (1,) * (stop - start) + shape[stop:]
+def _has_rows_of(a: Array, shape: tuple[int, ...], start: int, stop: int) -> bool:
+    """Whether a shape is the full one but for a single axis, or for length 1 from `start` to `stop`."""
+    n = a.shape[start:stop]
+    return a.shape == shape[:start] + n + shape[stop:] and (len(n) == 1 or math.prod(n) == 1)
 
 
 def _each_strided(
-    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...]
+    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...], in_order: bool
 ) -> Iterator[Views]:
     """The views of `each_view` for any strides."""
     strides = [_strides(a, shape) for a in arrays if a is not None]
-    reduced = _groups(axes, shape, strides)
-    if len(reduced) > 1:
+    reduced = _groups(axes, shape, strides) or [tuple(axes)]
+    n = reduced[0]
+    if len(reduced) > 1 or (in_order and list(n) != sorted(n)):
         yield from _each_block(axes, arrays, shape)
         return
-    n = reduced[0] if reduced else ()
 
     def step(group: Group) -> int:
         """That of the first array; an axis of length 1, in want of an axis, takes its place next to n."""
@@ -477,7 +484,7 @@ def normalize_rows(
         heat = -heat
     result = new_or_checked(out, a, wanted)
     target, a, mask = destination(out, result, a, mask)
-    for source, into, row, present in each_view(axes, [a, target, _per_row(heat), mask]):
+    for source, into, row, present in each_view(axes, [a, target, varying(heat), mask]):
         run(source, into, heat if row is None else row[:, 0], ln_base, present, threads)
     return delivered(out, result, target)
 
@@ -493,7 +500,7 @@ def rows_vjp(
     run = able(kernel, a.dtype, extreme=is_extreme((1.0, 0.0), heat, a.dtype))
     result = new_or_checked(out, b, b.dtype)
     target, a, b = destination(out, result, a, b)
-    for left, into, right, row in each_view(axes, [a, target, b, _per_row(heat)]):
+    for left, into, right, row in each_view(axes, [a, target, b, varying(heat)]):
         run(left, right, into, heat if row is None else row[:, 0], threads)
     return delivered(out, result, target)
 
@@ -598,8 +605,3 @@ def able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kerne
         else:
             return kernel
     return TWINS[kernel.__name__]
-
-
-def _per_row(heat: Array) -> Array | None:
-    """Temperatures that differ, to be viewed along with the rows; None for a single one."""
-    return None if heat.size == 1 else heat

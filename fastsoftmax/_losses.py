@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,12 +113,21 @@ class Rows:
 
     @property
     def classes(self) -> int:
-        return self.x.shape[self.axis]
+        length: int = self.x.shape[self.axis]
+        return length
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of what has one value for each row."""
         return _arrays.reduced_shape(self.x.shape, (self.axis,), keepdims=False)
+
+    def of_length(self, length: int) -> tuple[int, ...]:
+        """The shape of the scores with another length of the axis of the classes."""
+        return (*self.x.shape[: self.axis], length, *self.x.shape[self.axis + 1 :])
+
+    def views(self, *others: Array | None) -> Iterable[_arrays.Views]:
+        """The scores and other arrays, with as many axes, as kernels take them."""
+        return _arrays.each_view((self.axis,), [self.x, *others])
 
     def per_row(self, a: Array) -> Array:
         """What broadcasts to the shape of the rows, with the axis of the classes at length 1."""
@@ -138,8 +147,9 @@ class Rows:
         """An array of the shape of the scores."""
         a = _arrays.as_array(p, name)
         if a.shape != self.given:
-            labels = f", or {self.shape} if they are labels (an integer dtype)" if name == "targets" else ""
-            raise ValueError(f"{name} must have the shape of {self.name}, {self.given}{labels}; got {a.shape}")
+            labels = f", or {self.shape} for labels, of an integer dtype" if name == "targets" else ""
+            shapes = f"{self.given}{labels}; got {a.shape}"
+            raise ValueError(f"{name} must have the shape of {self.name}, {shapes}")
         return a.reshape(self.x.shape) if not a.ndim else a
 
     def class_weight(self, weight: Any) -> Array | None:
@@ -233,16 +243,17 @@ def divisor(
     if weighted and sample_weight is not None:
         parts["samples"] = sample_weight
     if where is not None:
-        parts["present"] = where.any(axis=rows.axis, keepdims=True)
+        parts["present"] = np.any(where, axis=rows.axis, keepdims=True)
     if not parts:
         return float(math.prod(rows.shape))
     shape = _arrays.reduced_shape(rows.x.shape, (rows.axis,), keepdims=True)
     classes = weight.ravel() if weighted and weight is not None and labels is not None else None
-    totals = [
-        _total(dict(zip(parts, block, strict=True)), classes, ignore_index)
-        for block in _blocks(*parts.values(), shape=shape)
-    ]
-    return float(np.sum(totals))
+    with np.errstate(all="ignore"):
+        totals = [
+            _total(dict(zip(parts, block, strict=True)), classes, ignore_index)
+            for block in _blocks(*parts.values(), shape=shape)
+        ]
+        return float(np.sum(totals))
 
 
 def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | None) -> float:

@@ -225,32 +225,24 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
 template <class C, bool Scaled> struct TargetRow {
     using X = Vec<C>;
     using V = typename X::V;
-    using D = Vec<double, 16>;
-    using Total = LogTotal<D>;
-    enum Stage { maximum, total, rest, value, derivative };
+    enum Stage { logarithm, value, derivative };
     struct Partial {
-        C max;
-        Sum sum, copies, masses;
+        Sum sum, masses;
     };
 
     const CrossEntropyArguments<C> *a;
     RowLosses<C> *losses;
-    NormalizeArguments<C, C> logits;
+    RowLog<C, Scaled> row;
     isize outer = 0, inner = 0, label = -1;
     double spread = 0;  // s / K
-    Reader<C, C> x{};
     AnyReader<C> t{}, w{};
-    Stage stage = maximum;
-    Scale<X> scale;
-    Shift<X> shift;
-    C max = 0;
-    Sum sum;                    // of exponentials
-    Pair<typename D::V> log{};  // of the total, relative to the maximum
-    LogWriter<X, Scaled> log_of{};
-    double mass = 0, p_factor = 0, q_factor = 0;  // Q; what p and q are multiplied by in the derivative
+    Stage stage = logarithm;
+    bool counted = true;
+    double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
     std::vector<Partial> partial;
+    std::vector<typename RowLog<C, Scaled>::Partial> of_log;
 
-    TargetRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+    TargetRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), row(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -258,72 +250,49 @@ template <class C, bool Scaled> struct TargetRow {
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
-        x = logits.template reader<>(o, i);
+        of_log.resize(static_cast<std::size_t>(chunks()));
+        row.start(o, i);
         w = a->weight ? AnyReader<C>(a->weight, 0, 0) : AnyReader<C>();
         label = a->labels ? a->label(o, i) : -1;
         if (!a->labels) t = AnyReader<C>(a->target, o, i);
         const isize present = a->present(o, i);
         spread = present ? a->smoothing / static_cast<double>(present) : 0;
-        scale = Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one();
-        stage = maximum;
-        if (present && (label >= 0 || !a->labels)) return;
+        stage = logarithm;
+        counted = present && (label >= 0 || !a->labels);
+        if (counted) return;
         a->clear_gradient(o, i);
         losses->put(o, i, 0);
-        stage = derivative;  // nothing is left to do
-        p_factor = std::numeric_limits<double>::quiet_NaN();
+        stage = derivative;
     }
 
     void sweep(isize k) {
-        if (stage == derivative && (!a->gradient.data || p_factor != p_factor)) return;
+        if (!counted) return;
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        Partial &p = partial[static_cast<std::size_t>(k)];
-        LaneSums<X> sums, copies, masses;
-        p.max = absent_logit<C>;
+        if (stage == logarithm) {
+            of_log[static_cast<std::size_t>(k)] = row.sweep(start, end);
+            return;
+        }
+        LaneSums<X> sums, masses;
         C x_buffer[gather_block];
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
-            const C *logit = x.get(at, size, x_buffer);
-            if (stage == maximum) {
-                p.max = larger(p.max, span_max<X>(logit, size));
-            } else if (stage == total) {
-                add_exp<X>(logit, size, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); }, sums);
-            } else if (stage == rest) {
-                add_rest<X, Scaled>(logit, size, max, scale, sums, copies);
-            } else if (stage == value) {
-                add_terms(logit, at, size, sums, masses);
-            } else {
-                write(logit, at, size);
-            }
+            const C *logit = row.x.get(at, size, x_buffer);
+            if (stage == value) add_terms(logit, at, size, sums, masses);
+            else write(logit, at, size);
         }
-        p.sum = sums.total(), p.copies = copies.total(), p.masses = masses.total();
+        partial[static_cast<std::size_t>(k)] = {sums.total(), masses.total()};
     }
 
     bool next() {
         if (stage == derivative) return false;
-        Partial all{absent_logit<C>, {}, {}, {}};
-        for (const Partial &p : partial) {
-            all.max = larger(p.max, all.max);
-            all.sum.add(p.sum), all.copies.add(p.copies), all.masses.add(p.masses);
+        if (stage == logarithm) {
+            if (!row.next(of_log)) stage = value;
+            return true;
         }
-        if (stage == maximum) {
-            max = all.max;
-            shift = Shift<X>::from(X::set(max), scale);
-            return stage = total, true;
-        }
-        if (stage == total) {
-            sum = all.sum;
-            log = log_of_total();
-            if (Total::is_dominated(log.hi[0])) return stage = rest, true;
-        } else if (stage == rest) {
-            const Sum r = true_rest<C>(all.sum);
-            log = Total::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(all.copies.value()));
-        }
-        if (stage != value) {
-            log_of.set_lane(0, max, log.hi[0], log.lo[0], Scaled ? logits.inverse_temperature(outer, inner) : Factor{1, 0});
-            log_of.broadcast();
-            return stage = value, true;
-        }
+        Partial all;
+        for (const Partial &p : partial) all.sum.add(p.sum), all.masses.add(p.masses);
         finish(all.sum.value(), all.masses.value());
+        stage = derivative;
         return a->gradient.data != nullptr;
     }
 
@@ -350,53 +319,45 @@ template <class C, bool Scaled> struct TargetRow {
         C buffer[gather_block];
         const C *q = masses_of(logit, at, size, buffer);
         each_vector<X>(size, [&](isize j, auto lanes) {
-            const V m = lanes.load(q + j, 0), l = log_of.apply(lanes.load(logit + j, 0));
+            const V m = lanes.load(q + j, 0), l = row.writer.apply(lanes.load(logit + j, 0));
             sums.add(m == V{} ? V{} : -(m * l));
             masses.add(m);
         });
     }
 
-    void finish(double loss, double q) {
-        double own = 0;
+    void finish(double loss, double mass) {
         if (a->labels) {
-            own = (1 - a->smoothing) * a->class_weight(label);
-            if (own != 0) loss -= own * log_p(label);
-            mass = q + own;
-        } else {
-            mass = q;
+            const double own = (1 - a->smoothing) * a->class_weight(label);
+            if (own != 0) loss -= own * log_p(row.logit(label));
+            mass += own;
         }
-        const double undefined = log.hi[0] - log.hi[0];  // NaN in a row without a distribution
-        const double row = a->row_weight(outer, inner);
-        double log_sum = 0;
-        if (a->z_loss != 0) {
-            log_sum = static_cast<double>(max) * logits.scale(outer, inner).hi + (log.hi[0] + log.lo[0]);
-            loss += a->z_loss * log_sum * log_sum;
-        }
-        losses->put(outer, inner, row * (loss + undefined));
-        q_factor = row * a->scale * logits.scale(outer, inner).hi;
+        if (!row.defined()) loss = std::numeric_limits<double>::quiet_NaN();
+        const double factor = row.a.scale(outer, inner).hi, weight = a->row_weight(outer, inner);
+        const double log_sum = a->z_loss != 0 ? static_cast<double>(row.max) * factor + row.log_total() : 0;
+        losses->put(outer, inner, weight * (loss + a->z_loss * log_sum * log_sum));
+        q_factor = weight * a->scale * factor;
         p_factor = q_factor * (mass + 2 * a->z_loss * log_sum);
-        if (p_factor != p_factor) p_factor = std::numeric_limits<double>::infinity();  // NaN says that nothing is to be written; inf - inf is NaN, too
-        stage = derivative;
     }
 
     void write(const C *logit, isize at, isize size) const {
         C buffer[gather_block], results[gather_block];
         const C *q = masses_of(logit, at, size, buffer);
-        const auto normalizer = Normalizer<X, false>::all(p_factor, sum);
+        const auto normalizer = Normalizer<X, false>::all(p_factor, row.sum);
         const V factor = X::set(static_cast<C>(q_factor));
         const Writer<C, C> to = a->gradient_writer(outer, inner);
+        // One class may have p above 1/2: the label if there is one, else that of the maximum. Its logit and masses are read before the results,
+        // which may overwrite them, are written.
+        const isize one = a->labels ? label - at : row.log_total() < 0.69 ? find(logit, size, row.max) : -1;
+        const bool here = one >= 0 && one < size;
+        const double own = !here ? 0 : a->labels ? (1 - a->smoothing) * a->class_weight(label) : static_cast<double>(q[one]);
+        const double spread_mass = here && a->labels ? static_cast<double>(q[one]) : 0;
+        const C exact = here ? derivative_at(logit[one], own, spread_mass) : C(0);
         C *g = to.place(at, results);
-        const isize first = a->labels ? label : -1;
-        const C label_logit = first >= at && first < at + size ? logit[first - at] : C(0), top = max;
-        const isize tops = !a->labels && log.hi[0] < 0.69 ? find(logit, size, top) : -1;
-        const C top_mass = tops >= 0 ? q[tops] : C(0);
-        const C own_mass = first >= at && first < at + size ? q[first - at] : C(0);
         each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp_shifted<X, Scaled>(lanes.load(logit + j, absent_logit<C>), shift, scale);
+            const V e = exp_shifted<X, Scaled>(lanes.load(logit + j, absent_logit<C>), row.shift, row.scale);
             lanes.store(g + j, normalizer.apply(e) - lanes.load(q + j, 0) * factor);
         });
-        if (first >= at && first < at + size) g[first - at] = exact(label_logit, own_mass, (1 - a->smoothing) * a->class_weight(label));
-        if (tops >= 0) g[tops] = exact(top, 0, static_cast<double>(top_mass));
+        if (here) g[one] = exact;
         to.put(at, size, g);
     }
     static isize find(const C *x, isize size, C value) {
@@ -405,23 +366,14 @@ template <class C, bool Scaled> struct TargetRow {
         }
         return -1;
     }
-    // The derivative at a class of mass `own` + `other`, of which `own` may be nearly all there is.
-    C exact(C logit, C other, double own) const {
-        const double l = log_p_of(logit);
-        return static_cast<C>(q_factor * own * std::expm1(l) + (p_factor - q_factor * own) * std::exp(l) - q_factor * static_cast<double>(other));
+    // At a class of mass `own`, which may be nearly all there is, and a little more.
+    C derivative_at(C logit, double own, double more) const {
+        const double l = log_p(logit);
+        return static_cast<C>(q_factor * own * std::expm1(l) + (p_factor - q_factor * own) * std::exp(l) - q_factor * more);
     }
-
-    double log_p_of(C logit) const {
-        const Factor f = logits.scale(outer, inner);
-        return ((static_cast<double>(logit) - static_cast<double>(max)) * f.hi - log.hi[0]) - log.lo[0];
-    }
-    double log_p(isize c) const {
-        C v;
-        return log_p_of(*x.get(c, 1, &v));
-    }
-    Pair<typename D::V> log_of_total() const {
-        const Factor top = shift.center[0] == 0 && max - max == 0 ? NormalizeArguments<C, C>::product(logits.scale(outer, inner), max) : Factor{0, 0};
-        return Total::from({D::set(sum.hi), D::set(sum.lo)}, D::set(shift.exponent(0)), D::set(top.hi), D::set(top.lo));
+    double log_p(C logit) const {
+        const Factor f = row.a.scale(outer, inner);
+        return ((static_cast<double>(logit) - static_cast<double>(row.max)) * f.hi - row.log.hi[0]) - row.log.lo[0];
     }
 };
 

@@ -417,6 +417,89 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     }
 };
 
+// ------------------------------------------------------------------------------------------------- the logarithm of a row
+// Maximum and log of the total of a row in sweeps over its chunks, for operations that want the log-probability of single classes: start(), then rounds
+// of sweep() for every chunk and next() until it says no.
+template <class C, bool Scaled> struct RowLog {
+    using X = Vec<C>;
+    using V = typename X::V;
+    using D = Vec<double, 16>;
+    using Total = LogTotal<D>;
+    enum Stage { maximum, total, rest };
+    struct Partial {
+        C max;
+        Sum sum, copies;
+    };
+
+    NormalizeArguments<C, C> a;
+    isize outer = 0, inner = 0;
+    Reader<C, C> x{};
+    Stage stage = maximum;
+    Scale<X> scale;
+    Shift<X> shift;
+    C max = 0;
+    Sum sum;                         // of the exponentials that `shift` makes
+    Pair<typename D::V> log{};       // of the total, relative to the maximum
+    LogWriter<X, Scaled> writer{};
+
+    explicit RowLog(const NormalizeArguments<C, C> &arguments) : a(arguments) {}
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        x = a.template reader<>(o, i);
+        scale = Scaled ? Scale<X>::all(a.scale(o, i)) : Scale<X>::one();
+        stage = maximum;
+    }
+
+    Partial sweep(isize start, isize end) const {
+        LaneSums<X> sums, copies;
+        C most = absent_logit<C>, buffer[gather_block];
+        const isize step = x.direct() ? end - start : gather_block;
+        for (isize at = start; at < end; at += step) {
+            const isize size = end - at < step ? end - at : step;
+            const C *v = x.get(at, size, buffer);
+            if (stage == maximum) most = larger(most, span_max<X>(v, size));
+            else if (stage == total) add_exp<X>(v, size, [sh = shift, sc = scale](V u) { return exp_shifted<X, Scaled>(u, sh, sc); }, sums);
+            else add_rest<X, Scaled>(v, size, max, scale, sums, copies);
+        }
+        return {most, sums.total(), copies.total()};
+    }
+
+    bool next(const std::vector<Partial> &partial) {
+        Partial all{absent_logit<C>, {}, {}};
+        for (const Partial &p : partial) {
+            all.max = larger(p.max, all.max);
+            all.sum.add(p.sum), all.copies.add(p.copies);
+        }
+        if (stage == maximum) {
+            max = all.max;
+            shift = Shift<X>::from(X::set(max), scale);
+            return stage = total, true;
+        }
+        if (stage == total) {
+            sum = all.sum;
+            const Factor top = shift.center[0] == 0 && max - max == 0 ? a.product(a.scale(outer, inner), max) : Factor{0, 0};
+            log = Total::from({D::set(sum.hi), D::set(sum.lo)}, D::set(shift.exponent(0)), D::set(top.hi), D::set(top.lo));
+            if (Total::is_dominated(log.hi[0])) return stage = rest, true;
+        } else {
+            const Sum r = true_rest<C>(all.sum);
+            log = Total::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(all.copies.value()));
+        }
+        writer.set_lane(0, max, log.hi[0], log.lo[0], Scaled ? a.inverse_temperature(outer, inner) : Factor{1, 0});
+        writer.broadcast();
+        return false;
+    }
+
+    // Whether the row has a distribution: no NaN, no +inf, not only -inf.
+    bool defined() const { return log.hi[0] - log.hi[0] == 0; }
+    double log_total() const { return log.hi[0] + log.lo[0]; }
+    C logit(isize c) const {
+        C v;
+        return *x.get(c, 1, &v);
+    }
+    C log_p(isize c) const { return writer.apply(X::set(logit(c)))[0]; }
+};
+
 // ---------------------------------------------------------------------------------------------------------------- columns
 // A tile of columns, one column per lane, with the shift of each lane from its exact maximum.
 template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {

@@ -162,6 +162,19 @@ cdef extern from "divergence.h" namespace "fs" nogil:
     double logits_divergence[C](LogitsDivergenceArguments[C]&, Py_ssize_t, Execute) noexcept
 
 
+cdef extern from "reading.h" namespace "fs" nogil:
+    cppclass LogprobsArguments[C]:
+        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_ids(AnyView) noexcept
+        void set_out(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_indices(Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    void logprobs[C](LogprobsArguments[C]&, Py_ssize_t, Execute) noexcept
+    void hardmax[In, Out](const In*, const Py_ssize_t*, const Py_ssize_t*, Out*, const Py_ssize_t*, Py_ssize_t, Execute) noexcept
+    void temperature_derivatives[C](
+        const C*, const Py_ssize_t*, const Py_ssize_t*, AnyView, AnyView, double, double*, Py_ssize_t, Execute) noexcept
+
+
 # All stages of a piece of work. The serial branch stands apart because an OpenMP region costs a microsecond even for one thread.
 cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
     cdef Py_ssize_t piece, pieces

@@ -41,7 +41,7 @@ def blockwise(twin: Twin) -> Twin:
                 for o in range(0, shape[0], outer_step)
                 for i in range(0, shape[1], inner_step)
             ]
-            return None if sums[0] is None else float(np.sum(sums))
+            return None if sums[0] is None else np.sum(sums, axis=0).tolist()
 
     return cast(Twin, in_blocks)
 

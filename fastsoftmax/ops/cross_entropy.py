@@ -30,7 +30,7 @@ def cross_entropy_rows(
     scale: float,
     num_threads: int,
 ) -> float:
-    """The sum over rows of sample_weight (sum(q (-log p)) + z_loss logsumexp**2), and scale times its gradient.
+    """The sum over rows of sample_weight (sum(q (-log p)) + z_loss logsumexp**2); scale times its gradient.
 
     q = weight ((1 - label_smoothing) t + label_smoothing / number of classes); t is 1 at a label. Rows whose
     label is `ignored` or no class, and fully masked ones, do not count.
@@ -127,9 +127,8 @@ def _cross_entropy(
     )
     ignored = ignore if ignore is not None and 0 <= ignore < rows.classes else -1
 
-    def call(
-        run: Any, x: Any, grad: Any, loss: Any, t: Any, sample: Any, row: Any, mask: Any, scale: float, threads: int
-    ) -> float:
+    def call(run: Any, x: Any, grad: Any, loss: Any, *others: Any) -> float:
+        t, sample, row, mask, scale, threads = others
         temperatures = heat if row is None else row[:, 0]
         options = ignored, smoothing, square, scale, threads
         total: float = run(x, t, loss, grad, classes, sample, temperatures, mask, *options)
@@ -139,7 +138,7 @@ def _cross_entropy(
         call,
         cross_entropy_rows,
         rows,
-        [target, samples, None if heat.size == 1 else heat, mask],
+        [target, samples, _arrays.varying(heat), mask],
         divisor=divisor,
         reduction=reduction,
         gradient=gradient,
@@ -404,8 +403,8 @@ def cross_entropy_grad_hess(
 
     Notes
     -----
-    Computed in float64. ``p - 1`` and ``1 - p`` are sums of the other classes, not differences, and keep their
-    digits next to p = 1.
+    Computed in float64. ``p - 1`` and ``1 - p`` are sums of the other classes, not differences, and keep
+    their digits next to p = 1.
 
     Examples
     --------

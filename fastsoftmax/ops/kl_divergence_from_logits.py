@@ -26,8 +26,8 @@ def kl_divergence_from_logits_rows(
 ) -> float:
     """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its gradient.
 
-    With d = (x - target) / temperature and its mean m under p_target, it is log1p(sum(p_target (expm1(d - m) -
-    (d - m)))): no term is negative, and none cancels.
+    With d = (x - target) / temperature and its mean m under p_target, it is
+    log1p(sum(p_target (expm1(d - m) - (d - m)))): no term is negative, and none cancels.
     """
     heat = temperature[:, None, :]
     a, b = widened(x, target), widened(target, x)
@@ -81,9 +81,7 @@ def _kl_divergence_from_logits(
     target = rows.probabilities(target_logits, "target_logits")
     heat = rows.temperature(temperature)
 
-    def call(
-        run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int
-    ) -> float:
+    def call(run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int) -> float:
         total: float = run(x, t, loss, grad, heat if row is None else row[:, 0], scale, threads)
         return total
 
@@ -91,7 +89,7 @@ def _kl_divergence_from_logits(
         call,
         kl_divergence_from_logits_rows,
         rows,
-        [target, None if heat.size == 1 else heat],
+        [target, _arrays.varying(heat)],
         divisor=_losses.divisor(reduction, rows),
         reduction=reduction,
         gradient=gradient,

@@ -30,13 +30,23 @@ def log_softmax_rows(
     num_threads: int,
 ) -> None:
     """x / temperature - log_base(sum(base**(x / temperature))), over the middle axis."""
+    store(out, log_probabilities(x, out, temperature, ln_base, where), where, -np.inf)
+
+
+def log_probabilities(
+    x: Array,
+    out: Array,
+    temperature: Array,
+    ln_base: tuple[float, float] = (1.0, 0.0),
+    where: Array | None = None,
+) -> Array:
+    """The rows of log_softmax, wide, with the accuracy that `out` deserves."""
     z = Scaled(widened(x, out), temperature, ln_base, where, is_narrow(x, out))
     relative, relative_lo = z.over_temperature
     log = over_ln(z.log_total(), ln_base)
     log_hi = log.astype(relative.dtype)
     log_lo = np.where(np.isfinite(log), log - log_hi, 0).astype(relative.dtype)
-    y = (relative - log_hi) + (relative_lo - log_lo)
-    store(out, np.where(z.max == np.inf, np.nan, y), where, -np.inf)
+    return np.where(z.max == np.inf, np.nan, (relative - log_hi) + (relative_lo - log_lo))
 
 
 @kernel

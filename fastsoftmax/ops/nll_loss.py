@@ -141,9 +141,7 @@ def nll_loss(
     >>> round(float(nll_loss(np.log([[0.5, 0.25, 0.25]]), [1])), 4)
     1.3863
     """
-    return _nll_loss(
-        log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads
-    )
+    return _nll_loss(log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads)
 
 
 def nll_loss_value_and_grad(

@@ -1,0 +1,257 @@
+// Reading logits: log-probabilities of some classes, the most probable classes, the first maximum, and what fits a temperature.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "normalize.h"
+
+namespace {
+namespace fs {
+
+// -------------------------------------------------------------------------------------------------------- log-probabilities
+// Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log p = (x - max) / T - log(total) as log_softmax has
+// it, of few elements of a row. The row itself is only read.
+template <class C> struct LogprobsArguments {
+    View<const C> x;
+    AnyView ids;             // (outer, k, inner); without data: the most probable classes are found
+    View<C> out;             // (outer, k, inner)
+    View<isize> indices;     // likewise; where the most probable classes go
+    View<const double> temperature = View<const double>::one();
+
+    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
+    void set_ids(AnyView i) { ids = i; }
+    void set_out(C *p, const isize *shape, const isize *strides) { out = {p, shape, strides}; }
+    void set_indices(isize *p, const isize *shape, const isize *strides) { indices = {p, shape, strides}; }
+    void set_temperature(const double *p, const isize *shape, const isize *strides) {
+        temperature = View<const double>::per_row(p, shape, strides);
+    }
+    NormalizeArguments<C, C> logits() const {
+        NormalizeArguments<C, C> a;
+        a.x = x, a.temperature = temperature;
+        return a;
+    }
+};
+
+template <class C, bool Scaled> struct LogprobsRow {
+    const LogprobsArguments<C> *a;
+    RowLog<C, Scaled> row;
+    std::vector<typename RowLog<C, Scaled>::Partial> partial;
+    std::vector<isize> best;  // a heap of the k best so far, the worst of them first
+
+    explicit LogprobsRow(const LogprobsArguments<C> &arguments) : a(&arguments), row(arguments.logits()) {}
+
+    isize n() const { return a->x.n; }
+    isize k() const { return a->out.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        partial.resize(static_cast<std::size_t>(chunks()));
+        row.start(o, i);
+    }
+    void sweep(isize c) {
+        const isize start = c * chunk, end = n() - start < chunk ? n() : start + chunk;
+        partial[static_cast<std::size_t>(c)] = row.sweep(start, end);
+    }
+    bool next() {
+        if (row.next(partial)) return true;
+        if (a->ids) named();
+        else most_probable();
+        return false;
+    }
+
+  private:
+    void put(isize at, isize c) const { *advance(a->out.at(row.outer, row.inner), at * a->out.n_stride) = row.log_p(c); }
+
+    void named() const {
+        const char *ids = a->ids.at(row.outer, row.inner);
+        for (isize j = 0; j < k(); ++j) put(j, AnyView::value<isize>(ids + j * a->ids.n_stride, a->ids.number));
+    }
+
+    void most_probable() {
+        const bool defined = row.defined();
+        if (defined) select();
+        for (isize j = 0; j < k(); ++j) {
+            const isize c = defined ? best[static_cast<std::size_t>(j)] : j;
+            *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride) = c;
+            put(j, c);
+        }
+    }
+
+    // The k best in a heap, against whose worst every logit is compared, 64 at a time: seldom is one better, and the time is that of reading.
+    void select() {
+        using X = Vec<C>;
+        const auto better = [&](isize p, isize q) {
+            const C x = row.logit(p), y = row.logit(q);
+            return x > y || (x == y && p < q);
+        };
+        best.clear();
+        constexpr isize step = 64;
+        C buffer[gather_block];
+        for (isize at = 0; at < n(); at += gather_block) {
+            const isize size = n() - at < gather_block ? n() - at : gather_block;
+            const C *x = row.x.get(at, size, buffer);
+            for (isize j = 0; j < size; j += step) {
+                const isize some = size - j < step ? size - j : step;
+                const bool full = static_cast<isize>(best.size()) == k();
+                if (full && (k() == 0 || !(span_max<X>(x + j, some) > row.logit(best[0])))) continue;
+                for (isize m = j; m < j + some; ++m) {
+                    if (static_cast<isize>(best.size()) < k()) {
+                        best.push_back(at + m);
+                    } else if (k() && x[m] > row.logit(best[0])) {
+                        std::pop_heap(best.begin(), best.end(), better);
+                        best.back() = at + m;
+                    } else {
+                        continue;
+                    }
+                    std::push_heap(best.begin(), best.end(), better);
+                }
+            }
+        }
+        std::sort_heap(best.begin(), best.end(), better);
+    }
+};
+
+template <class C> void logprobs(const LogprobsArguments<C> &a, isize threads, Execute execute) {
+    if (a.logits().plain()) {
+        RowsWork<LogprobsRow<C, false>> work(LogprobsRow<C, false>(a), a.x.outer, a.x.inner, a.x.n, threads);
+        execute(&work, threads);
+    } else {
+        RowsWork<LogprobsRow<C, true>> work(LogprobsRow<C, true>(a), a.x.outer, a.x.inner, a.x.n, threads);
+        execute(&work, threads);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------ hardmax
+template <class In, class Out> struct HardmaxRow {
+    using C = Compute<In, Out>;
+    View<const In> x;
+    View<Out> out;
+
+    void begin(isize) {}
+    void end() {}
+    void whole(isize o, isize i) {
+        const Reader<In, C> from{x.at(o, i), x.n == 1 ? isize(sizeof(In)) : x.n_stride};
+        const Writer<Out, C> to{out.at(o, i), out.n == 1 ? isize(sizeof(Out)) : out.n_stride};
+        C buffer[gather_block], results[gather_block], top = absent_logit<C>;
+        isize first = 0;
+        bool nan = false;
+        for (isize at = 0; at < x.n; at += gather_block) {
+            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
+            const C *v = from.get(at, size, buffer);
+            nan |= span_has_nan(v, size);
+            const C m = span_max<Vec<C>>(v, size);
+            if (!(m > top)) continue;
+            top = m, first = at;
+            while (v[first - at] != m && first < at + size - 1) ++first;
+        }
+        const C other = nan ? std::numeric_limits<C>::quiet_NaN() : C(0);
+        for (isize at = 0; at < x.n; at += gather_block) {
+            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
+            C *y = to.place(at, results);
+            for (isize j = 0; j < size; ++j) y[j] = other;
+            if (!nan && first >= at && first < at + size) y[first - at] = 1;
+            to.put(at, size, results);
+        }
+    }
+};
+
+template <class In, class Out>
+void hardmax(const In *x, const isize *shape, const isize *x_strides, Out *out, const isize *out_strides, isize threads, Execute execute) {
+    WholeRowsWork<HardmaxRow<In, Out>> work({{x, shape, x_strides}, {out, shape, out_strides}}, shape[0], shape[2], shape[1]);
+    execute(&work, threads);
+}
+
+// -------------------------------------------------------------------------------------------------------------- temperature
+// The sum over rows of w (log(sum exp(b x)) - b x_y) and its first two derivatives with respect to b: w (E[x] - x_y) and w Var[x] under softmax(b x).
+struct Derivatives {
+    Sum loss, first, second;
+    void add(const Derivatives &other) { loss.add(other.loss), first.add(other.first), second.add(other.second); }
+};
+
+template <class C> struct TemperatureRow {
+    using X = Vec<double>;
+    using V = X::V;
+    struct Partial {
+        double max;
+        Sum total, mean, square;
+    };
+
+    View<const C> x;
+    AnyView labels, weight;
+    double inverse;  // b
+    std::vector<Derivatives> *sums;  // one for each piece
+    isize outer = 0, inner = 0;
+    bool summing = false;
+    double max = 0;
+    std::vector<Partial> partial;
+
+    isize n() const { return x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Reader<C, double> reader() const { return {x.at(outer, inner), x.n == 1 ? isize(sizeof(C)) : x.n_stride}; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i, summing = false;
+        partial.resize(static_cast<std::size_t>(chunks()));
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const Reader<C, double> from = reader();
+        const Scale<X> one = Scale<X>::one();
+        const Shift<X> zero = Shift<X>::fixed(0, one);
+        const V top = X::set(max), b = X::set(inverse);
+        LaneSums<X> totals, means, squares;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        p.max = absent_logit<double>;
+        double buffer[gather_block];
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const double *v = from.get(at, size, buffer);
+            if (!summing) {
+                p.max = larger(p.max, span_max<X>(v, size));
+                continue;
+            }
+            each_vector<X>(size, [&](isize j, auto lanes) {
+                const V d = lanes.load(v + j, absent_logit<double>) - top, e = exp_shifted<X, false>(d * b, zero, one);
+                const V first = e == V{} ? V{} : e * d;
+                totals.add(e), means.add(first), squares.add(e == V{} ? V{} : first * d);
+            });
+        }
+        p.total = totals.total(), p.mean = means.total(), p.square = squares.total();
+    }
+
+    bool next() {
+        Partial all{absent_logit<double>, {}, {}, {}};
+        for (const Partial &p : partial) {
+            all.max = larger(p.max, all.max);
+            all.total.add(p.total), all.mean.add(p.mean), all.square.add(p.square);
+        }
+        if (!summing) {
+            max = all.max;
+            return summing = true;
+        }
+        const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(), mean = all.mean.value() / total;
+        double label;
+        label = *reader().get(labels.integer(outer, inner), 1, &label) - max;
+        const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);
+        const double second = w * (all.square.value() / total - mean * mean);
+        (*sums)[static_cast<std::size_t>((outer * x.inner + inner) / rows_per_piece(n()))].add({{loss, 0}, {first, 0}, {second, 0}});
+        return false;
+    }
+};
+
+template <class C>
+void temperature_derivatives(const C *x, const isize *shape, const isize *strides, AnyView labels, AnyView weight, double inverse, double *results,
+                             isize threads, Execute execute) {
+    const isize rows = shape[0] * shape[2], n = shape[1];
+    std::vector<Derivatives> sums(static_cast<std::size_t>((rows + rows_per_piece(n) - 1) / rows_per_piece(n)));
+    RowsWork<TemperatureRow<C>> work({{x, shape, strides}, labels, weight, inverse, &sums}, shape[0], shape[2], n, threads);
+    execute(&work, threads);
+    Derivatives all;
+    for (const Derivatives &d : sums) all.add(d);
+    results[0] = all.loss.value(), results[1] = all.first.value(), results[2] = all.second.value();
+}
+
+}  // namespace fs
+}  // namespace

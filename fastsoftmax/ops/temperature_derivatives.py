@@ -1,0 +1,32 @@
+"""The cross-entropy of logits as a function of their temperature, with derivatives, for `fit_temperature`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._backend import kernel
+from ..kernels.reference import Array, blockwise, widened
+
+
+@kernel
+@blockwise
+def temperature_derivatives_rows(
+    x: Array, labels: Array, sample_weight: Array | None, inverse_temperature: float, num_threads: int
+) -> tuple[float, float, float]:
+    """The sum over rows of w (log(sum(exp(b x))) - b x_label), and its first two derivatives by b.
+
+    b is the inverse temperature. With p = softmax(b x), they are w (mean of x under p - x_label) and
+    w (variance of x under p).
+    """
+    wide = widened(x)
+    d = wide - wide.max(axis=1, keepdims=True)
+    e = np.exp(inverse_temperature * d)
+    total = e.sum(axis=1, keepdims=True)
+    p, d = e / total, np.where(e == 0, 0, d)
+    mean = (p * d).sum(axis=1, keepdims=True)
+    square = (p * d * d).sum(axis=1, keepdims=True)
+    own = np.take_along_axis(wide, labels.astype(np.intp), axis=1) - wide.max(axis=1, keepdims=True)
+    weight = np.ones(1) if sample_weight is None else sample_weight
+    loss = weight * (np.log(total) - inverse_temperature * own)
+    first, second = weight * (mean - own), weight * (square - mean * mean)
+    return float(loss.sum()), float(first.sum()), float(second.sum())
