@@ -431,7 +431,7 @@ template <class C> struct GradHessRow {
     isize outer = 0, inner = 0, label = -1;
     double weight = 1, max = 0;
     Stage stage = maximum;
-    Shift<X> shift;
+    Shift<X> shift{};
     Sum sum;
     std::vector<Partial> partial;
 

@@ -131,10 +131,10 @@ template <class C> struct LogitsDivergenceRow {
         }
         if (stage == total) {
             total_a = all.total_a, total_b = all.total_b;
-            mean = all.mean.hi - all.mean.hi == 0 ? all.mean.value() / total_b.value() : all.mean.hi;
+            mean = all.mean.value() / total_b.value();
             return stage = value, true;
         }
-        growth = all.growth.hi - all.growth.hi == 0 ? all.growth.value() / total_b.value() : all.growth.hi;
+        growth = all.growth.value() / total_b.value();
         const double loss = divergence();
         if (x->loss.data) *x->loss.at(outer, inner) = static_cast<C>(loss);
         (*sums)[static_cast<std::size_t>((outer * x->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});

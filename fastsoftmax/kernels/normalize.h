@@ -250,11 +250,11 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     // Of a row of several chunks.
     Stage stage = guess;
     bool guessed = false;
-    Scale<X> scale;
-    Shift<X> shift;
+    Scale<X> scale{};
+    Shift<X> shift{};
     C max = 0;
-    Normalizer<X, R == Result::softmax> normalizer;
-    LogWriter<X, Scaled> logarithm;
+    Normalizer<X, R == Result::softmax> normalizer{};
+    LogWriter<X, Scaled> logarithm{};
     std::vector<Partial> partial;
 
     explicit NormalizeRow(const Arguments &arguments) : a(&arguments) {}
@@ -435,8 +435,8 @@ template <class C, bool Scaled> struct RowLog {
     isize outer = 0, inner = 0;
     Reader<C, C> x{};
     Stage stage = maximum;
-    Scale<X> scale;
-    Shift<X> shift;
+    Scale<X> scale{};
+    Shift<X> shift{};
     C max = 0;
     Sum sum;                         // of the exponentials that `shift` makes
     Pair<typename D::V> log{};       // of the total, relative to the maximum

@@ -38,7 +38,7 @@ struct Sum {
         lo += ((hi - (s - t)) + (other.hi - t)) + other.lo;
         hi = s;
     }
-    double value() const { return hi + lo; }
+    double value() const { return hi - hi == 0 ? hi + lo : hi; }  // the error of an infinite sum is NaN
 };
 
 // One running sum per lane. Vectors of at most `block` terms are added to it: in float64 for float32 terms, with the rounding errors kept

@@ -39,13 +39,13 @@ struct LogSoftmaxVjp {
 template <class T, class Op> struct VjpRow {
     using X = Vec<T>;
     const VjpArguments<T> *a;
-    Reader<T, T> g, y;
-    Writer<T, T> out;
-    T sum, inverse;
-    bool writing;
+    Reader<T, T> g{}, y{};
+    Writer<T, T> out{};
+    T sum = 0, inverse = 0;
+    bool writing = false;
     std::vector<Sum> partial;
 
-    explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments), g(), y(), out() {}
+    explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments) {}
 
     isize n() const { return a->g.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }

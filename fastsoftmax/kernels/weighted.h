@@ -84,7 +84,7 @@ template <class In, class Out> struct WeightedRow {
     }
 
     double logarithm(Sum total) const {
-        const double t = total.hi - total.hi == 0 ? total.value() : total.hi, nan = std::numeric_limits<double>::quiet_NaN();
+        const double t = total.value(), nan = std::numeric_limits<double>::quiet_NaN();
         if (t != t) return nan;
         if (max == -infinity) return -infinity;
         if (t < 0 || (t == 0 && max == infinity)) return nan;
