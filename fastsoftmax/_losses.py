@@ -211,6 +211,11 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
     return number
 
 
+def is_float(value: Any, expected: float) -> bool:
+    """Whether an option is a plain float of that value."""
+    return type(value) is float and value == expected
+
+
 def check_reduction(reduction: Any) -> None:
     """Raise ValueError unless it is one of REDUCTIONS."""
     if not (isinstance(reduction, str) and reduction in REDUCTIONS):

@@ -11,8 +11,18 @@ import sys
 import numpy as np
 import pytest
 from cases import CASES, WITH_VJP
+from losses import SIGNATURES as LOSSES
 
 import fastsoftmax
+
+READING = {
+    "logprobs": "(logits, ids, axis=-1, *, temperature=1.0, num_threads=None)",
+    "top_k_logprobs": "(logits, k, axis=-1, *, temperature=1.0, num_threads=None)",
+    "hardmax": "(x, axis=-1, *, out=None, dtype=None, num_threads=None)",
+    "fit_temperature": (
+        "(logits, labels, axis=-1, *, sample_weight=None, bounds=(0.001, 1000.0), num_threads=None)"
+    ),
+}
 
 PACKAGE = {
     "config": "()",
@@ -24,6 +34,8 @@ PACKAGE = {
 SIGNATURES = (
     {case.name: case.signature for case in CASES}
     | {case.vjp: case.vjp_signature for case in WITH_VJP}
+    | LOSSES
+    | READING
     | PACKAGE
 )
 OPERATIONS = [name for name in SIGNATURES if name not in PACKAGE]

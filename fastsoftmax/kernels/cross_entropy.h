@@ -69,11 +69,14 @@ template <class C> struct RowLosses {
     std::vector<Sum> sums;
 
     RowLosses(const CrossEntropyArguments<C> &arguments, isize pieces) : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
-    void put(isize piece, isize o, isize i, double loss) {
+    void add(isize piece, Sum losses) { sums[static_cast<std::size_t>(piece)].add(losses); }
+    void store(isize o, isize i, double loss) {
         if (a->loss.data) *a->loss.at(o, i) = static_cast<C>(loss);
-        sums[static_cast<std::size_t>(piece)].add({loss, 0});
     }
-    void put(isize o, isize i, double loss) { put((o * a->x.inner + i) / rows_per_piece(a->x.n), o, i, loss); }
+    void put(isize o, isize i, double loss) {
+        add((o * a->x.inner + i) / rows_per_piece(a->x.n), {loss, 0});
+        store(o, i, loss);
+    }
     double total() const {
         Sum all;
         for (const Sum &s : sums) all.add(s);
@@ -114,7 +117,6 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
     using X = Vec<C>;
     using D = Vec<double>;
     using V = typename X::V;
-    static constexpr isize batch = 64;  // rows whose logarithms are taken together
     static constexpr double likely = 0x1p60;  // R / e_y up to which e_y has all its digits
 
     const CrossEntropyArguments<C> *a;
@@ -126,12 +128,16 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
     KeptRows<C, C, false, Scaled> kept{};
     C center = 0;  // the shift of the row's exponentials
     double exponent = 0;
-    struct Entry {
-        isize outer, inner;
-        double weight;
-    } entries[batch];
-    double odds[batch];  // R / e_y
-    isize waiting = 0, piece = 0;
+    isize piece = 0;
+
+    // Rows whose logarithms are taken together. A copy starts with none.
+    struct Batch {
+        static constexpr isize size = 64;
+        isize count = 0, outer[size], inner[size];
+        double others[size], label[size], weight[size];
+        Batch() {}
+        Batch(const Batch &) {}
+    } waiting;
 
     LabelRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
 
@@ -151,30 +157,24 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
 
     void whole(isize o, isize i) {
         const isize y = a->label(o, i);
-        if (y < 0 || (a->where.data && !a->present(o, i))) return a->clear_gradient(o, i), put(o, i, 0);
+        if (y < 0 || (a->where.data && !a->present(o, i))) return a->clear_gradient(o, i), losses->store(o, i, 0);
         const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
         const LabelSums<C> s = sums_of(x, y, o, i, Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one());
         const Sum total = s.total();
-        const double w = a->class_weight(y), row = a->row_weight(o, i), odds_against = s.others.value() / s.label;
+        const double w = a->class_weight(y), row = a->row_weight(o, i), others = s.others.value();
         double log_sum = 0;
-        if (a->z_loss != 0) log_sum = log_of(o, i, total) + static_cast<double>(center) * logits.scale(o, i).hi;
+        if (a->z_loss != 0) log_sum = log_sum_less(0, o, i, total);
         if constexpr (Gradient) {
             const double factor = row * a->scale * (Scaled ? logits.scale(o, i).hi : 1), square = 2 * a->z_loss * log_sum;
-            kept.write((w + square) * factor, y, static_cast<C>(factor * (square * s.label - w * s.others.value()) / total.value()));
+            kept.write((w + square) * factor, y, static_cast<C>(factor * (square * s.label - w * others) / total.value()));
         }
-        if (odds_against <= likely && a->z_loss == 0) {
-            entries[waiting] = {o, i, w * row};
-            odds[waiting] = odds_against;
-            if (++waiting == batch) flush();
-        } else {
-            const double loss = odds_against <= likely ? std::log1p(odds_against) : unlikely(o, i, x[y], total);
-            put(o, i, row * (w * loss + a->z_loss * log_sum * log_sum));
-        }
+        const bool usual = others <= likely * s.label;
+        if (usual && a->z_loss == 0) return wait(o, i, others, s.label, w * row);
+        const double loss = usual ? std::log1p(others / s.label) : log_sum_less(x[y], o, i, total);
+        losses->put(o, i, row * (w * loss + a->z_loss * log_sum * log_sum));
     }
 
   private:
-    void put(isize o, isize i, double loss) { losses->put(piece, o, i, loss); }
-
     // Short rows keep their exponentials even if these are not wanted: to sum them again is cheap, should that be necessary.
     FS_INLINE LabelSums<C> sums_of(const C *x, isize y, isize o, isize i, const Scale<X> &scale) {
         if (!Gradient && n() > kept_in_l1) return sums_around(x, y, scale);
@@ -197,22 +197,37 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         return sum_around<X>(x, n(), y, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); });
     }
 
-    // log(sum exp(s (x - center))), natural; NaN for a row without a distribution.
-    double log_of(isize o, isize i, Sum total) const {
-        const double s = total.value();
-        return s > 0 && s - s == 0 ? std::log(s) + exponent * 0.69314718055994530942 : std::numeric_limits<double>::quiet_NaN();
-    }
-    // The loss of a label whose exponential is next to nothing, or of a row without a distribution.
-    double unlikely(isize o, isize i, C label, Sum total) const {
-        return log_of(o, i, total) - (static_cast<double>(label) - static_cast<double>(center)) * logits.scale(o, i).hi;
+    // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row without a distribution, else +inf where v is -inf.
+    double log_sum_less(double v, isize o, isize i, Sum total) const {
+        using One = Vec<double, 16>;
+        const double sum = total.value();
+        if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
+        if (v == -std::numeric_limits<double>::infinity()) return -v;
+        const Factor y = logits.scale(o, i).times(v - static_cast<double>(center));
+        const auto hi = One::set(total.hi);
+        const auto l = log_ratio<One>({hi, One::set(total.lo)}, {One::set(1), One::set(0)}, hi, One::set(exponent));
+        const auto d = two_sum(l.hi, -One::set(y.hi));
+        return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
     }
 
+    FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
+        const isize k = waiting.count++;
+        waiting.outer[k] = o, waiting.inner[k] = i;
+        waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
+        if (waiting.count == Batch::size) flush();
+    }
     void flush() {
-        double logs[batch + D::lanes];
-        for (isize k = waiting; k % D::lanes; ++k) odds[k] = 0;
-        for (isize k = 0; k < waiting; k += D::lanes) D::store(logs + k, sum_of(log1p_nonnegative<D>(D::load(odds + k), typename D::V{})));
-        for (isize k = 0; k < waiting; ++k) put(entries[k].outer, entries[k].inner, entries[k].weight * logs[k]);
-        waiting = 0;
+        double loss[Batch::size];
+        LaneSums<D> sums;
+        each_vector<D>(waiting.count, [&](isize k, auto lanes) {
+            const auto odds = lanes.load(waiting.others + k, 0) / lanes.load(waiting.label + k, 1);
+            const auto l = lanes.load(waiting.weight + k, 0) * sum_of(log1p_nonnegative<D>(odds, typename D::V{}));
+            D::store(loss + k, l);
+            sums.add(l);
+        });
+        losses->add(piece, sums.total());
+        for (isize k = 0; a->loss.data && k < waiting.count; ++k) losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
+        waiting.count = 0;
     }
 };
 
@@ -398,6 +413,20 @@ template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyAr
 // The sum of all rows' losses.
 template <class C> double cross_entropy(const CrossEntropyArguments<C> &a, isize threads, Execute execute) {
     return a.logits().plain() ? cross_entropy_scaled<false>(a, threads, execute) : cross_entropy_scaled<true>(a, threads, execute);
+}
+
+// Contiguous rows and default options; targets are contiguous, too, and labels if they are integers.
+template <class C>
+double plain_cross_entropy(const void *x, const void *target, Number number, void *gradient, isize rows, isize n, double scale, isize threads,
+                           Execute execute) {
+    const bool labels = is_integer(number);
+    const isize size = sizeof(C), shape[3] = {rows, n, 1}, strides[3] = {n * size, size, size};
+    CrossEntropyArguments<C> a;
+    a.set_x(static_cast<const C *>(x), shape, strides);
+    a.set_target(AnyView::rows(target, number, rows, labels ? 1 : n), labels);
+    if (gradient) a.set_gradient(static_cast<C *>(gradient), shape, strides);
+    a.scale = scale;
+    return cross_entropy_scaled<false>(a, threads, execute);
 }
 
 // --------------------------------------------------------------------------------------------------------------- boosting

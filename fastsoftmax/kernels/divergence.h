@@ -61,7 +61,7 @@ template <class C> struct LogitsDivergenceRow {
     std::vector<Sum> *sums;
     isize outer = 0, inner = 0;
     Stage stage = maximum;
-    double inverse = 1;  // 1 / T
+    Factor inverse{1, 0};  // 1 / T
     double max_a = 0, max_b = 0, mean = 0, growth = 0;
     Sum total_a, total_b;
     std::vector<Partial> partial;
@@ -71,7 +71,7 @@ template <class C> struct LogitsDivergenceRow {
 
     void start(isize o, isize i) {
         outer = o, inner = i;
-        inverse = 1 / *x->temperature.at(o, i);
+        inverse = Factor{1, 0}.over(*x->temperature.at(o, i));
         partial.resize(static_cast<std::size_t>(chunks()));
         stage = maximum;
     }
@@ -80,10 +80,11 @@ template <class C> struct LogitsDivergenceRow {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         const Reader<C, double> of_a{x->x.at(outer, inner), x->x.n_stride};
         const AnyReader<double> of_b(x->target, outer, inner);
-        const Scale<X> one = Scale<X>::one();
-        const Shift<X> zero = Shift<X>::fixed(0, one);
+        const Scale<X> scale = Scale<X>::all(inverse);
+        const Shift<X> zero = Shift<X>::fixed(0, scale);
+        const auto exp = [&](V v, V top) FS_INLINE_LAMBDA { return exp_below<X, true>(v, top, zero, scale); };
         const double near = growth < std::numeric_limits<double>::infinity() ? 0.35 : 0;
-        const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse), m = X::set(mean);
+        const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse.hi), m = X::set(mean);
         LaneSums<X> totals_a, totals_b, means, growths;
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max_a = p.max_b = absent_logit<double>;
@@ -98,19 +99,19 @@ template <class C> struct LogitsDivergenceRow {
             }
             each_vector<X>(size, [&](isize j, auto lanes) {
                 const V a = lanes.load(as + j, absent_logit<double>), b = lanes.load(bs + j, absent_logit<double>);
-                const V e_b = exp_shifted<X, false>((b - top_b) * heat, zero, one), d = (a - b) * heat;
+                const V e_b = exp(b, top_b), d = (a - b) * heat;
                 const auto none = e_b == V{};
                 if (stage == total) {
-                    totals_a.add(exp_shifted<X, false>((a - top_a) * heat, zero, one));
+                    totals_a.add(exp(a, top_a));
                     totals_b.add(e_b);
                     means.add(none ? V{} : e_b * d);
                 } else if (stage == value) {
                     growths.add(none ? V{} : e_b * Growth(d - m).beyond_line);
                 } else {
                     const V p_b = e_b / X::set(total_b.value());
-                    const V p_a = exp_shifted<X, false>((a - top_a) * heat, zero, one) / X::set(total_a.value());
+                    const V p_a = exp(a, top_a) / X::set(total_a.value());
                     const V close = p_b * ((Growth(d - m).beyond_one - growth) / (1 + growth));
-                    lanes.store(results + j, (absolute<X>(d - m) < near && !none ? close : p_a - p_b) * (x->scale * inverse));
+                    lanes.store(results + j, (absolute<X>(d - m) < near && !none ? close : p_a - p_b) * (x->scale * inverse.hi));
                 }
             });
             if (stage == derivative) put(at, size, results);
@@ -148,7 +149,7 @@ template <class C> struct LogitsDivergenceRow {
         if (!(sum - sum == 0 && total_a.hi > 0 && total_b.hi > 0)) return std::numeric_limits<double>::quiet_NaN();
         if (mean == -infinity) return infinity;  // a class that b has and a has not
         if (growth < infinity) return std::log1p(growth);
-        return std::log(total_a.value()) - std::log(total_b.value()) + (max_a - max_b) * inverse - mean;
+        return std::log(total_a.value()) - std::log(total_b.value()) + (max_a - max_b) * inverse.hi - mean;
     }
     void put(isize at, isize size, double *values) const {
         const Writer<C, double> to{x->gradient.at(outer, inner), n() == 1 ? isize(sizeof(C)) : x->gradient.n_stride};

@@ -52,8 +52,8 @@ template <class In, class Out> struct NormalizeArguments {
         return true;
     }
     bool negative() const { return *temperature.data < 0; }
-    Factor inverse_temperature(isize o, isize i) const { return quotient({1, 0}, *temperature.at(o, i)); }
-    Factor scale(isize o, isize i) const { return quotient(ln_base, *temperature.at(o, i)); }
+    Factor inverse_temperature(isize o, isize i) const { return Factor{1, 0}.over(*temperature.at(o, i)); }
+    Factor scale(isize o, isize i) const { return ln_base.over(*temperature.at(o, i)); }
 
     using C = Compute<In, Out>;
     template <Result R> static C absent() { return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0); }
@@ -71,22 +71,6 @@ template <class In, class Out> struct NormalizeArguments {
         first.p = advance(first.p, x.offset(o, i));
         if (first.mask) first.mask += where.offset(o, i);
         return first.get(0, x.n, buffer);
-    }
-    // f m in two terms.
-    static Factor product(Factor f, double m) {
-        using D = Vec<double, 16>;
-        const double hi = m * f.hi;
-        return {hi, multiply_subtract_exact<D>(D::set(m), D::set(f.hi), D::set(hi))[0] + m * f.lo};
-    }
-
-  private:
-    // a / |t| in two terms.
-    static Factor quotient(Factor a, double t) {
-        using D = Vec<double, 16>;
-        t = t < 0 ? -t : t;
-        const double hi = a.hi / t;
-        const double residue = -multiply_subtract_exact<D>(D::set(hi), D::set(t), D::set(a.hi))[0];
-        return {hi, (residue + a.lo) / t};
     }
 };
 
@@ -396,7 +380,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     static Pair<typename D::V> all_lanes(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
 
     Pair<typename D::V> log_of_total(Sum sum, const Shift<X> &sh, C m) const {
-        const Factor top = sh.center[0] == 0 && m - m == 0 ? Arguments::product(a->scale(outer, inner), m) : Factor{0, 0};
+        const Factor top = sh.center[0] == 0 && m - m == 0 ? a->scale(outer, inner).times(m) : Factor{0, 0};
         return LogTotal<D>::from(all_lanes(sum), D::set(sh.exponent(0)), D::set(top.hi), D::set(top.lo));
     }
     static Pair<typename D::V> log_of_rest(Sum others, Sum copies) {
@@ -478,7 +462,7 @@ template <class C, bool Scaled> struct RowLog {
         }
         if (stage == total) {
             sum = all.sum;
-            const Factor top = shift.center[0] == 0 && max - max == 0 ? a.product(a.scale(outer, inner), max) : Factor{0, 0};
+            const Factor top = shift.center[0] == 0 && max - max == 0 ? a.scale(outer, inner).times(max) : Factor{0, 0};
             log = Total::from({D::set(sum.hi), D::set(sum.lo)}, D::set(shift.exponent(0)), D::set(top.hi), D::set(top.lo));
             if (Total::is_dominated(log.hi[0])) return stage = rest, true;
         } else {
@@ -636,7 +620,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
             exponent[l] = c.shift.exponent(k);
             const double m = c.max[k];
             if (c.shift.center[k] == 0 && m - m == 0) {
-                const Factor top = Scaled ? Arguments::product(a->scale(outer, first + l), m) : Factor{m, 0};
+                const Factor top = Scaled ? a->scale(outer, first + l).times(m) : Factor{m, 0};
                 top_hi[l] = top.hi, top_lo[l] = top.lo;
             }
         }

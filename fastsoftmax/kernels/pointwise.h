@@ -243,6 +243,19 @@ template <class C> double binary_logits_loss(const PointwiseArguments<C> &a, isi
     return work.total();
 }
 
+// Contiguous logits, targets and gradient, of one shape.
+template <class C>
+double plain_binary_logits(const void *x, const void *target, Number number, void *gradient, isize rows, isize n, double scale, isize threads,
+                           Execute execute) {
+    const isize size = sizeof(C), shape[2] = {1, rows * n}, strides[2] = {0, size};
+    PointwiseArguments<C> a;
+    a.set_line_x(static_cast<const C *>(x), shape, strides);
+    a.set_target(AnyView::rows(target, number, 1, rows * n));
+    if (gradient) a.set_line_gradient(static_cast<C *>(gradient), shape, strides);
+    a.set_scale(scale);
+    return binary_logits_loss(a, threads, execute);
+}
+
 // One loss for each row, the sum of its elements', times the weight of the row.
 template <class Op, class C> struct PointwiseRow {
     Op op;

@@ -32,6 +32,7 @@ cdef extern from "views.h" namespace "fs" nogil:
     cppclass AnyView:
         AnyView() noexcept
         AnyView(const void*, Number, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    bint are_classes(const void*, Number, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "views.h" namespace "fs::Number" nogil:
@@ -88,6 +89,8 @@ cdef extern from "cross_entropy.h" namespace "fs" nogil:
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_options(Py_ssize_t, double, double, double) noexcept
     double cross_entropy[C](CrossEntropyArguments[C]&, Py_ssize_t, Execute) noexcept
+    double plain_cross_entropy[C](
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
     cppclass GradHessArguments[C]:
         void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_target(AnyView, bint) noexcept
@@ -146,6 +149,8 @@ cdef extern from "pointwise.h" namespace "fs" nogil:
         void set_scale(double) noexcept
     double elements_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
     double binary_logits_loss[C](PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
+    double plain_binary_logits[C](
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
     double rows_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
     double nll_labels_loss[C](PointwiseArguments[C]&, Py_ssize_t, Py_ssize_t, Execute) noexcept
     void binary_grad_hess[C](PointwiseArguments[C]&, double, double, Py_ssize_t, Execute) noexcept
@@ -194,19 +199,19 @@ cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
 
 # What accompanies the main array: a native, aligned array of two or three axes and any real dtype, or None.
 cdef AnyView any_view(cnp.ndarray a) noexcept:
-    cdef Number number
-    cdef char kind
-    cdef Py_ssize_t size
     if a is None:
         return AnyView()
-    kind, size = a.descr.kind, cnp.PyArray_ITEMSIZE(a)
-    if kind == c'f':
-        number = float32 if size == 4 else float64
-    elif kind == c'i':
-        number = int8 if size == 1 else int16 if size == 2 else int32 if size == 4 else int64
-    else:
-        number = uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
-    return AnyView(cnp.PyArray_DATA(a), number, cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    return AnyView(
+        cnp.PyArray_DATA(a), number_of(a), cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+
+
+cdef Number number_of(cnp.ndarray a) noexcept:
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
+    if a.descr.kind == c'f':
+        return float32 if size == 4 else float64
+    if a.descr.kind == c'i':
+        return int8 if size == 1 else int16 if size == 2 else int32 if size == 4 else int64
+    return uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
 
 
 # The same of lines (rows, n).
@@ -232,18 +237,26 @@ cdef inline bint is_plain(object x) noexcept:
 
 # Whether results of x may go to `out`: plain, writeable, of x's dtype and shape, and x itself or apart from it.
 cdef inline bint is_plain_out(object out, cnp.ndarray x) noexcept:
+    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray> out) != cnp.PyArray_NDIM(x) or not begins_with_shape(x, out):
+        return False
+    return cnp.PyArray_DATA(x) == cnp.PyArray_DATA(<cnp.ndarray> out) or are_apart(x, out)
+
+
+# Whether the first axes of x have the lengths of those of `a`, which has no more axes.
+cdef inline bint begins_with_shape(cnp.ndarray x, cnp.ndarray a) noexcept:
     cdef int axis
-    cdef char* a
-    cdef char* b
-    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
-        return False
-    if cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x) or cnp.PyArray_NDIM(<cnp.ndarray> out) != cnp.PyArray_NDIM(x):
-        return False
-    for axis in range(cnp.PyArray_NDIM(x)):
-        if cnp.PyArray_DIM(<cnp.ndarray> out, axis) != cnp.PyArray_DIM(x, axis):
+    for axis in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(x, axis):
             return False
-    a, b = <char*> cnp.PyArray_DATA(x), <char*> cnp.PyArray_DATA(<cnp.ndarray> out)
-    return a == b or a + cnp.PyArray_NBYTES(x) <= b or b + cnp.PyArray_NBYTES(x) <= a
+    return True
+
+
+cdef inline bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef char* p = <char*> cnp.PyArray_DATA(a)
+    cdef char* q = <char*> cnp.PyArray_DATA(b)
+    return p + cnp.PyArray_NBYTES(a) <= q or q + cnp.PyArray_NBYTES(b) <= p
 
 
 cdef Py_ssize_t threads_for(object num_threads, Py_ssize_t size) except 0:
@@ -281,3 +294,68 @@ cdef object plain(object x, object out, object num_threads, bint reduced, Plain 
         with nogil:
             run(source, target, rows, n, threads, execute)
     return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y
+
+
+# The short lane of losses: logits, their targets (labels of rows or, like the other targets, as many as logits), and the gradient if that is wanted.
+ctypedef double (*PlainLoss)(
+    const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept nogil
+
+
+# Whether targets are plain and fit x; `labels` says whether they are one integer for each row, every one of which is a class.
+cdef inline bint is_plain_target(object target, cnp.ndarray x, bint labels) noexcept:
+    cdef cnp.ndarray t
+    cdef char kind
+    cdef Py_ssize_t n = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1)
+    if not cnp.PyArray_CheckExact(target) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> target):
+        return False
+    t, kind = target, (<cnp.ndarray> target).descr.kind
+    if cnp.PyArray_NDIM(t) != cnp.PyArray_NDIM(x) - labels or not begins_with_shape(x, t):
+        return False
+    if labels:
+        return (kind == c'i' or kind == c'u') and are_classes(cnp.PyArray_DATA(t), number_of(t), cnp.PyArray_SIZE(t), n)
+    return kind == c'f' and (cnp.PyArray_ITEMSIZE(t) == 4 or cnp.PyArray_ITEMSIZE(t) == 8)
+
+
+# The loss of a plain call, with the gradient if that is wanted, or None if it is not one.
+cdef object plain_loss(object x, object target, object reduction, bint gradient, object out, object num_threads, bint of_rows, PlainLoss for_float,
+                       PlainLoss for_double):
+    cdef cnp.ndarray a, t, g = None, value
+    cdef Py_ssize_t n, rows, size, threads
+    cdef double divisor = 1, total
+    cdef void* to = NULL
+    cdef PlainLoss run
+    cdef Number number
+    cdef bint labels
+    if not is_plain(x) or not isinstance(reduction, str):
+        return None
+    a = x
+    labels = of_rows and cnp.PyArray_CheckExact(target) and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
+    if not is_plain_target(target, a, labels):
+        return None
+    t = target
+    size = cnp.PyArray_SIZE(a)
+    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    rows = size // n
+    if reduction == "mean":
+        divisor = rows if of_rows else size
+    elif reduction != "sum":
+        return None
+    threads = threads_for(num_threads, size)
+    if gradient:
+        if out is None:
+            g = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        elif is_plain_out(out, a) and are_apart(out, t):
+            g = out
+        else:
+            return None
+        to = cnp.PyArray_DATA(g)
+    run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
+    number = number_of(t)
+    with nogil:
+        total = run(cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads, execute)
+    value = cnp.PyArray_EMPTY(0, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT:
+        (<float*> cnp.PyArray_DATA(value))[0] = <float> (total / divisor)
+    else:
+        (<double*> cnp.PyArray_DATA(value))[0] = total / divisor
+    return (value[()], g) if gradient else value[()]

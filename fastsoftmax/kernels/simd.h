@@ -196,6 +196,21 @@ template <> FS_INLINE Vec<double, 16>::V half<Vec<double, 32>>(Vec<double, 32>::
 }
 #endif
 
+// Half of a vector of float as double. GCC cuts the general form into quarters.
+template <class X> FS_INLINE typename Vec<double, sizeof(typename X::V)>::V widened(typename X::V v, int which) {
+    return __builtin_convertvector(half<X>(v, which), typename Vec<double, sizeof(v)>::V);
+}
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+template <> FS_INLINE Vec<double, 64>::V widened<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
+    return (Vec<double, 64>::V)_mm512_cvtps_pd((__m256)half<Vec<float, 64>>(v, which));
+}
+#endif
+#if defined(__AVX__)
+template <> FS_INLINE Vec<double, 32>::V widened<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
+    return (Vec<double, 32>::V)_mm256_cvtps_pd((__m128)half<Vec<float, 32>>(v, which));
+}
+#endif
+
 template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
     if constexpr (sizeof(v) > 16) {
         return fold<Vec<typename X::Scalar, sizeof(v) / 2>>(op(half<X>(v, 0), half<X>(v, 1)), op);

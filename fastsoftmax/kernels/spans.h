@@ -51,8 +51,8 @@ template <class X> struct LaneSums<X, float> {
     using D = Vec<double, FS_VECTOR_BYTES>;
     typename D::V lower = {}, upper = {};
     FS_INLINE void add(typename X::V v) {
-        lower = lower + __builtin_convertvector(half<X>(v, 0), typename D::V);
-        upper = upper + __builtin_convertvector(half<X>(v, 1), typename D::V);
+        lower = lower + widened<X>(v, 0);
+        upper = upper + widened<X>(v, 1);
     }
     Sum lane(isize l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
     Sum total() const {

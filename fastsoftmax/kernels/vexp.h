@@ -102,6 +102,18 @@ template <> struct ExpCore<Vec<float, 64>> {
 struct Factor {
     double hi, lo;
     bool is_one() const { return hi == 1 && lo == 0; }
+    Factor times(double m) const {
+        using D = Vec<double, 16>;
+        const double product = m * hi;
+        return {product, multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] + m * lo};
+    }
+    // Over |t|: a negative temperature is that of softmin.
+    Factor over(double t) const {
+        using D = Vec<double, 16>;
+        t = t < 0 ? -t : t;
+        const double quotient = hi / t, residue = -multiply_subtract_exact<D>(D::set(quotient), D::set(t), D::set(hi))[0];
+        return {quotient, (residue + lo) / t};
+    }
 };
 
 // The factor in vectors (one value for a row, a value per lane for columns), and what one step of n is in units of the logits.

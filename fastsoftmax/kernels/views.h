@@ -103,6 +103,8 @@ template <class S, class C> struct Reader {
 // converted in blocks.
 enum class Number { float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
 
+constexpr bool is_integer(Number n) { return n != Number::float32 && n != Number::float64; }
+
 struct AnyView {
     const char *data = nullptr;  // none
     Number number = Number::float64;
@@ -138,9 +140,25 @@ struct AnyView {
     template <class As> static As value(const char *p, Number number) {
         return with_type(number, [&](auto *type) { return static_cast<As>(*reinterpret_cast<decltype(type)>(p)); });
     }
+    // A contiguous matrix.
+    static AnyView rows(const void *p, Number number, isize rows, isize n) {
+        const isize size = with_type(number, [](auto *type) { return isize(sizeof *type); });
+        const isize shape[3] = {rows, n, 1}, strides[3] = {n * size, size, size};
+        return AnyView(p, number, 3, shape, strides);
+    }
     double value(isize o, isize i) const { return value<double>(at(o, i), number); }
     isize integer(isize o, isize i) const { return value<isize>(at(o, i), number); }
 };
+
+// Whether every one of `count` contiguous labels is a class. (Who is wrong, and where, the caller finds out.)
+inline bool are_classes(const void *labels, Number number, isize count, isize classes) {
+    return AnyView::with_type(number, [&](auto *type) {
+        const auto *y = static_cast<decltype(type)>(labels);
+        bool wrong = false;
+        for (isize r = 0; r < count; ++r) wrong |= static_cast<std::uint64_t>(y[r]) >= static_cast<std::uint64_t>(classes);
+        return !wrong;
+    });
+}
 
 // `count` values of a line of an AnyView as a contiguous block of compute type, as a Reader gives them.
 template <class C> struct AnyReader {

@@ -155,11 +155,13 @@ def binary_cross_entropy_value_and_grad(
 
     Parameters
     ----------
-    probs, targets, weight, clamp, reduction, num_threads
+    probs, targets, weight, clamp, reduction
         As for `binary_cross_entropy`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `probs`, which is allowed itself. For float16
         and bfloat16 it may be float32.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
 
     Returns
     -------

@@ -17,6 +17,10 @@ def binary_cross_entropy_with_logits_flat(const real[:, :] x, cnp.ndarray target
     return total
 
 
+def binary_cross_entropy_with_logits_plain(logits, targets, reduction, gradient, out, num_threads):
+    return plain_loss(logits, targets, reduction, gradient, out, num_threads, False, plain_binary_logits[float], plain_binary_logits[double])
+
+
 def binary_cross_entropy_with_logits_grad_hess_flat(const real[:, :] x, cnp.ndarray targets, real[:, :] grad, real[:, :] hess,
                                                     cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
     cdef PointwiseArguments[real] a

@@ -14,6 +14,14 @@ from ..kernels.reference import Array, blockwise, widened
 
 
 @kernel
+def binary_cross_entropy_with_logits_plain(
+    logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
+) -> Any:
+    """The result for plain arrays (native, contiguous, not empty, labels in range); None: not ones."""
+    return None
+
+
+@kernel
 @blockwise
 def binary_cross_entropy_with_logits_flat(
     x: Array,
@@ -82,6 +90,12 @@ def _binary_cross_entropy_with_logits(
     gradient: bool = False,
     out: Any = None,
 ) -> Any:
+    if weight is None and pos_weight is None:
+        result = binary_cross_entropy_with_logits_plain(
+            logits, targets, reduction, gradient, out, num_threads
+        )
+        if result is not None:
+            return result
     _losses.check_reduction(reduction)
     x = _arrays.as_array(logits, "logits")
 
@@ -183,11 +197,13 @@ def binary_cross_entropy_with_logits_value_and_grad(
 
     Parameters
     ----------
-    logits, targets, weight, pos_weight, reduction, num_threads
+    logits, targets, weight, pos_weight, reduction
         As for `binary_cross_entropy_with_logits`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself. For float16
         and bfloat16 it may be float32.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
 
     Returns
     -------

@@ -21,6 +21,10 @@ def cross_entropy_rows(const real[:, :, :] x, cnp.ndarray target, real[:, :] los
     return total
 
 
+def cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads):
+    return plain_loss(logits, targets, reduction, gradient, out, num_threads, True, plain_cross_entropy[float], plain_cross_entropy[double])
+
+
 def cross_entropy_grad_hess_rows(const real[:, :, :] x, cnp.ndarray target, real[:, :, :] grad, real[:, :, :] hess,
                                  cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
     cdef GradHessArguments[real] a

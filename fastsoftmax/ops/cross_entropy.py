@@ -14,6 +14,14 @@ from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, wide
 
 
 @kernel
+def cross_entropy_plain(
+    logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
+) -> Any:
+    """The result for plain arrays (native, contiguous, not empty, labels in range); None: not ones."""
+    return None
+
+
+@kernel
 @blockwise
 def cross_entropy_rows(
     x: Array,
@@ -107,6 +115,12 @@ def _cross_entropy(
     gradient: bool = False,
     out: Any = None,
 ) -> Any:
+    default = weight is None and sample_weight is None and ignore_index is None and where is None
+    default = default and _losses.is_float(label_smoothing, 0) and _losses.is_float(z_loss, 0)
+    if default and axis == -1 and _losses.is_float(temperature, 1):
+        result = cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads)
+        if result is not None:
+            return result
     _losses.check_reduction(reduction)
     ignore = _losses.as_ignore_index(ignore_index)
     smoothing = _losses.as_number(label_smoothing, "label_smoothing", 0, 1)
@@ -292,8 +306,9 @@ def cross_entropy_value_and_grad(
 
     Parameters
     ----------
-    logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing, temperature, where, z_loss, \
-    reduction
+    logits, targets, axis, weight, sample_weight, ignore_index
+        As for `cross_entropy`.
+    label_smoothing, temperature, where, z_loss, reduction
         As for `cross_entropy`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `logits`; `logits` itself is allowed. For

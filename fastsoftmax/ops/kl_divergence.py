@@ -140,11 +140,13 @@ def kl_divergence_value_and_grad(
 
     Parameters
     ----------
-    log_q, p, axis, log_target, reduction, num_threads
+    log_q, p, axis, log_target, reduction
         As for `kl_divergence`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `log_q`, which is allowed itself. For float16
         and bfloat16 it may be float32.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
 
     Returns
     -------

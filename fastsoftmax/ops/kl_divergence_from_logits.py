@@ -172,11 +172,13 @@ def kl_divergence_from_logits_value_and_grad(
 
     Parameters
     ----------
-    logits, target_logits, axis, temperature, reduction, num_threads
+    logits, target_logits, axis, temperature, reduction
         As for `kl_divergence_from_logits`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself. For float16
         and bfloat16 it may be float32.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
 
     Returns
     -------

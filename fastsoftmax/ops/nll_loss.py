@@ -160,11 +160,13 @@ def nll_loss_value_and_grad(
 
     Parameters
     ----------
-    log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads
+    log_probs, targets, axis, weight, sample_weight, ignore_index, reduction
         As for `nll_loss`.
     out : ndarray, optional
         Where to write the gradient: of the shape and dtype of `log_probs`, which is allowed itself. For
         float16 and bfloat16 it may be float32.
+    num_threads : int, optional
+        The most threads to use. The result does not depend on it.
 
     Returns
     -------

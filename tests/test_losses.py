@@ -1,0 +1,584 @@
+"""Losses and their gradients: every option, length, axis, layout and dtype."""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import oracle
+import pytest
+from arrays import Exporter, layouts, outs
+from cases import FLOATS
+from losses import BY_NAME, GRAD_HESS, LOSSES, OF_ELEMENTS, OF_LABELS, OF_ROWS, exact, long
+from test_gradients import finite_differences
+
+import fastsoftmax as fs
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+NAN, INF = np.nan, np.inf
+REDUCTIONS = ("none", "sum", "mean", "batchmean")
+LENGTHS = (*range(1, 36), 48, 63, 64, 65, 100, 127, 128, 129, 255, 1000, 4097)
+LONG_LENGTHS = (16_384, 16_385, 32_769, 70_001)
+EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES, ids=str)
+EVERY_KIND = pytest.mark.parametrize(
+    ("loss", "kind"), [(loss, kind) for loss in LOSSES for kind in loss.kinds], ids=str
+)
+EVERY_OPTION = pytest.mark.parametrize(
+    ("loss", "kind", "option"),
+    [(loss, kind, option) for loss in LOSSES for kind in loss.kinds for option in loss.allowed(kind)],
+    ids=str,
+)
+
+
+def reductions(loss):
+    return REDUCTIONS[:3] if loss.elementwise else REDUCTIONS
+
+
+def close(got, expected, absolute=0.0):
+    """The same but for the order of sums."""
+    tolerance = 1e-6 if np.asarray(got).dtype == np.float32 else 1e-14
+    with np.errstate(under="ignore"):
+        np.testing.assert_allclose(got, expected, rtol=tolerance, atol=absolute)
+
+
+def axes(loss):
+    return (-1,) if loss.elementwise else (-1, 0, 1)
+
+
+@functools.lru_cache(maxsize=200)
+def problem(loss, shape, dtype, kind=None, options=()):
+    """Cached with its answer: every backend meets the same ones."""
+    rng = np.random.default_rng([*shape, *map(ord, loss.name)])
+    return loss.problem(shape, dtype, rng, kind, options)
+
+
+# --- values -----------------------------------------------------------------------------------------------
+
+
+@EVERY_LOSS
+def test_values_by_hand(loss, dtype):
+    for x, targets, options, expected in loss.hand:
+        targets = np.asarray(targets)
+        got = loss.call(np.array(x, dtype), targets, **options)
+        bound = {"rtol": 4e-7, "atol": 0} if dtype == np.float32 else {"rtol": 1e-9, "atol": 0}
+        np.testing.assert_allclose(got, expected, **bound)
+        value, grad = loss.call_with_grad(np.array(x, dtype), targets, **options)
+        np.testing.assert_array_equal(value, got)
+        assert np.shape(grad) == np.shape(x)
+        assert np.shape(got) == np.shape(expected)
+
+
+@EVERY_KIND
+def test_every_length(loss, kind, dtype):
+    for n in LENGTHS:
+        problem(loss, (7, n), dtype, kind).check()
+
+
+@EVERY_KIND
+def test_long_rows(loss, kind, dtype):
+    for n in LONG_LENGTHS:
+        problem(loss, (3, n), dtype, kind).check(reduction="sum")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@EVERY_KIND
+def test_reductions(loss, kind, reduction, dtype):
+    if reduction in reductions(loss):
+        problem(loss, (4, 5, 21), dtype, kind).check(reduction=reduction)
+
+
+@EVERY_OPTION
+def test_each_option(loss, kind, option, dtype):
+    for n, reduction in itertools.product((3, 40), reductions(loss)):
+        problem(loss, (30, n), dtype, kind, (option,)).check(reduction=reduction)
+
+
+@EVERY_OPTION
+def test_each_option_of_long_rows(loss, kind, option, dtype):
+    problem(loss, (3, 33_000), dtype, kind, (option,)).check(reduction="mean")
+
+
+@EVERY_KIND
+def test_all_options_together(loss, kind, dtype):
+    given = problem(loss, (6, 5, 19), dtype, kind, tuple(loss.allowed(kind)))
+    for reduction, axis in itertools.product(reductions(loss), axes(loss)):
+        given.check(axis, reduction)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -2, -3])
+@pytest.mark.parametrize(("loss", "kind"), [(loss, kind) for loss in OF_ROWS for kind in loss.kinds], ids=str)
+def test_every_axis(loss, kind, axis, dtype):
+    for shape in ((3, 4, 17), (1, 40, 2), (33, 1, 64)):
+        problem(loss, shape, dtype, kind).check(axis)
+
+
+@pytest.mark.parametrize("loss", [BY_NAME["cross_entropy"]], ids=str)
+def test_confident_rows_keep_their_digits(loss, dtype):
+    """The loss of a nearly certain class and its p - 1 are small numbers, not differences of large ones."""
+    for gap in (1.0, 5.0, 12.0, 16.5, 20.0, 40.0, 80.0):
+        for n in (2, 10, 100, 5000):
+            x = np.zeros((2, n), dtype)
+            x[:, n // 2] = gap
+            rows = replace(problem(loss, (2, n), dtype), x=x, targets=np.array([n // 2, 0]))
+            rows.check()
+            rows.check(reduction="mean")
+            others = (n - 1) * np.exp(np.longdouble(-gap))
+            loss_value, grad = rows.value_and_grad(reduction="none")
+            assert float(loss_value[0]) == pytest.approx(float(np.log1p(others)), rel=1e-6)
+            assert float(grad[0, n // 2]) == pytest.approx(-float(others / (1 + others)), rel=1e-6)
+
+
+def test_sums_of_many_losses_are_double(dtype):
+    """Ten million equal losses of float32 would stop growing at 2^24 times the first one."""
+    x = np.zeros((3_000_000, 2), dtype)
+    got = fs.cross_entropy(x, np.zeros(len(x), np.int8), reduction="sum")
+    assert float(got) == pytest.approx(len(x) * np.log(2), rel=1e-7)
+    got = fs.binary_cross_entropy_with_logits(x, np.zeros(x.shape, np.float32), reduction="sum")
+    assert float(got) == pytest.approx(x.size * np.log(2), rel=1e-7)
+
+
+# --- gradients by finite differences ----------------------------------------------------------------------
+
+
+def check_finite_differences(given, axis=-1, **more):
+    def total(moved):
+        return float(np.sum(replace(given, x=moved).value(axis, **more)))
+
+    _, grad = given.value_and_grad(axis, **more)
+    numeric = finite_differences(total, given.x)
+    np.testing.assert_allclose(np.moveaxis(grad, axis, -1), numeric, rtol=1e-8, atol=1e-9)
+
+
+def smooth_problem(loss, kind, options=()):
+    """Away from clamps, bounds and places where a difference of losses loses its digits."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(0, 1.5, (3, 4))
+    if loss.scores in ("log_probs", "log_q"):
+        x = -np.abs(x)
+    if loss.scores == "probs":
+        x = rng.uniform(0.1, 0.9, (3, 4))
+    targets = loss.targets[kind](x, rng)
+    made = {name.split()[0]: loss.options[name](x, targets, rng) for name in options}
+    return replace(problem(loss, (3, 4), FLOATS[1], kind), x=x, targets=targets, options=made)
+
+
+@EVERY_KIND
+def test_finite_differences(loss, kind):
+    for reduction in reductions(loss):
+        check_finite_differences(smooth_problem(loss, kind), reduction=reduction)
+
+
+@EVERY_OPTION
+def test_finite_differences_of_options(loss, kind, option):
+    for reduction in reductions(loss):
+        check_finite_differences(smooth_problem(loss, kind, (option,)), reduction=reduction)
+
+
+@EVERY_KIND
+def test_finite_differences_of_all_options(loss, kind):
+    options = [name for name in loss.allowed(kind) if name != "temperature"]
+    given = smooth_problem(loss, kind, options)
+    for axis in axes(loss)[:2]:
+        check_finite_differences(given, axis, reduction="sum")
+
+
+# --- arrays of every kind ---------------------------------------------------------------------------------
+
+
+@EVERY_KIND
+def test_every_layout(loss, kind, dtype, rng):
+    x = loss.typical((5, 6, 19), dtype, rng)
+    for name, array in layouts(x):
+        targets = loss.targets[kind](array.astype(dtype), rng)
+        for other in (targets, np.asfortranarray(targets), targets.repeat(2, 0)[::2]):
+            replace(problem(loss, (1, 1), dtype, kind), x=array, targets=other).check(about=name)
+
+
+@EVERY_KIND
+def test_gradients_keep_the_order_of_the_scores(loss, kind, dtype):
+    given = problem(loss, (6, 5, 7), dtype, kind)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
+        x = np.ascontiguousarray(given.x.transpose(order)).transpose(np.argsort(order))
+        _, grad = replace(given, x=x).value_and_grad()
+        assert grad.strides == x.strides
+
+
+@EVERY_KIND
+def test_out(loss, kind, dtype):
+    given = problem(loss, (4, 3, 18), dtype, kind)
+    expected_loss, expected = given.value_and_grad()
+    for name, out, memory in outs(given.x.shape, dtype):
+        before = memory.copy()
+        value, got = given.value_and_grad(out=out)
+        assert got is out, name
+        close(value, expected_loss)
+        close(got, expected)
+        out[...] = 0  # nothing else of the memory has changed
+        after = memory.copy()
+        memory[...] = before
+        out[...] = 0
+        np.testing.assert_array_equal(memory, after, err_msg=name)
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 100, 5000, 40_000])
+@EVERY_KIND
+def test_in_place(loss, kind, n, dtype):
+    """The logits themselves, and soft targets, may be where the gradient goes."""
+    given = problem(loss, (3, n), dtype, kind)
+    expected_loss, expected = given.value_and_grad()
+    x = given.x.copy()
+    value, got = replace(given, x=x).value_and_grad(out=x)
+    assert got is x
+    close(value, expected_loss)
+    close(got, expected)
+    if given.targets.shape == x.shape and given.targets.dtype == dtype:
+        targets = given.targets.copy()
+        value, got = replace(given, targets=targets).value_and_grad(out=targets)
+        close(value, expected_loss)
+        close(got, expected)
+
+
+@EVERY_KIND
+def test_out_that_overlaps(loss, kind, dtype):
+    rows = problem(loss, (6, 11), dtype, kind)
+    _, expected = rows.value_and_grad()
+    for shift in (1, 5, 11, 30):
+        for first, second in ((0, shift), (shift, 0)):
+            memory = np.zeros(66 + shift, dtype)
+            x = memory[first : first + 66].reshape(6, 11)
+            out = memory[second : second + 66].reshape(6, 11)
+            x[...] = rows.x
+            _, got = replace(rows, x=x).value_and_grad(out=out)
+            close(got, expected)
+
+
+@EVERY_KIND
+def test_half_precision(loss, kind, half):
+    """As if it were float32; the gradient is rounded once, or not at all with an `out` of float32."""
+    rng = np.random.default_rng(5)
+    with np.errstate(all="ignore"):
+        x = loss.typical((6, 30), np.float64, rng).astype(half)
+    targets = loss.targets[kind](x.astype(np.float32), rng)
+    single = replace(problem(loss, (6, 30), FLOATS[0], kind), x=x.astype(np.float32), targets=targets)
+    given = replace(single, x=x)
+    expected_loss, expected = single.value_and_grad(reduction="sum")
+    with np.errstate(all="ignore"):
+        rounded = expected.astype(half)
+    out = np.empty(x.shape, np.float32)
+    for more in ({}, {"out": np.empty_like(x)}, {"out": out}):
+        value, grad = given.value_and_grad(reduction="sum", **more)
+        assert value.dtype == np.float32
+        close(value, expected_loss)
+        if grad is out:
+            close(grad, expected, 1e-6 * np.abs(expected[np.isfinite(expected)]).max())
+        else:
+            assert grad.dtype == half
+            spacing = float(np.finfo(np.float16).eps if half == np.float16 else 2**-7)
+            np.testing.assert_allclose(
+                grad.astype(np.float64), rounded.astype(np.float64), rtol=spacing, atol=1e-6
+            )
+
+
+@EVERY_KIND
+def test_longdouble(loss, kind):
+    given = problem(loss, (4, 9), FLOATS[1], kind)
+    loss_value, grad = replace(given, x=given.x.astype(np.longdouble)).value_and_grad(reduction="none")
+    assert loss_value.dtype == grad.dtype == np.longdouble
+    expected = given.answer.reduced("none")
+    for got, answer in zip((loss_value, grad), expected, strict=True):
+        size = np.maximum(np.abs(answer.hi), answer.floor)
+        finite = np.isfinite(size)
+        assert np.all(np.abs(got - answer.hi - answer.lo)[finite] <= 1e-15 * size[finite])
+
+
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"])
+@EVERY_LOSS
+def test_scores_of_integers_are_float64(loss, kind):
+    x = np.array([[1, 0, 1], [0, 1, 1]], kind)
+    targets = np.array([0, 1]) if "labels" in loss.targets else np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
+    clamp = {"clamp": 100.0} if loss.name == "binary_cross_entropy" else {}
+    value, grad = loss.call_with_grad(x, targets if not loss.elementwise else x, **clamp)
+    double, double_grad = loss.call_with_grad(
+        x.astype(np.float64), targets if not loss.elementwise else x.astype(np.float64), **clamp
+    )
+    assert value.dtype == grad.dtype == np.float64
+    np.testing.assert_allclose(value, double, rtol=1e-14)
+    np.testing.assert_allclose(grad, double_grad, rtol=1e-14)
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if "soft" in loss.targets], ids=str)
+def test_targets_of_every_dtype(loss, dtype):
+    given = problem(loss, (5, 12), dtype, "soft")
+    coarse = given.targets.astype(np.float16)
+    expected = replace(given, targets=coarse.astype(np.float64))
+    for kind in (np.float16, np.float32, np.float64, np.longdouble, ">f4", ">f8"):
+        got = replace(expected, targets=coarse.astype(kind)).value_and_grad()
+        for a, b in zip(got, expected.value_and_grad(), strict=True):
+            close(a, b, 1e-7 if dtype == np.float32 else 1e-15)
+
+
+@pytest.mark.parametrize("loss", OF_ELEMENTS, ids=str)
+def test_answers_of_integers_and_bool(loss, dtype):
+    given = problem(loss, (5, 12), dtype)
+    answers = (given.targets > 0.5).astype(np.float64)
+    expected = replace(given, targets=answers).value_and_grad()
+    for kind in ("?", "i1", "u1", "i4", "u8", ">i4"):
+        got = replace(given, targets=answers.astype(kind)).value_and_grad()
+        for a, b in zip(got, expected, strict=True):
+            close(a, b)
+
+
+@EVERY_KIND
+def test_arrays_of_other_libraries(loss, kind, dtype):
+    given = problem(loss, (5, 12), dtype, kind)
+    expected = given.value_and_grad()
+    got = loss.call_with_grad(Exporter(given.x), Exporter(given.targets))
+    got_plain = loss.call_with_grad(given.x, given.targets)
+    for a, b, c in zip(got, got_plain, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+@EVERY_KIND
+def test_plain_calls_are_the_checked_ones(loss, kind, dtype):
+    """Contiguous arrays and default options take a short way: with the same bits."""
+    for shape in ((9,), (4, 9), (3, 4, 50), (2, 20_000)):
+        given = problem(loss, shape, dtype, kind)
+        wide = np.zeros((*shape, 2), dtype)
+        wide[..., 0] = given.x
+        for reduction in ("mean", "sum"):
+            plain = given.value(reduction=reduction)
+            value, grad = given.value_and_grad(reduction=reduction)
+            checked = replace(given, x=wide[..., 0])
+            same = close if loss.elementwise else np.testing.assert_array_equal  # lines are summed one by one
+            same(plain, checked.value(reduction=reduction))
+            other, other_grad = checked.value_and_grad(reduction=reduction)
+            same(value, other)
+            np.testing.assert_array_equal(grad, other_grad)
+            assert type(plain) is type(value) is type(other)
+
+
+# --- nothing, one number, and many threads ----------------------------------------------------------------
+
+
+@EVERY_KIND
+def test_nothing(loss, kind, dtype):
+    """A mean over nothing is NaN; a sum is 0."""
+    for shape in ((0, 5), (3, 0, 5)):
+        x = np.zeros(shape, dtype)
+        targets = np.zeros(shape[:-1], int) if kind == "labels" else np.zeros(shape, dtype)
+        for reduction in reductions(loss):
+            value, grad = loss.call_with_grad(x, targets, reduction=reduction)
+            assert value.dtype == grad.dtype == dtype
+            assert grad.shape == shape
+            expected = {"none": np.zeros(shape if loss.elementwise else shape[:-1]), "sum": 0.0}
+            np.testing.assert_array_equal(value, expected.get(reduction, NAN))
+
+
+@EVERY_KIND
+def test_a_number_is_a_row_of_one_class(loss, kind, dtype):
+    x, targets = np.array(-0.5 if loss.scores != "probs" else 0.5, dtype), 0 if kind == "labels" else 1.0
+    value, grad = loss.call_with_grad(x, targets)
+    row, row_grad = loss.call_with_grad(x[None], targets if kind == "labels" else [targets])
+    assert isinstance(grad, np.floating)
+    np.testing.assert_array_equal(value, row)
+    np.testing.assert_array_equal(grad, row_grad[0])
+
+
+@pytest.mark.parametrize("shape", [(2000, 37), (3, 50_000), (1, 150_000), (50_000, 1)], ids=str)
+@EVERY_KIND
+def test_threads_do_not_change_a_bit(loss, kind, shape, dtype):
+    for options in ((), tuple(loss.allowed(kind))):
+        given = problem(loss, shape, dtype, kind, options)
+        for reduction in ("none", "mean"):
+            first = given.value_and_grad(reduction=reduction, num_threads=1)
+            alone = given.value(reduction=reduction, num_threads=1)
+            for threads in (2, 3, 7):
+                got = given.value_and_grad(reduction=reduction, num_threads=threads)
+                for a, b in zip(got, first, strict=True):
+                    np.testing.assert_array_equal(a, b)
+                np.testing.assert_array_equal(given.value(reduction=reduction, num_threads=threads), alone)
+
+
+# --- special values ---------------------------------------------------------------------------------------
+
+
+def hard(x, label, **options):
+    value, grad = fs.cross_entropy_value_and_grad(np.array(x), label, **options)
+    assert np.array_equal(value, fs.cross_entropy(np.array(x), label, **options), equal_nan=True)
+    return float(value), grad.tolist()
+
+
+def test_infinite_logits_of_labels(dtype):
+    assert hard(np.array([0, -INF], dtype), 0) == (0, [0, 0])
+    assert hard(np.array([0, -INF], dtype), 1) == (INF, [1, -1])
+    for row in ([INF, 0], [INF, INF], [NAN, 0], [-INF, -INF]):
+        value, grad = hard(np.array(row, dtype), 0)
+        assert np.isnan(value), row
+        assert np.isnan(grad).all(), row
+
+
+@pytest.mark.parametrize("n", [2, 7, 16, 33, 100, 5000, 40_000])
+def test_a_special_row_keeps_to_itself(n, dtype):
+    x = np.random.default_rng(n).normal(0, 3, (9, n)).astype(dtype)
+    y = np.arange(9) % n
+    expected_loss, expected = fs.cross_entropy_value_and_grad(x, y, reduction="none")
+    special = x.copy()
+    special[1, n // 2], special[4, 0], special[7, -1] = NAN, INF, -INF
+    value, grad = fs.cross_entropy_value_and_grad(special, y, reduction="none")
+    assert np.isnan(value[[1, 4]]).all()
+    assert np.isnan(grad[[1, 4]]).all()
+    assert np.isfinite(grad[7]).all()
+    assert grad[7, -1] == (-1 if y[7] == n - 1 else 0)
+    others = [0, 2, 3, 5, 6, 8]
+    np.testing.assert_array_equal(value[others], expected_loss[others])
+    np.testing.assert_array_equal(grad[others], expected[others])
+
+
+def test_zero_coefficients_drop_their_terms(dtype):
+    """0 times infinity is 0: probabilities, weights, and the shares of smoothing."""
+    x = np.array([0, -INF], dtype)
+    assert fs.cross_entropy(x, [1.0, 0.0]) == 0
+    assert fs.cross_entropy(x, [0.5, 0.5]) == INF
+    assert fs.cross_entropy(x, 0, label_smoothing=0.5) == INF
+    assert fs.cross_entropy(x, 0, label_smoothing=0.5, weight=[1.0, 0.0]) == 0
+    assert fs.cross_entropy(x, 0, label_smoothing=0.5, where=[True, False]) == 0
+    assert fs.cross_entropy([0.0, 0.0], 1, where=[True, False]) == INF
+    assert fs.cross_entropy([0.0, 0.0], [0.5, 0.5], where=[True, False]) == INF
+    assert fs.nll_loss(np.array([0, -INF], dtype), [1.0, 0.0]) == 0
+    assert fs.nll_loss(np.array([0, -INF], dtype), 1) == INF
+    assert fs.kl_divergence(np.array([0, -INF], dtype), [1.0, 0.0]) == 0
+    assert fs.kl_divergence(np.array([NAN, 0], dtype), [0.0, 1.0]) == 0
+    assert fs.kl_divergence(np.array([0, -INF], dtype), [0.5, 0.5]) == INF
+
+
+def test_rows_that_do_not_count(dtype):
+    """Ignored and fully masked rows hold anything, add nothing, and have no gradient."""
+    x = np.array([[1, 2, 3], [NAN, INF, NAN], [0, 0, 0], [NAN, NAN, NAN]], dtype)
+    y = np.array([0, -100, 1, 2])
+    where = np.array([True, True, True, False])[:, None]
+    value, grad = fs.cross_entropy_value_and_grad(x, y, ignore_index=-100, where=where, reduction="none")
+    np.testing.assert_array_equal(value[[1, 3]], 0)
+    np.testing.assert_array_equal(grad[[1, 3]], 0)
+    mean, mean_grad = fs.cross_entropy_value_and_grad(x, y, ignore_index=-100, where=where)
+    assert mean == pytest.approx(value.sum(dtype=np.float64) / 2, rel=1e-6)
+    np.testing.assert_allclose(mean_grad, grad / 2, rtol=1e-6)
+    mean, mean_grad = fs.cross_entropy_value_and_grad(x, np.full(4, -100), ignore_index=-100)
+    assert np.isnan(mean)
+    np.testing.assert_array_equal(mean_grad, 0)
+    assert fs.cross_entropy(x, np.full(4, -100), ignore_index=-100, reduction="sum") == 0
+
+
+@pytest.mark.parametrize("loss", OF_LABELS, ids=str)
+def test_weights_that_sum_to_nothing(loss, dtype):
+    x = np.full((2, 3), -0.5, dtype)
+    for kind in (np.array([0, 2]), np.full((2, 3), 1 / 3)):
+        for weights in ({"sample_weight": [0.0, 0.0]}, {"sample_weight": [1.0, -1.0]}):
+            value, grad = loss.call_with_grad(x, kind, **weights)
+            assert np.isnan(value)
+            np.testing.assert_array_equal(grad, 0)
+    value, grad = loss.call_with_grad(x, np.array([0, 2]), weight=[0.0, 1.0, 0.0])
+    assert np.isnan(value)
+    np.testing.assert_array_equal(grad, 0)
+
+
+def test_infinite_logits_of_yes_or_no(dtype):
+    x, t = np.array([INF, INF, -INF, -INF, INF, NAN], dtype), [1.0, 0.0, 1.0, 0.0, 0.5, 1.0]
+    value, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, reduction="none")
+    np.testing.assert_array_equal(value, [0, INF, INF, 0, INF, NAN])
+    np.testing.assert_array_equal(grad, [0, 1, -1, 0, 0.5, NAN])
+
+
+def test_certain_and_impossible_probabilities(dtype):
+    p, t = np.array([0, 1, 0, 1, -0.1, 1.1, NAN], dtype), np.array([0, 1, 1, 0, 0.5, 0.5, 1])
+    value = fs.binary_cross_entropy(p, t, reduction="none")
+    np.testing.assert_array_equal(value, [0, 0, INF, INF, NAN, NAN, NAN])
+    clamped = fs.binary_cross_entropy(p, t, reduction="none", clamp=100)
+    np.testing.assert_array_equal(clamped, [0, 0, 100, 100, NAN, NAN, NAN])
+
+
+def test_divergence_of_equal_scores_is_exactly_zero(dtype):
+    for n in LENGTHS:
+        x = np.random.default_rng(n).normal(1e3, 30, (3, n)).astype(dtype)
+        value, grad = fs.kl_divergence_from_logits_value_and_grad(x, x.copy(), temperature=0.7)
+        assert value == 0
+        np.testing.assert_array_equal(grad, 0)
+
+
+# --- curvature for boosting -------------------------------------------------------------------------------
+
+
+@np.errstate(all="ignore")
+def curvature(x, targets, elementwise, sample_weight=1.0, hess_factor=1.0, hess_floor=0.0):
+    """p - t and the second derivative, in longer floats; errors are counted against their own size."""
+    x = long(x)
+    if elementwise:
+        p, q = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
+        share = long(targets)
+    else:
+        e = np.exp(x - x.max(-1, keepdims=True))
+        p = e / e.sum(-1, keepdims=True)
+        best = e.argmax(-1, keepdims=True)
+        others = e.copy()
+        np.put_along_axis(others, best, 0, -1)
+        q = 1 - p
+        np.put_along_axis(q, best, others.sum(-1, keepdims=True) / e.sum(-1, keepdims=True), -1)
+        hard = np.asarray(targets).dtype.kind in "iu"
+        share = np.expand_dims(targets, -1) == np.arange(x.shape[-1]) if hard else long(targets)
+    s = long(sample_weight)
+    s = np.expand_dims(s, -1) if s.ndim and not elementwise else s
+    grad = s * np.where(share == 1, -q, p - share)
+    size = np.abs(s) * np.where(share == 1, 0, p + share)
+    return exact(grad, size), exact(s * np.maximum(hess_factor * p * q, hess_floor))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 64, 100, 5000])
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess(name, n, dtype, rng):
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    x = loss.typical((40, n), dtype, rng)
+    weights = rng.uniform(0.5, 2, x.shape if loss.elementwise else 40)
+    for kind, order in itertools.product(loss.kinds, "CF"):
+        targets = loss.targets[kind](x, rng)
+        for options in ({}, {"sample_weight": weights, "hess_factor": 2.0, "hess_floor": 1e-6}):
+            given = x.copy(order)
+            expected = curvature(given, targets, loss.elementwise, **options)
+            grad, hess = getattr(fs, name)(given, targets, **options)
+            for flag in ("C_CONTIGUOUS", "F_CONTIGUOUS"):
+                assert grad.flags[flag] == hess.flags[flag] == given.flags[flag]
+            assert grad.dtype == hess.dtype == dtype
+            assert np.max(oracle.ulp_error(grad, expected[0])) <= 6
+            assert np.max(oracle.ulp_error(hess, expected[1])) <= 8
+
+
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_outs(name, dtype, rng):
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    call = getattr(fs, name)
+    x = loss.typical((5, 4, 9), dtype, rng)
+    targets = loss.targets[loss.kinds[0]](x, rng)
+    expected = call(x, targets)
+    for (label, first, _), (_, second, _) in zip(outs(x.shape, dtype), outs(x.shape, dtype), strict=True):
+        grad, hess = call(x, targets, grad_out=first, hess_out=second)
+        assert (grad is first, hess is second) == (True, True), label
+        np.testing.assert_array_equal(grad, expected[0], err_msg=label)
+        np.testing.assert_array_equal(hess, expected[1], err_msg=label)
+    same = x.copy()
+    grad, hess = call(same, targets, hess_out=same)
+    assert hess is same
+    np.testing.assert_array_equal(grad, expected[0])
+    np.testing.assert_array_equal(hess, expected[1])
+    with pytest.raises(ValueError, match="must not share memory"):
+        call(x, targets, grad_out=same, hess_out=same)
+
+
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_threads(name, dtype, rng):
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    x = loss.typical((30_000, 7), dtype, rng)
+    targets = loss.targets[loss.kinds[0]](x, rng)
+    expected = getattr(fs, name)(x, targets, num_threads=1)
+    for threads in (2, 5):
+        for a, b in zip(getattr(fs, name)(x, targets, num_threads=threads), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
