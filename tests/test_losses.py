@@ -386,7 +386,7 @@ def test_a_number_is_a_row_of_one_class(loss, kind, dtype):
     np.testing.assert_array_equal(grad, row_grad[0])
 
 
-@pytest.mark.parametrize("shape", [(2000, 37), (3, 50_000), (1, 150_000), (50_000, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(4000, 37), (3, 50_000), (1, 150_000), (70_000, 1)], ids=str)
 @EVERY_KIND
 def test_threads_do_not_change_a_bit(loss, kind, shape, dtype):
     for options in ((), tuple(loss.allowed(kind))):
@@ -394,7 +394,7 @@ def test_threads_do_not_change_a_bit(loss, kind, shape, dtype):
         for reduction in ("none", "mean"):
             first = given.value_and_grad(reduction=reduction, num_threads=1)
             alone = given.value(reduction=reduction, num_threads=1)
-            for threads in (2, 3, 7):
+            for threads in (2, 5):
                 got = given.value_and_grad(reduction=reduction, num_threads=threads)
                 for a, b in zip(got, first, strict=True):
                     np.testing.assert_array_equal(a, b)
