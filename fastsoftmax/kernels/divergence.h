@@ -46,15 +46,16 @@ struct Growth {
 //
 //     KL = log(sum p_b exp(d - m)) = log1p(sum p_b (exp(d - m) - 1 - (d - m))),
 //
-// whose terms are not negative: nothing cancels, and equal logits give 0. Where the sum overflows, log total_a - log total_b - m is as good. The
-// derivative is p_a - p_b = p_b (exp(d - m) - 1 - s) / (1 + s), with s the sum, where d - m is small, and the difference elsewhere.
+// whose terms are not negative: nothing cancels, and equal logits give 0. Classes whose p_b is 0, with a share u of p_a, are not in that sum s; they make
+// it (s + u) / (1 - u). Where it overflows, log total_a - log total_b - m is as good. The derivative is p_a - p_b = p_b (exp(d - m) - 1 - s) / (1 + s)
+// where d - m is small, and the difference elsewhere.
 template <class C> struct LogitsDivergenceRow {
     using X = Vec<double>;
     using V = X::V;
     enum Stage { maximum, total, value, derivative };
     struct Partial {
         double max_a, max_b;
-        Sum total_a, total_b, mean, growth;
+        Sum matched, unmatched, total_b, mean, growth;  // e_a where p_b > 0, and elsewhere; ...
     };
 
     const LogitsDivergenceArguments<C> *x;
@@ -63,7 +64,7 @@ template <class C> struct LogitsDivergenceRow {
     Stage stage = maximum;
     Factor inverse{1, 0};  // 1 / T
     double max_a = 0, max_b = 0, mean = 0, growth = 0;
-    Sum total_a, total_b;
+    Sum matched, unmatched, total_b;
     std::vector<Partial> partial;
 
     isize n() const { return x->x.n; }
@@ -85,7 +86,8 @@ template <class C> struct LogitsDivergenceRow {
         const auto exp = [&](V v, V top) FS_INLINE_LAMBDA { return exp_below<X, true>(v, top, zero, scale); };
         const double near = growth < std::numeric_limits<double>::infinity() ? 0.35 : 0;
         const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse.hi), m = X::set(mean);
-        LaneSums<X> totals_a, totals_b, means, growths;
+        LaneSums<X> matched_a, unmatched_a, totals_b, means, growths;
+        const double sum_a = total_a().value();
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max_a = p.max_b = absent_logit<double>;
         double a_buffer[gather_block], b_buffer[gather_block], results[gather_block];
@@ -102,40 +104,42 @@ template <class C> struct LogitsDivergenceRow {
                 const V e_b = exp(b, top_b), d = (a - b) * heat;
                 const auto none = e_b == V{};
                 if (stage == total) {
-                    totals_a.add(exp(a, top_a));
+                    const V e_a = exp(a, top_a);
+                    matched_a.add(none ? V{} : e_a);
+                    unmatched_a.add(none ? e_a : V{});
                     totals_b.add(e_b);
                     means.add(none ? V{} : e_b * d);
                 } else if (stage == value) {
                     growths.add(none ? V{} : e_b * Growth(d - m).beyond_line);
                 } else {
                     const V p_b = e_b / X::set(total_b.value());
-                    const V p_a = exp(a, top_a) / X::set(total_a.value());
+                    const V p_a = exp(a, top_a) / X::set(sum_a);
                     const V close = p_b * ((Growth(d - m).beyond_one - growth) / (1 + growth));
                     lanes.store(results + j, (absolute<X>(d - m) < near && !none ? close : p_a - p_b) * (x->scale * inverse.hi));
                 }
             });
             if (stage == derivative) put(at, size, results);
         }
-        p.total_a = totals_a.total(), p.total_b = totals_b.total(), p.mean = means.total(), p.growth = growths.total();
+        p.matched = matched_a.total(), p.unmatched = unmatched_a.total(), p.total_b = totals_b.total(), p.mean = means.total(), p.growth = growths.total();
     }
 
     bool next() {
         if (stage == derivative) return false;
-        Partial all{absent_logit<double>, absent_logit<double>, {}, {}, {}, {}};
+        Partial all{absent_logit<double>, absent_logit<double>, {}, {}, {}, {}, {}};
         for (const Partial &p : partial) {
             all.max_a = larger(p.max_a, all.max_a), all.max_b = larger(p.max_b, all.max_b);
-            all.total_a.add(p.total_a), all.total_b.add(p.total_b), all.mean.add(p.mean), all.growth.add(p.growth);
+            all.matched.add(p.matched), all.unmatched.add(p.unmatched), all.total_b.add(p.total_b), all.mean.add(p.mean), all.growth.add(p.growth);
         }
         if (stage == maximum) {
             max_a = all.max_a, max_b = all.max_b;
             return stage = total, true;
         }
         if (stage == total) {
-            total_a = all.total_a, total_b = all.total_b;
+            matched = all.matched, unmatched = all.unmatched, total_b = all.total_b;
             mean = all.mean.value() / total_b.value();
             return stage = value, true;
         }
-        growth = all.growth.value() / total_b.value();
+        growth = (all.growth.value() / total_b.value() + unmatched.value() / total_a().value()) / (matched.value() / total_a().value());
         const double loss = divergence();
         if (x->loss.data) *x->loss.at(outer, inner) = static_cast<C>(loss);
         (*sums)[static_cast<std::size_t>((outer * x->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
@@ -144,12 +148,17 @@ template <class C> struct LogitsDivergenceRow {
     }
 
   private:
+    Sum total_a() const {
+        Sum s = matched;
+        s.add(unmatched);
+        return s;
+    }
     double divergence() const {
-        const double infinity = std::numeric_limits<double>::infinity(), sum = total_a.hi + total_b.hi;
-        if (!(sum - sum == 0 && total_a.hi > 0 && total_b.hi > 0)) return std::numeric_limits<double>::quiet_NaN();
+        const double infinity = std::numeric_limits<double>::infinity(), sum_a = total_a().value(), sum = sum_a + total_b.hi;
+        if (!(sum - sum == 0 && sum_a > 0 && total_b.hi > 0)) return std::numeric_limits<double>::quiet_NaN();
         if (mean == -infinity) return infinity;  // a class that b has and a has not
         if (growth < infinity) return std::log1p(growth);
-        return std::log(total_a.value()) - std::log(total_b.value()) + (max_a - max_b) * inverse.hi - mean;
+        return std::log(sum_a) - std::log(total_b.value()) + (max_a - max_b) * inverse.hi - mean;
     }
     void put(isize at, isize size, double *values) const {
         const Writer<C, double> to{x->gradient.at(outer, inner), n() == 1 ? isize(sizeof(C)) : x->gradient.n_stride};

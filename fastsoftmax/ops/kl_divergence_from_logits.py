@@ -27,7 +27,8 @@ def kl_divergence_from_logits_rows(
     """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its gradient.
 
     With d = (x - target) / temperature and its mean m under p_target, it is
-    log1p(sum(p_target (expm1(d - m) - (d - m)))): no term is negative, and none cancels.
+    log1p(sum(p_target (expm1(d - m) - (d - m)))): no term is negative, and none cancels. Classes without
+    p_target are not in that sum; their share u of the other softmax makes it (sum + u) / (1 - u).
     """
     heat = temperature[:, None, :]
     a, b = widened(x, target), widened(target, x)
@@ -38,6 +39,8 @@ def kl_divergence_from_logits_rows(
     mean = np.where(none, 0, p_b * d).sum(axis=1, keepdims=True)
     d = d - mean
     growth = np.where(none, 0, p_b * _beyond_line(d)).sum(axis=1, keepdims=True)
+    unmatched, matched = (np.where(part, p_a, 0).sum(axis=1, keepdims=True) for part in (none, ~none))
+    growth = (growth + unmatched) / matched
     rows = np.where(growth < np.inf, np.log1p(growth), lse_a - lse_b - mean)
     rows = np.where(mean == -np.inf, np.inf, rows) + 0 * (p_a + p_b).sum(axis=1, keepdims=True)
     if loss is not None:

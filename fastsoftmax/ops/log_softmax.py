@@ -133,7 +133,7 @@ def log_softmax(
     array([-2., -2., -2., -2.])
     """
     default = base is None and where is None and dtype is None
-    if default and axis == -1 and type(temperature) is float and temperature == 1.0:
+    if default and type(axis) is int and axis == -1 and type(temperature) is float and temperature == 1.0:
         result = log_softmax_plain(x, out, num_threads)
         if result is not None:
             return result

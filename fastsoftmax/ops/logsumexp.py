@@ -148,7 +148,7 @@ def logsumexp(
     array([1.585, 4.   ])
     """
     default = base is None and where is None and dtype is None
-    if default and axis == -1 and b is None and not keepdims:
+    if default and type(axis) is int and axis == -1 and b is None and not keepdims:
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result

@@ -127,7 +127,7 @@ def softmax(
     array([0.5, 0. , 0.5])
     """
     default = base is None and where is None and dtype is None
-    if default and axis == -1 and type(temperature) is float and temperature == 1.0:
+    if default and type(axis) is int and axis == -1 and type(temperature) is float and temperature == 1.0:
         result = softmax_plain(x, out, num_threads)
         if result is not None:
             return result
