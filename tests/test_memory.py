@@ -1,0 +1,134 @@
+"""What calls add to the memory of a process at most, over their arguments and results."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import fastsoftmax as fs
+
+MIB = 2**20
+STATUS = "/proc/self/status"
+pytestmark = pytest.mark.skipif(not os.path.exists(STATUS), reason="the peak of memory is read from /proc")
+
+# The peak of the resident set counts every page that was touched, by whatever allocator. VmHWM is that of the
+# new process; ru_maxrss would start from the peak of its parent. What a first call on ten rows of ten needs
+# is not counted: it is what imports leave to the first call.
+SCRIPT = """
+import sys
+import numpy as np
+import fastsoftmax as fs
+
+def peak():
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+rng = np.random.default_rng(0)
+def call(rows, n):
+    make, run = {make}, {run}
+    made = make(rows, n)
+    before = peak()
+    run(*made)
+    return peak() - before
+
+call(10, 10)
+print(call({rows}, {n}))
+"""
+
+LOGITS = "lambda r, n: (np.zeros((r, n), np.float32), np.arange(r) % n)"
+WITH_OUT = "lambda r, n: (np.ones((r, n), np.float32), np.arange(r) % n, np.ones((r, n), np.float32))"
+TOUCHED = "lambda r, n: (rng.random((r, n), np.float32), np.arange(r) % n)"
+PAIR = "lambda r, n: (np.ones((r, n), np.float32), np.ones((r, n), np.float32), np.ones((r, n), np.float32))"
+LABELS = "lambda r, n: (np.ones((r, 2), np.float32), np.ones((r, 3), np.int64)[:, 1])"
+OF_64_MIB = {"rows": 1024, "n": 16384}
+LONG_ROWS = {"rows": 16, "n": 2**20}
+SHORT_ROWS = {"rows": 2**21, "n": 8}
+
+
+def growth(make, run, rows, n, backend="default", threads=2):
+    """Bytes that ``run(*make(rows, n))`` added to the peak of a new process."""
+    environment = os.environ | {"FASTSOFTMAX_NUM_THREADS": str(threads)}
+    environment |= {} if backend == "default" else {"FASTSOFTMAX_BACKEND": backend}
+    script = SCRIPT.format(make=make, run=run, rows=rows, n=n)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+compiled = pytest.mark.skipif(fs.config()["backend"] == "numpy", reason="the twin works in larger blocks")
+
+
+def test_the_measure_measures():
+    """A copy of 64 MiB is seen, and so is one of 2 MiB."""
+    assert 63 * MIB < growth(TOUCHED, "lambda x, y: np.exp(x)", **OF_64_MIB) < 66 * MIB
+    assert 1 * MIB < growth(TOUCHED, "lambda x, y: np.exp(x[:32])", **OF_64_MIB) < 3 * MIB
+
+
+@compiled
+@pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS, SHORT_ROWS], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_cross_entropy(reduction, shape):
+    """Nothing of the size of the logits is made, and labels are not copied."""
+    run = f"lambda x, y: fs.cross_entropy(x, y, reduction='{reduction}')"
+    assert growth(TOUCHED, run, **shape) < MIB
+
+
+@compiled
+@pytest.mark.parametrize(
+    "option",
+    ["label_smoothing=0.1", "temperature=2.0", "ignore_index=3", "z_loss=0.01", "weight=np.ones(x.shape[1])"],
+)
+def test_cross_entropy_with_options(option):
+    assert growth(TOUCHED, f"lambda x, y: fs.cross_entropy(x, y, {option})", **OF_64_MIB) < MIB
+
+
+@compiled
+@pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS, SHORT_ROWS], ids=str)
+@pytest.mark.parametrize("out", ["out", "x"])
+def test_gradients_go_to_out_alone(out, shape):
+    run = f"lambda x, y, out: fs.cross_entropy_value_and_grad(x, y, out={out})"
+    assert growth(WITH_OUT, run, **shape) < MIB + (
+        0 if out == "out" else 64 * MIB
+    )  # x is written to for the first time
+
+
+@compiled
+def test_gradients_of_yes_or_no_go_to_out_alone():
+    run = "lambda x, t, out: fs.binary_cross_entropy_with_logits_value_and_grad(x, t, out=out)"
+    assert growth(PAIR, run, **OF_64_MIB) < MIB
+
+
+@compiled
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_labels_are_not_copied(name):
+    """Two million labels with gaps between them: a copy would take 16 MiB."""
+    assert growth(LABELS, f"lambda x, y: fs.{name}(x, y)", 2**21, 2) < MIB
+
+
+@compiled
+@pytest.mark.parametrize("ids", ["y", "np.stack([y, y], axis=-1)"])
+def test_logprobs(ids):
+    """At most 1 MiB for each thread, where log_softmax would take 2 GiB.
+
+    Zeros that nobody wrote take no memory to be read.
+    """
+    assert growth(LOGITS, f"lambda x, y: fs.logprobs(x, {ids})", 4096, 128_000) < 2 * MIB
+
+
+@compiled
+def test_best_log_probabilities():
+    assert growth(TOUCHED, "lambda x, y: fs.top_k_logprobs(x, 5)", 128, 128_000) < 2 * MIB
+
+
+@compiled
+def test_fit_temperature():
+    assert growth(TOUCHED, "lambda x, y: fs.fit_temperature(x, y)", **OF_64_MIB) < 2 * MIB
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["fs.cross_entropy(x, y)", "fs.logprobs(x, y)", "fs.top_k_logprobs(x, 2)", "fs.fit_temperature(x, y)"],
+)
+def test_the_twin_works_in_blocks(run):
+    assert growth(TOUCHED, f"lambda x, y: {run}", **OF_64_MIB, backend="numpy", threads=1) < 6 * MIB
