@@ -414,6 +414,21 @@ def test_out_of_every_layout(case, dtype):
 
 
 @EVERY_FULL
+def test_results_do_not_depend_on_where_out_begins(case, dtype):
+    """Long rows are written in vectors that meet cache lines, wherever these are."""
+    for n in (4096, 4097, 4103, 5000, 32_768):
+        x = case.typical((2, n), dtype, np.random.default_rng(n))
+        expected = case.call(x)
+        memory = np.full(2 * n + 40, -7.25, dtype)
+        for offset in range(17):
+            out = memory[20 + offset :][: 2 * n].reshape(2, n)
+            case.call(x, out=out)
+            np.testing.assert_array_equal(out, expected)
+            out[...] = -7.25
+            assert np.all(memory == -7.25)
+
+
+@EVERY_FULL
 def test_in_place(case, dtype):
     x = case.typical((5, 6, 19), dtype, np.random.default_rng(16))
     for axis in (0, 1, 2, None, (0, 2)) if case.rowwise else (None,):
