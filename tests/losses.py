@@ -199,11 +199,7 @@ def kl_divergence_from_logits(x, target_logits, *, temperature=ONE):
     log_target, _ = log_probabilities(long(target_logits) / temperature)
     p, target = np.exp(log_p), np.exp(log_target)
     terms = product(target, log_target - log_p)
-    # Logits far from their targets lose digits of the difference, from which its mean is taken.
-    mean = np.abs(product(target, (x - long(target_logits)) / temperature).sum(-1, keepdims=True))
-    # So do classes whose shares of the two softmaxes differ by a large factor, an exponential.
-    size = np.abs(terms) + target * mean + np.where(target == 0, 0, p * np.abs(log_p - log_target))
-    return of_divergences(terms, size, (p - target) / temperature, (p + target * (1 + mean)) / temperature)
+    return of_divergences(terms, np.abs(terms), (p - target) / temperature, (p + target) / temperature)
 
 
 def long(a):

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from arrays import Exporter, layouts, outs
 from cases import FLOATS
-from losses import BY_NAME, GRAD_HESS, LOSSES, OF_ELEMENTS, OF_LABELS, OF_ROWS, exact, long
+from losses import BY_NAME, GRAD_HESS, LOSSES, OF_ELEMENTS, OF_LABELS, OF_ROWS, Problem, exact, long
 from test_gradients import finite_differences
 
 import fastsoftmax as fs
@@ -451,6 +451,12 @@ def test_zero_coefficients_drop_their_terms(dtype):
     assert fs.kl_divergence(np.array([0, -INF], dtype), [1.0, 0.0]) == 0
     assert fs.kl_divergence(np.array([NAN, 0], dtype), [0.0, 1.0]) == 0
     assert fs.kl_divergence(np.array([0, -INF], dtype), [0.5, 0.5]) == INF
+    assert fs.kl_divergence_from_logits(x, x) == 0
+    assert fs.kl_divergence_from_logits(x, [0.0, -800.0]) == 0
+    for target in ([0.0, 0.0], [-800.0, 0.0]):
+        value, grad = fs.kl_divergence_from_logits_value_and_grad(x, target)
+        assert value == INF
+        np.testing.assert_allclose(grad, fs.softmax(x) - fs.softmax(target))
 
 
 def test_rows_that_do_not_count(dtype):
@@ -504,6 +510,18 @@ def test_divergence_of_equal_scores_is_exactly_zero(dtype):
         value, grad = fs.kl_divergence_from_logits_value_and_grad(x, x.copy(), temperature=0.7)
         assert value == 0
         np.testing.assert_array_equal(grad, 0)
+
+
+@pytest.mark.parametrize("shift", [0, 1e3, -1e5])
+def test_divergence_of_shifted_scores_with_unlikely_classes(shift, dtype):
+    """Neither a shift of the scores nor a class far from the others costs digits of a divergence."""
+    rng = np.random.default_rng(5)
+    for far in (5, 40, 300, 690):
+        x, target = rng.normal(0, 1, (2, 8, 6)).astype(dtype)
+        x[::2] = target[::2] + rng.normal(0, 1e-3, (4, 6))
+        x += shift
+        target[:, 0] -= far
+        Problem(BY_NAME["kl_divergence_from_logits"], x, target).check(about=f"shift {shift}, far {far}")
 
 
 # --- curvature for boosting -------------------------------------------------------------------------------

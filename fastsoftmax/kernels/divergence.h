@@ -25,30 +25,24 @@ template <class C> struct LogitsDivergenceArguments {
     void set_scale(double s) { scale = s; }
 };
 
-// exp(d) - 1 - d and exp(d) - 1: by their series where they cancel, |d| < 0.35. Sixteen terms leave 2^-60 of the sum.
-struct Growth {
-    using X = Vec<double>;
-    using V = X::V;
-    V beyond_line, beyond_one;
-    explicit FS_INLINE Growth(V d) {
-        V p = X::set(0);
-#pragma GCC unroll 16
-        for (int k = 16; k >= 2; --k) p = multiply_add(p, d, X::set(inverse_factorial(k)));
-        const V small = p * d * d, e = exp_plain<X>(d);
-        const auto near = absolute<X>(d) < 0.35;
-        beyond_line = near ? small : e - 1.0 - d;
-        beyond_one = near ? d + small : e - 1.0;
-    }
-    static constexpr double inverse_factorial(int k) { return k < 2 ? 1 : inverse_factorial(k - 1) / k; }
-};
+constexpr double inverse_factorial(int k) { return k < 2 ? 1 : inverse_factorial(k - 1) / k; }
 
-// With d = (a - b) / T and its mean m = sum(p_b d), all in double,
+// exp(d) - 1 - d for |d| < 0.35, where it cancels: its series. Sixteen terms leave 2^-60 of the sum.
+template <class V> FS_INLINE V beyond_line(V d) {
+    V p{};
+#pragma GCC unroll 16
+    for (int k = 16; k >= 2; --k) p = multiply_add(p, d, V{} + inverse_factorial(k));
+    return p * d * d;
+}
+
+// With d = (a - b - level) / T, all in double, where the level is that of the mean, sum(p_b d) = 0,
 //
-//     KL = log(sum p_b exp(d - m)) = log1p(sum p_b (exp(d - m) - 1 - (d - m))),
+//     KL = log(sum p_b exp(d)) = log1p(sum p_b (exp(d) - 1 - d)),
 //
-// whose terms are not negative: nothing cancels, and equal logits give 0. Classes whose p_b is 0, with a share u of p_a, are not in that sum s; they make
-// it (s + u) / (1 - u). Where it overflows, log total_a - log total_b - m is as good. The derivative is p_a - p_b = p_b (exp(d - m) - 1 - s) / (1 + s)
-// where d - m is small, and the difference elsewhere.
+// whose terms are not negative: nothing cancels, and equal logits give 0. Where d is large its rounding would show in the exponential: there
+// exp(b / T) exp(d) is exp(a / T) times a constant c. Classes whose p_b is 0, with a share u of p_a, are not in that sum s; they make it
+// (s + u) / (1 - u). Where it overflows, log total_a - log total_b + log c is as good. The derivative is p_a - p_b = p_b (exp(d) - 1 - s) / (1 + s)
+// where d and s are small, and the difference elsewhere. Exponentials are relative to the largest logits, and so is the first level.
 template <class C> struct LogitsDivergenceRow {
     using X = Vec<double>;
     using V = X::V;
@@ -63,7 +57,8 @@ template <class C> struct LogitsDivergenceRow {
     isize outer = 0, inner = 0;
     Stage stage = maximum;
     Factor inverse{1, 0};  // 1 / T
-    double max_a = 0, max_b = 0, mean = 0, growth = 0;
+    double max_a = 0, max_b = 0, mean = 0, growth = 0;  // the mean of d at the first level
+    Pair<double> level{0, 0};
     Sum matched, unmatched, total_b;
     std::vector<Partial> partial;
 
@@ -84,8 +79,13 @@ template <class C> struct LogitsDivergenceRow {
         const Scale<X> scale = Scale<X>::all(inverse);
         const Shift<X> zero = Shift<X>::fixed(0, scale);
         const auto exp = [&](V v, V top) FS_INLINE_LAMBDA { return exp_below<X, true>(v, top, zero, scale); };
-        const double near = growth < std::numeric_limits<double>::infinity() ? 0.35 : 0;
-        const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse.hi), m = X::set(mean);
+        const double near = growth < 0.35 ? 0.35 : 0;
+        const V top_a = X::set(max_a), top_b = X::set(max_b), heat = X::set(inverse.hi), c = X::set(std::exp(-mean));
+        const auto above_level = [&](V a, V b) FS_INLINE_LAMBDA {
+            const Pair<V> d = two_sum(a, -b);
+            const V lo = d.lo - level.lo;
+            return ((d.hi - level.hi) + (lo == lo ? lo : V{})) * heat;
+        };
         LaneSums<X> matched_a, unmatched_a, totals_b, means, growths;
         const double sum_a = total_a().value();
         Partial &p = partial[static_cast<std::size_t>(k)];
@@ -101,7 +101,7 @@ template <class C> struct LogitsDivergenceRow {
             }
             each_vector<X>(size, [&](isize j, auto lanes) {
                 const V a = lanes.load(as + j, absent_logit<double>), b = lanes.load(bs + j, absent_logit<double>);
-                const V e_b = exp(b, top_b), d = (a - b) * heat;
+                const V e_b = exp(b, top_b), d = above_level(a, b);
                 const auto none = e_b == V{};
                 if (stage == total) {
                     const V e_a = exp(a, top_a);
@@ -110,12 +110,13 @@ template <class C> struct LogitsDivergenceRow {
                     totals_b.add(e_b);
                     means.add(none ? V{} : e_b * d);
                 } else if (stage == value) {
-                    growths.add(none ? V{} : e_b * Growth(d - m).beyond_line);
+                    const V close = e_b * beyond_line(d), far = exp(a, top_a) * c - e_b * (1 + d);
+                    growths.add(none ? V{} : absolute<X>(d) < 0.35 ? close : far);
                 } else {
                     const V p_b = e_b / X::set(total_b.value());
                     const V p_a = exp(a, top_a) / X::set(sum_a);
-                    const V close = p_b * ((Growth(d - m).beyond_one - growth) / (1 + growth));
-                    lanes.store(results + j, (absolute<X>(d - m) < near && !none ? close : p_a - p_b) * (x->scale * inverse.hi));
+                    const V close = p_b * ((d + beyond_line(d) - growth) / (1 + growth));
+                    lanes.store(results + j, (absolute<X>(d) < near && !none ? close : p_a - p_b) * (x->scale * inverse.hi));
                 }
             });
             if (stage == derivative) put(at, size, results);
@@ -132,11 +133,12 @@ template <class C> struct LogitsDivergenceRow {
         }
         if (stage == maximum) {
             max_a = all.max_a, max_b = all.max_b;
+            level = two_sum(max_a, -max_b);
             return stage = total, true;
         }
         if (stage == total) {
             matched = all.matched, unmatched = all.unmatched, total_b = all.total_b;
-            mean = all.mean.value() / total_b.value();
+            raise_level(all.mean.value() / total_b.value());
             return stage = value, true;
         }
         growth = (all.growth.value() / total_b.value() + unmatched.value() / total_a().value()) / (matched.value() / total_a().value());
@@ -153,12 +155,17 @@ template <class C> struct LogitsDivergenceRow {
         s.add(unmatched);
         return s;
     }
+    void raise_level(double by) {
+        const Pair<double> raised = two_sum(level.hi, by / inverse.hi);
+        mean = by - by == 0 ? (raised.hi - level.hi + raised.lo) * inverse.hi : by;
+        level = {raised.hi, raised.lo + level.lo};
+    }
     double divergence() const {
         const double infinity = std::numeric_limits<double>::infinity(), sum_a = total_a().value(), sum = sum_a + total_b.hi;
         if (!(sum - sum == 0 && sum_a > 0 && total_b.hi > 0)) return std::numeric_limits<double>::quiet_NaN();
         if (mean == -infinity) return infinity;  // a class that b has and a has not
         if (growth < infinity) return std::log1p(growth);
-        return std::log(sum_a) - std::log(total_b.value()) + (max_a - max_b) * inverse.hi - mean;
+        return std::log(sum_a) - std::log(total_b.value()) - mean;
     }
     void put(isize at, isize size, double *values) const {
         const Writer<C, double> to{x->gradient.at(outer, inner), n() == 1 ? isize(sizeof(C)) : x->gradient.n_stride};

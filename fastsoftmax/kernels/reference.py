@@ -68,7 +68,7 @@ def is_narrow(*arrays: Array) -> bool:
 def total(terms: Array, narrow: bool = False) -> Array:
     """The sum over the middle axis, kept: half upon half, with the rounding errors added in the end.
 
-    They come from two_sum (Knuth 1969). For narrow arrays it is the plain sum.
+    For narrow arrays it is the plain sum.
     """
     if narrow:
         return cast(Array, terms.sum(axis=1, keepdims=True))
@@ -76,14 +76,19 @@ def total(terms: Array, narrow: bool = False) -> Array:
     while hi.shape[1] > 1:
         middle = hi.shape[1] // 2
         a, b, last = hi[:, :middle], hi[:, middle : 2 * middle], hi[:, 2 * middle :]
-        s = a + b
-        back = s - a
-        error = (a - (s - back)) + (b - back)
+        s, error = two_sum(a, b)
         lo = np.concatenate(
             [lo[:, :middle] + lo[:, middle : 2 * middle] + error, lo[:, 2 * middle :]], axis=1
         )
         hi = np.concatenate([s, last], axis=1)
     return np.where(np.isfinite(lo), hi + lo, hi)
+
+
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """a + b as hi + lo (Knuth 1969)."""
+    s = a + b
+    back = s - a
+    return s, (a - (s - back)) + (b - back)
 
 
 def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
@@ -151,11 +156,9 @@ class Scaled:
 
     def _quotient(self, heat: Array) -> tuple[Array, Array]:
         """(x - max) / temperature."""
-        d = self.x - self.max
         if self.narrow:
-            return d / heat, np.zeros((1, 1, 1))
-        back = self.x - d
-        error = (self.x - (d + back)) + (back - self.max)
+            return (self.x - self.max) / heat, np.zeros((1, 1, 1))
+        d, error = two_sum(self.x, -self.max)
         if np.all(heat == 1):
             return d, np.where(np.isfinite(error), error, 0)
         heat = heat.astype(d.dtype)

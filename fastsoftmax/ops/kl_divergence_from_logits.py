@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, widened
+from ..kernels.reference import Array, Scaled, blockwise, two_sum, widened
 
 
 @kernel
@@ -26,47 +26,57 @@ def kl_divergence_from_logits_rows(
 ) -> float:
     """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its gradient.
 
-    With d = (x - target) / temperature and its mean m under p_target, it is
-    log1p(sum(p_target (expm1(d - m) - (d - m)))): no term is negative, and none cancels. Classes without
-    p_target are not in that sum; their share u of the other softmax makes it (sum + u) / (1 - u).
+    With d = (x - target - level) / temperature, where the level makes its mean under p_target 0, it is
+    log1p(sum(p_target (expm1(d) - d))): no term is negative, and none cancels. Classes without p_target are
+    not in that sum; their share u of the other softmax makes it (sum + u) / (1 - u). Where d is large,
+    exp(target / temperature) exp(d) is exp(x / temperature) times a constant.
     """
-    heat = temperature[:, None, :]
-    a, b = widened(x, target), widened(target, x)
-    p_a, lse_a = _softmax(a, temperature)
-    p_b, lse_b = _softmax(b, temperature)
+    a, b, heat = widened(x, target), widened(target, x), temperature[:, None, :]
+    max_a, e_a, sum_a = _softmax(a, temperature)
+    max_b, e_b, sum_b = _softmax(b, temperature)
+    p_a, p_b = e_a / sum_a, e_b / sum_b
     none = p_b == 0
-    d = (a - b) / heat
+    level, level_lo = two_sum(max_a, -max_b)
+    d = _above_level(a, b, level, level_lo) / heat
     mean = np.where(none, 0, p_b * d).sum(axis=1, keepdims=True)
-    d = d - mean
-    growth = np.where(none, 0, p_b * _beyond_line(d)).sum(axis=1, keepdims=True)
+    raised, raised_lo = two_sum(level, mean * heat)
+    mean = np.where(np.isfinite(mean), (raised - level + raised_lo) / heat, mean)
+    d = _above_level(a, b, raised, raised_lo + level_lo) / heat
+    close, far = _beyond_line(d), e_a * np.exp(-mean) - e_b * (1 + d)
+    growth = np.where(none, 0, np.where(np.abs(d) < 0.35, e_b * close, far)).sum(axis=1, keepdims=True) / sum_b
     unmatched, matched = (np.where(part, p_a, 0).sum(axis=1, keepdims=True) for part in (none, ~none))
     growth = (growth + unmatched) / matched
-    rows = np.where(growth < np.inf, np.log1p(growth), lse_a - lse_b - mean)
+    rows = np.where(growth < np.inf, np.log1p(growth), np.log(sum_a) - np.log(sum_b) - mean)
     rows = np.where(mean == -np.inf, np.inf, rows) + 0 * (p_a + p_b).sum(axis=1, keepdims=True)
     if loss is not None:
         loss[...] = rows[:, 0]
     if grad is not None:
-        near = (np.abs(d) < 0.35) & ~none & (growth < np.inf)
-        g = np.where(near, p_b * ((np.expm1(d) - growth) / (1 + growth)), p_a - p_b)
+        near = (np.abs(d) < 0.35) & ~none & (growth < 0.35)
+        g = np.where(near, p_b * ((d + close - growth) / (1 + growth)), p_a - p_b)
         grad[...] = g * scale / heat
     return float(rows.sum())
 
 
-def _softmax(x: Array, temperature: Array) -> tuple[Array, Array]:
-    """Probabilities and logsumexp of the rows of x / temperature."""
+def _softmax(x: Array, temperature: Array) -> tuple[Array, Array, Array]:
+    """The maxima of the rows of x, the exponentials of x / temperature relative to them, and their sums."""
     z = Scaled(x, temperature, (1.0, 0.0), None)
     e = z.exp()
-    total = z.sum(e)
-    return e / total, z.max / temperature[:, None, :] + np.log(total)
+    return z.max, e, z.sum(e)
+
+
+def _above_level(a: Array, b: Array, level: Array, level_lo: Array) -> Array:
+    """a - b - level, rounded once where the first difference is not exact."""
+    d, d_lo = two_sum(a, -b)
+    return (d - level) + np.where(np.isnan(d_lo - level_lo), 0, d_lo - level_lo)
 
 
 def _beyond_line(d: Array) -> Array:
-    """exp(d) - 1 - d, by its series where that cancels."""
+    """exp(d) - 1 - d for |d| < 0.35, where that cancels: its series."""
     series = np.zeros_like(d)
     factorial = np.cumprod(np.arange(1.0, 17.0))
     for k in range(16, 1, -1):
         series = series * d + 1 / factorial[k - 1]
-    return np.where(np.abs(d) < 0.35, series * d * d, np.expm1(d) - d)
+    return series * d * d
 
 
 def _kl_divergence_from_logits(
