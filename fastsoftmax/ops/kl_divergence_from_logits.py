@@ -43,7 +43,8 @@ def kl_divergence_from_logits_rows(
     mean = np.where(np.isfinite(mean), (raised - level + raised_lo) / heat, mean)
     d = _above_level(a, b, raised, raised_lo + level_lo) / heat
     close, far = _beyond_line(d), e_a * np.exp(-mean) - e_b * (1 + d)
-    growth = np.where(none, 0, np.where(np.abs(d) < 0.35, e_b * close, far)).sum(axis=1, keepdims=True) / sum_b
+    terms = np.where(none, 0, np.where(np.abs(d) < 0.35, e_b * close, far))
+    growth = terms.sum(axis=1, keepdims=True) / sum_b
     unmatched, matched = (np.where(part, p_a, 0).sum(axis=1, keepdims=True) for part in (none, ~none))
     growth = (growth + unmatched) / matched
     rows = np.where(growth < np.inf, np.log1p(growth), np.log(sum_a) - np.log(sum_b) - mean)
