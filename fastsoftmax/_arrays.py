@@ -25,13 +25,15 @@ from ._backend import TWINS
 Array = NDArray[Any]
 Kernel = Callable[..., Any]
 
-COMPILED = (np.dtype(np.float32), np.dtype(np.float64))  # what compiled kernels take; the twins take the rest
+COMPILED = tuple(
+    map(np.dtype, (np.float32, np.float64, np.float16))
+)  # with bfloat16, what compiled kernels take
 ONE = np.ones((1, 1))  # temperature 1 for all rows
 BLOCK = 1 << 17  # elements that are copied at a time where a view of three axes does not exist
 
 # ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by the
 # temperature instead.
-_SCALES = {np.dtype(np.float32): 2.0**60, np.dtype(np.float64): 2.0**900}
+_LARGEST_SCALE = {4: 2.0**60, 8: 2.0**900}  # by the size of the type in which is computed
 
 
 # --- inputs and dtypes ------------------------------------------------------------------------------------
@@ -45,6 +47,11 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
 def is_half(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is for storage only: 16 bits, computed with in float32 or better."""
     return dtype == np.float16 or is_bfloat16(dtype)
+
+
+def is_compiled(dtype: np.dtype[Any]) -> bool:
+    """Whether compiled kernels take arrays of a dtype; the twins take the rest."""
+    return dtype in COMPILED or is_bfloat16(dtype)
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -227,7 +234,7 @@ def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype
     """Whether logits are scaled by so much or so little (0 for base 1) that compiled kernels would fail."""
     if (ln_base == (1.0, 0.0) and temperature is ONE) or not temperature.size:
         return False
-    limit = _SCALES.get(dtype, math.inf)
+    limit = _LARGEST_SCALE.get(max(dtype.itemsize, 4), math.inf)
     return not (ln_base[0] / limit <= temperature.min() and temperature.max() <= ln_base[0] * limit)
 
 
@@ -545,9 +552,8 @@ def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_thre
     if a.shape not in (kept, left):
         allowed = " or ".join(str(shape) for shape in dict.fromkeys([left, kept]))
         raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
-    a = _cast(a, b.dtype if b.dtype in COMPILED else np.result_type(a, b))
     threads = _threads.resolve(num_threads, b.size)
-    run = able(kernel, b.dtype)
+    run = able(kernel, a.dtype, b.dtype)
     result = new_or_checked(out, b, b.dtype)
     target, a, b = destination(out, result, a.reshape(kept), b)
     for source, into, row in each_view(axes, [b, target, a]):
@@ -598,10 +604,6 @@ def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
 
 def able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:
     """The active kernel, or its twin for dtypes and scales that no compiled kernel takes."""
-    if not extreme:
-        for dtype in dtypes:
-            if dtype not in COMPILED:
-                break
-        else:
-            return kernel
+    if not extreme and all(map(is_compiled, dtypes)):
+        return kernel
     return TWINS[kernel.__name__]

@@ -162,12 +162,12 @@ class Rows:
         return a.astype(np.float64).reshape(1, -1, 1)
 
     def sample_weight(self, weight: Any) -> Array | None:
-        """A weight for each row, float32 or float64."""
+        """A weight for each row, of a dtype that kernels take."""
         if weight is None:
             return None
         a = _arrays.as_array(weight, "sample_weight")
         _arrays.broadcast(a, self.shape, "sample_weight")
-        return self.per_row(a if a.dtype in _arrays.COMPILED else a.astype(np.float64))
+        return self.per_row(a if _arrays.is_compiled(a.dtype) else a.astype(np.float64))
 
     def temperature(self, temperature: Any) -> Array:
         """A temperature for all rows, shape (1, 1), or for each, with or without the axis of the classes."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastsoftmax as fs
-from fastsoftmax import _backend
+from fastsoftmax import _arrays, _backend
 
 COMPILED = [name for name in _backend.available() if name != "numpy"]
 MODULES = tuple(f"fastsoftmax.kernels.{name}" for name in _backend.ORDER if name != "numpy")
@@ -204,6 +204,26 @@ def test_config_names_what_is_not_compiled():
     for name in COMPILED:
         with fs.use_backend(name):
             assert fs.config()["uncompiled"] == []
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_kernels_are_compiled_for_16_bits(name, half, monkeypatch):
+    """float16 and bfloat16 do not fall back on the twins."""
+    x, labels = np.zeros((3, 5), half), np.array([0, 1, 2])
+    wide = np.zeros((3, 5), np.longdouble)
+    calls = [fs.softmax, fs.log_softmax, fs.logsumexp, fs.sigmoid, fs.hardmax, lambda x: fs.sigmoid_vjp(x, x)]
+    calls += [lambda x: fs.softmax_vjp(x, x), lambda x: fs.logsumexp_vjp(np.ones(3, np.float32), x)]
+    calls += [lambda x: fs.cross_entropy_value_and_grad(x, labels), lambda x: fs.logprobs(x, labels)]
+    calls += [
+        lambda x: fs.binary_cross_entropy_with_logits(x, x),
+        lambda x: fs.kl_divergence_from_logits(x, x),
+    ]
+    with fs.use_backend(name):
+        monkeypatch.setattr(_arrays, "TWINS", {})
+        for call in calls:
+            call(x)
+            with pytest.raises(KeyError):  # the test can fail
+                call(wide)
 
 
 def test_config_is_a_fresh_dict():

@@ -280,6 +280,25 @@ def test_half_precision(loss, kind, half):
             )
 
 
+@np.errstate(all="ignore")
+def test_gradients_are_rounded_to_the_nearest_half(half):
+    """Of any float32: ties, overflow, subnormal numbers, NaN. (The gradient of nll is minus the target.)"""
+    rng = np.random.default_rng(7)
+    t = rng.integers(0, 2**32, 1 << 17, dtype=np.uint32).view(np.float32)  # of all sizes
+    every = np.arange(2**16, dtype=np.uint16).view(half).astype(np.float32)
+    finite = np.sort(every[np.isfinite(every)])
+    ties = finite[:-1] / 2 + finite[1:] / 2
+    near = rng.normal(0, 1, 1000) * np.exp2(rng.integers(-26, 17, 1000))
+    t = np.concatenate([t, ties, np.nextafter(ties, 0), finite, near]).astype(np.float32)
+    t[t == 0] = 0  # whose sign is lost in -0 + 0
+    x = np.zeros(t.shape, half)
+    for n in (t.size, 7):
+        _, got = fs.nll_loss_value_and_grad(x[:n], t[:n], reduction="sum")
+        expected = (0 - t[:n]).astype(half)
+        assert got.dtype == half
+        np.testing.assert_array_equal(got.astype(np.float32), expected.astype(np.float32))
+
+
 @EVERY_KIND
 def test_longdouble(loss, kind):
     given = problem(loss, (4, 9), FLOATS[1], kind)

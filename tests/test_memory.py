@@ -66,6 +66,14 @@ def test_the_measure_measures():
 
 
 @compiled
+@pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS], ids=str)
+@pytest.mark.parametrize("run", ["softmax(x, out=x)", "log_softmax(x, out=x)", "sigmoid(x, out=x)"])
+def test_float16_is_converted_in_blocks(run, shape):
+    make = "lambda r, n: (np.ones((r, n), np.float16),)"
+    assert growth(make, f"lambda x: fs.{run}", **shape) < MIB
+
+
+@compiled
 @pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS, SHORT_ROWS], ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_cross_entropy(reduction, shape):

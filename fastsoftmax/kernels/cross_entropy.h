@@ -8,22 +8,16 @@
 namespace {
 namespace fs {
 
-template <class C> struct CrossEntropyArguments {
-    View<const C> x;
+struct CrossEntropyArguments {
+    AnyView x;
     AnyView target;  // labels (one integer a row), or a probability for every class
-    bool labels = false;
-    View<C> loss, gradient;         // without data: not wanted
+    AnyView loss, gradient;         // without data: not wanted
     AnyView weight, sample_weight;  // of classes, of rows; without data: 1
     View<const double> temperature = View<const double>::one();
     Mask where;
     isize ignored = -1;
     double smoothing = 0, z_loss = 0, scale = 1;
 
-    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_target(AnyView t, bool are_labels) { target = t, labels = are_labels; }
-    void set_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
-    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
-    void set_weights(AnyView classes, AnyView rows) { weight = classes, sample_weight = rows; }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
@@ -33,17 +27,18 @@ template <class C> struct CrossEntropyArguments {
     }
 
     // The logits, their mask and temperatures, as the routines of normalize.h know them.
-    NormalizeArguments<C, C> logits() const {
-        NormalizeArguments<C, C> a;
+    NormalizeArguments logits() const {
+        NormalizeArguments a;
         a.x = x, a.temperature = temperature, a.where = where;
         return a;
     }
+    bool labels() const { return is_integer(target.number); }
     // The label of a row; -1 where it is not to be counted. All others were checked before.
     isize label(isize o, isize i) const {
         const isize y = target.integer(o, i);
         return y >= 0 && y < x.n && y != ignored ? y : -1;
     }
-    double class_weight(isize c) const { return weight ? AnyView::value<double>(weight.data + c * weight.n_stride, weight.number) : 1; }
+    double class_weight(isize c) const { return weight ? weight.value(0, c, 0) : 1; }
     double row_weight(isize o, isize i) const { return sample_weight ? sample_weight.value(o, i) : 1; }
     // How many classes of a row take part.
     isize present(isize o, isize i) const {
@@ -53,25 +48,26 @@ template <class C> struct CrossEntropyArguments {
         for (isize c = 0; c < x.n; ++c) count += mask[c * where.n_stride] != 0;
         return count;
     }
-    Writer<C, C> gradient_writer(isize o, isize i) const {
-        const isize stride = x.n == 1 ? isize(sizeof(C)) : gradient.n_stride;
-        return {gradient.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, 0};
+    template <class C> Writer<C> gradient_writer(isize o, isize i) const {
+        Writer<C> w(gradient, o, i);
+        if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
+        return w;
     }
     void clear_gradient(isize o, isize i) const {
-        for (isize c = 0; gradient.data && c < x.n; ++c) *advance(gradient.at(o, i), c * gradient.n_stride) = 0;
+        if (gradient) Writer<float>(gradient, o, i).fill(x.n, 0);
     }
 };
 
 // Where the losses of rows go: each to its place, if they are wanted one by one, and all into one sum for each piece of work, so that the total does
 // not depend on who ran which piece.
-template <class C> struct RowLosses {
-    const CrossEntropyArguments<C> *a;
+struct RowLosses {
+    const CrossEntropyArguments *a;
     std::vector<Sum> sums;
 
-    RowLosses(const CrossEntropyArguments<C> &arguments, isize pieces) : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
+    RowLosses(const CrossEntropyArguments &arguments, isize pieces) : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
     void add(isize piece, Sum losses) { sums[static_cast<std::size_t>(piece)].add(losses); }
     void store(isize o, isize i, double loss) {
-        if (a->loss.data) *a->loss.at(o, i) = static_cast<C>(loss);
+        if (a->loss) a->loss.store(o, 0, i, loss);
     }
     void put(isize o, isize i, double loss) {
         add((o * a->x.inner + i) / rows_per_piece(a->x.n), {loss, 0});
@@ -119,13 +115,13 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
     using V = typename X::V;
     static constexpr double likely = 0x1p60;  // R / e_y up to which e_y has all its digits
 
-    const CrossEntropyArguments<C> *a;
-    RowLosses<C> *losses;
-    NormalizeArguments<C, C> logits;
-    Reader<C, C> from{};
+    const CrossEntropyArguments *a;
+    RowLosses *losses;
+    NormalizeArguments logits;
+    Reader<C> from{};
     bool direct_in = false;
     C *buffer = nullptr;
-    KeptRows<C, C, false, Scaled> kept{};
+    KeptRows<C, false, Scaled> kept{};
     C center = 0;  // the shift of the row's exponentials
     double exponent = 0;
     isize piece = 0;
@@ -139,16 +135,16 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         Batch(const Batch &) {}
     } waiting;
 
-    LabelRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+    LabelRow(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
 
     void begin(isize p) {
         piece = p;
-        from = logits.template reader<>(0, 0);
+        from = logits.reader<C>(0, 0);
         direct_in = from.direct();
         buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
-        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer(0, 0) : Writer<C, C>(), buffer + chunk);
+        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer<C>(0, 0) : Writer<C>(), buffer + chunk);
     }
     void end() {
         kept.end();
@@ -226,7 +222,7 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
             sums.add(l);
         });
         losses->add(piece, sums.total());
-        for (isize k = 0; a->loss.data && k < waiting.count; ++k) losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
+        for (isize k = 0; a->loss && k < waiting.count; ++k) losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
         waiting.count = 0;
     }
 };
@@ -245,19 +241,19 @@ template <class C, bool Scaled> struct TargetRow {
         Sum sum, masses;
     };
 
-    const CrossEntropyArguments<C> *a;
-    RowLosses<C> *losses;
+    const CrossEntropyArguments *a;
+    RowLosses *losses;
     RowLog<C, Scaled> row;
     isize outer = 0, inner = 0, label = -1;
     double spread = 0;  // s / K
-    AnyReader<C> t{}, w{};
+    Reader<C> t{}, w{};
     Stage stage = logarithm;
     bool counted = true;
     double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
     std::vector<Partial> partial;
     std::vector<typename RowLog<C, Scaled>::Partial> of_log;
 
-    TargetRow(const CrossEntropyArguments<C> &arguments, RowLosses<C> &to) : a(&arguments), losses(&to), row(arguments.logits()) {}
+    TargetRow(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), row(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -267,13 +263,13 @@ template <class C, bool Scaled> struct TargetRow {
         partial.resize(static_cast<std::size_t>(chunks()));
         of_log.resize(static_cast<std::size_t>(chunks()));
         row.start(o, i);
-        w = a->weight ? AnyReader<C>(a->weight, 0, 0) : AnyReader<C>();
-        label = a->labels ? a->label(o, i) : -1;
-        if (!a->labels) t = AnyReader<C>(a->target, o, i);
+        w = a->weight ? Reader<C>::broadcast(a->weight, 0, 0) : Reader<C>();
+        label = a->labels() ? a->label(o, i) : -1;
+        if (!a->labels()) t = Reader<C>::broadcast(a->target, o, i);
         const isize present = a->present(o, i);
         spread = present ? a->smoothing / static_cast<double>(present) : 0;
         stage = logarithm;
-        counted = present && (label >= 0 || !a->labels);
+        counted = present && (label >= 0 || !a->labels());
         if (counted) return;
         a->clear_gradient(o, i);
         losses->put(o, i, 0);
@@ -313,10 +309,10 @@ template <class C, bool Scaled> struct TargetRow {
 
   private:
     // q of a block, without the label's own part. Masked classes have no part of what is spread.
-    const C *masses_of(const C *logit, isize at, isize size, C *q) const {
+    const C *masses_of(isize at, isize size, C *q) const {
         const C *given = nullptr, *weights = nullptr;
         C t_buffer[gather_block], w_buffer[gather_block];
-        if (!a->labels) given = t.get(at, size, t_buffer);
+        if (!a->labels()) given = t.get(at, size, t_buffer);
         if (w.p) weights = w.get(at, size, w_buffer);
         const std::uint8_t *mask = a->where.data ? a->where.at(outer, inner) + at * a->where.n_stride : nullptr;
         const C keep = static_cast<C>(1 - a->smoothing), add = static_cast<C>(spread);
@@ -330,9 +326,9 @@ template <class C, bool Scaled> struct TargetRow {
 
     // Classes without mass are left out: 0 times infinity is 0 here.
     void add_terms(const C *logit, isize at, isize size, LaneSums<X> &sums, LaneSums<X> &masses) const {
-        if (a->labels && spread == 0) return;
+        if (a->labels() && spread == 0) return;
         C buffer[gather_block];
-        const C *q = masses_of(logit, at, size, buffer);
+        const C *q = masses_of(at, size, buffer);
         each_vector<X>(size, [&](isize j, auto lanes) {
             const V m = lanes.load(q + j, 0), l = row.writer.apply(lanes.load(logit + j, 0));
             sums.add(m == V{} ? V{} : -(m * l));
@@ -341,7 +337,7 @@ template <class C, bool Scaled> struct TargetRow {
     }
 
     void finish(double loss, double mass) {
-        if (a->labels) {
+        if (a->labels()) {
             const double own = (1 - a->smoothing) * a->class_weight(label);
             if (own != 0) loss -= own * log_p(row.logit(label));
             mass += own;
@@ -356,16 +352,16 @@ template <class C, bool Scaled> struct TargetRow {
 
     void write(const C *logit, isize at, isize size) const {
         C buffer[gather_block], results[gather_block];
-        const C *q = masses_of(logit, at, size, buffer);
+        const C *q = masses_of(at, size, buffer);
         const auto normalizer = Normalizer<X, false>::all(p_factor, row.sum);
         const V factor = X::set(static_cast<C>(q_factor));
-        const Writer<C, C> to = a->gradient_writer(outer, inner);
+        const Writer<C> to = a->gradient_writer<C>(outer, inner);
         // One class may have p above 1/2: the label if there is one, else that of the maximum. Its logit and masses are read before the results,
         // which may overwrite them, are written.
-        const isize one = a->labels ? label - at : row.log_total() < 0.69 ? find(logit, size, row.max) : -1;
+        const isize one = a->labels() ? label - at : row.log_total() < 0.69 ? find(logit, size, row.max) : -1;
         const bool here = one >= 0 && one < size;
-        const double own = !here ? 0 : a->labels ? (1 - a->smoothing) * a->class_weight(label) : static_cast<double>(q[one]);
-        const double spread_mass = here && a->labels ? static_cast<double>(q[one]) : 0;
+        const double own = !here ? 0 : a->labels() ? (1 - a->smoothing) * a->class_weight(label) : static_cast<double>(q[one]);
+        const double spread_mass = here && a->labels() ? static_cast<double>(q[one]) : 0;
         const C exact = here ? derivative_at(logit[one], own, spread_mass) : C(0);
         C *g = to.place(at, results);
         each_vector<X>(size, [&](isize j, auto lanes) {
@@ -392,11 +388,11 @@ template <class C, bool Scaled> struct TargetRow {
     }
 };
 
-template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments<C> &a, isize threads, Execute execute) {
+template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
-    RowLosses<C> losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
-    if (a.labels && a.smoothing == 0 && a.x.n <= chunk) {
-        if (a.gradient.data) {
+    RowLosses losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
+    if (a.labels() && a.smoothing == 0 && a.x.n <= chunk) {
+        if (a.gradient) {
             WholeRowsWork<LabelRow<C, Scaled, true>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
             execute(&work, threads);
         } else {
@@ -411,52 +407,45 @@ template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyAr
 }
 
 // The sum of all rows' losses.
-template <class C> double cross_entropy(const CrossEntropyArguments<C> &a, isize threads, Execute execute) {
-    return a.logits().plain() ? cross_entropy_scaled<false>(a, threads, execute) : cross_entropy_scaled<true>(a, threads, execute);
+inline double cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute) {
+    return with_compute({a.x.number}, [&](auto zero) {
+        using C = decltype(zero);
+        return a.logits().plain() ? cross_entropy_scaled<false, C>(a, threads, execute) : cross_entropy_scaled<true, C>(a, threads, execute);
+    });
 }
 
 // Contiguous rows and default options; targets are contiguous, too, and labels if they are integers.
 template <class C>
 double plain_cross_entropy(const void *x, const void *target, Number number, void *gradient, isize rows, isize n, double scale, isize threads,
                            Execute execute) {
-    const bool labels = is_integer(number);
-    const isize size = sizeof(C), shape[3] = {rows, n, 1}, strides[3] = {n * size, size, size};
-    CrossEntropyArguments<C> a;
-    a.set_x(static_cast<const C *>(x), shape, strides);
-    a.set_target(AnyView::rows(target, number, rows, labels ? 1 : n), labels);
-    if (gradient) a.set_gradient(static_cast<C *>(gradient), shape, strides);
+    CrossEntropyArguments a;
+    a.x = AnyView::matrix(x, number_of<C>, rows, n);
+    a.target = AnyView::matrix(target, number, rows, is_integer(number) ? 1 : n);
+    if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, rows, n);
     a.scale = scale;
-    return cross_entropy_scaled<false>(a, threads, execute);
+    return cross_entropy_scaled<false, C>(a, threads, execute);
 }
 
 // --------------------------------------------------------------------------------------------------------------- boosting
 // p - t and the diagonal of the second derivative, factor * p (1 - p) but at least a floor, for short rows: in double, where 1 - p is (total - e) /
 // total and loses nothing.
-template <class C> struct GradHessArguments {
-    View<const C> x;
-    AnyView target, sample_weight;
-    bool labels = false;
-    View<C> gradient, hessian;
+struct GradHessArguments {
+    AnyView x, target, sample_weight, gradient, hessian;
     double factor = 1, floor = 0;
 
-    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_target(AnyView t, bool are_labels) { target = t, labels = are_labels; }
-    void set_sample_weight(AnyView w) { sample_weight = w; }
-    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
-    void set_hessian(C *p, const isize *shape, const isize *strides) { hessian = {p, shape, strides}; }
-    void set_options(double factor_, double floor_) { factor = factor_, floor = floor_; }
+    bool labels() const { return is_integer(target.number); }
 };
 
-template <class C> struct GradHessRow {
+struct GradHessRow {
     using X = Vec<double>;
-    using V = typename X::V;
+    using V = X::V;
     enum Stage { maximum, total, write };
     struct Partial {
         double max;
         Sum sum;
     };
 
-    const GradHessArguments<C> *a;
+    const GradHessArguments *a;
     isize outer = 0, inner = 0, label = -1;
     double weight = 1, max = 0;
     Stage stage = maximum;
@@ -464,23 +453,22 @@ template <class C> struct GradHessRow {
     Sum sum;
     std::vector<Partial> partial;
 
-    explicit GradHessRow(const GradHessArguments<C> &arguments) : a(&arguments) {}
+    explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
-    Reader<C, double> reader() const { return {a->x.at(outer, inner), a->x.n_stride}; }
 
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
-        label = a->labels ? a->target.integer(o, i) : -1;
+        label = a->labels() ? a->target.integer(o, i) : -1;
         weight = a->sample_weight ? a->sample_weight.value(o, i) : 1;
         stage = maximum;
     }
 
     void sweep(isize k) {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<C, double> from = reader();
+        const Reader<double> from(a->x, outer, inner);
         LaneSums<X> sums;
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = absent_logit<double>;
@@ -522,24 +510,18 @@ template <class C> struct GradHessRow {
             lanes.store(g + j, w * ((one - y) * p - y * others));
             lanes.store(h + j, w * larger(floor, factor * (p * others)));
         });
-        put(a->gradient, at, size, g);
-        put(a->hessian, at, size, h);
+        Writer<double>(a->gradient, outer, inner).copy(at, size, g);
+        Writer<double>(a->hessian, outer, inner).copy(at, size, h);
     }
     const double *targets(isize at, isize size, double *buffer) const {
-        if (!a->labels) return AnyReader<double>(a->target, outer, inner).get(at, size, buffer);
+        if (!a->labels()) return Reader<double>::broadcast(a->target, outer, inner).get(at, size, buffer);
         for (isize j = 0; j < size; ++j) buffer[j] = at + j == label;
         return buffer;
     }
-    void put(const View<C> &v, isize at, isize size, double *values) const {
-        const Writer<C, double> to{v.at(outer, inner), n() == 1 ? isize(sizeof(C)) : v.n_stride};
-        double *place = to.place(at, values);
-        if (place != values) std::memcpy(place, values, static_cast<std::size_t>(size) * sizeof(double));
-        to.put(at, size, values);
-    }
 };
 
-template <class C> void cross_entropy_grad_hess(const GradHessArguments<C> &a, isize threads, Execute execute) {
-    RowsWork<GradHessRow<C>> work(GradHessRow<C>(a), a.x.outer, a.x.inner, a.x.n, threads);
+inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads, Execute execute) {
+    RowsWork<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }
 

@@ -8,21 +8,15 @@
 namespace {
 namespace fs {
 
-template <class C> struct LogitsDivergenceArguments {
-    View<const C> x;  // a
-    AnyView target;   // b
-    View<C> loss, gradient;
+struct LogitsDivergenceArguments {
+    AnyView x, target;       // a and b
+    AnyView loss, gradient;  // without data: not wanted
     View<const double> temperature = View<const double>::one();
     double scale = 1;
 
-    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_target(AnyView t) { target = t; }
-    void set_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
-    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
-    void set_scale(double s) { scale = s; }
 };
 
 constexpr double inverse_factorial(int k) { return k < 2 ? 1 : inverse_factorial(k - 1) / k; }
@@ -43,7 +37,7 @@ template <class V> FS_INLINE V beyond_line(V d) {
 // exp(b / T) exp(d) is exp(a / T) times a constant c. Classes whose p_b is 0, with a share u of p_a, are not in that sum s; they make it
 // (s + u) / (1 - u). Where it overflows, log total_a - log total_b + log c is as good. The derivative is p_a - p_b = p_b (exp(d) - 1 - s) / (1 + s)
 // where d and s are small, and the difference elsewhere. Exponentials are relative to the largest logits, and so is the first level.
-template <class C> struct LogitsDivergenceRow {
+struct LogitsDivergenceRow {
     using X = Vec<double>;
     using V = X::V;
     enum Stage { maximum, total, value, derivative };
@@ -52,7 +46,7 @@ template <class C> struct LogitsDivergenceRow {
         Sum matched, unmatched, total_b, mean, growth;  // e_a where p_b > 0, and elsewhere; ...
     };
 
-    const LogitsDivergenceArguments<C> *x;
+    const LogitsDivergenceArguments *x;
     std::vector<Sum> *sums;
     isize outer = 0, inner = 0;
     Stage stage = maximum;
@@ -74,8 +68,7 @@ template <class C> struct LogitsDivergenceRow {
 
     void sweep(isize k) {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<C, double> of_a{x->x.at(outer, inner), x->x.n_stride};
-        const AnyReader<double> of_b(x->target, outer, inner);
+        const Reader<double> of_a(x->x, outer, inner), of_b = Reader<double>::broadcast(x->target, outer, inner);
         const Scale<X> scale = Scale<X>::all(inverse);
         const Shift<X> zero = Shift<X>::fixed(0, scale);
         const auto exp = [&](V v, V top) FS_INLINE_LAMBDA { return exp_below<X, true>(v, top, zero, scale); };
@@ -119,7 +112,7 @@ template <class C> struct LogitsDivergenceRow {
                     lanes.store(results + j, (absolute<X>(d) < near && !none ? close : p_a - p_b) * (x->scale * inverse.hi));
                 }
             });
-            if (stage == derivative) put(at, size, results);
+            if (stage == derivative) Writer<double>(x->gradient, outer, inner).copy(at, size, results);
         }
         p.matched = matched_a.total(), p.unmatched = unmatched_a.total(), p.total_b = totals_b.total(), p.mean = means.total(), p.growth = growths.total();
     }
@@ -143,10 +136,10 @@ template <class C> struct LogitsDivergenceRow {
         }
         growth = (all.growth.value() / total_b.value() + unmatched.value() / total_a().value()) / (matched.value() / total_a().value());
         const double loss = divergence();
-        if (x->loss.data) *x->loss.at(outer, inner) = static_cast<C>(loss);
+        if (x->loss) x->loss.store(outer, 0, inner, loss);
         (*sums)[static_cast<std::size_t>((outer * x->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
         stage = derivative;
-        return x->gradient.data != nullptr;
+        return static_cast<bool>(x->gradient);
     }
 
   private:
@@ -167,18 +160,12 @@ template <class C> struct LogitsDivergenceRow {
         if (growth < infinity) return std::log1p(growth);
         return std::log(sum_a) - std::log(total_b.value()) - mean;
     }
-    void put(isize at, isize size, double *values) const {
-        const Writer<C, double> to{x->gradient.at(outer, inner), n() == 1 ? isize(sizeof(C)) : x->gradient.n_stride};
-        double *place = to.place(at, values);
-        if (place != values) std::memcpy(place, values, static_cast<std::size_t>(size) * sizeof(double));
-        to.put(at, size, values);
-    }
 };
 
-template <class C> double logits_divergence(const LogitsDivergenceArguments<C> &a, isize threads, Execute execute) {
+inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
     std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
-    RowsWork<LogitsDivergenceRow<C>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
+    RowsWork<LogitsDivergenceRow> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
     Sum all;
     for (const Sum &s : sums) all.add(s);

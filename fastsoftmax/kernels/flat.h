@@ -58,15 +58,7 @@ FS_BINARY(SoftplusVjp, g * sigmoid<X>(y))
 #undef FS_UNARY
 #undef FS_BINARY
 
-// (rows, n) with strides in bytes; a line is cut into blocks, the pieces of work.
-template <class S> struct Lines {
-    S *data;
-    isize rows, n, row_stride, n_stride;
-    Lines(S *p, const isize *shape, const isize *strides)
-        : data(p), rows(shape[0]), n(shape[1]), row_stride(strides[0]), n_stride(shape[1] == 1 ? isize(sizeof(S)) : strides[1]) {}
-    S *at(isize row) const { return advance(data, row * row_stride); }
-};
-
+// Lines are cut into blocks, the pieces of work.
 constexpr isize flat_piece = 16384;
 
 struct FlatWork : Work {
@@ -85,14 +77,12 @@ struct FlatWork : Work {
     virtual void line(isize piece, isize row, isize start, isize end) = 0;
 };
 
-template <class Op, class In, class Out> struct UnaryWork final : FlatWork {
-    using C = Compute<In, Out>;
-    Lines<const In> x;
-    Lines<Out> out;
-    UnaryWork(Lines<const In> x_, Lines<Out> out_) : FlatWork(x_.rows, x_.n), x(x_), out(out_) {}
+template <class Op, class C> struct UnaryWork final : FlatWork {
+    AnyView x, out;  // lines
+    UnaryWork(const AnyView &x_, const AnyView &out_) : FlatWork(x_.outer, x_.n), x(x_), out(out_) {}
     void line(isize, isize row, isize start, isize end) override {
-        const Reader<In, C> from{x.at(row), x.n_stride};
-        const Writer<Out, C> to{out.at(row), out.n_stride};
+        const Reader<C> from(x, row, 0);
+        const Writer<C> to(out, row, 0);
         const isize step = from.direct() && to.direct() ? end - start : gather_block;
         C x_buffer[gather_block], results[gather_block];
         for (isize at = start; at < end; at += step) {
@@ -105,20 +95,19 @@ template <class Op, class In, class Out> struct UnaryWork final : FlatWork {
     }
 };
 
-template <class Op, class T> struct BinaryWork final : FlatWork {
-    Lines<const T> g, y;
-    Lines<T> out;
-    BinaryWork(Lines<const T> g_, Lines<const T> y_, Lines<T> out_) : FlatWork(g_.rows, g_.n), g(g_), y(y_), out(out_) {}
+template <class Op, class C> struct BinaryWork final : FlatWork {
+    AnyView g, y, out;  // lines
+    BinaryWork(const AnyView &g_, const AnyView &y_, const AnyView &out_) : FlatWork(g_.outer, g_.n), g(g_), y(y_), out(out_) {}
     void line(isize, isize row, isize start, isize end) override {
-        using X = Vec<T>;
-        const Reader<T, T> gs{g.at(row), g.n_stride}, ys{y.at(row), y.n_stride};
-        const Writer<T, T> to{out.at(row), out.n_stride};
+        using X = Vec<C>;
+        const Reader<C> gs(g, row, 0), ys(y, row, 0);
+        const Writer<C> to(out, row, 0);
         const isize step = gs.direct() && ys.direct() && to.direct() ? end - start : gather_block;
-        T g_buffer[gather_block], y_buffer[gather_block], results[gather_block];
+        C g_buffer[gather_block], y_buffer[gather_block], results[gather_block];
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
-            const T *a = gs.get(at, size, g_buffer), *b = ys.get(at, size, y_buffer);
-            T *place = to.place(at, results);
+            const C *a = gs.get(at, size, g_buffer), *b = ys.get(at, size, y_buffer);
+            C *place = to.place(at, results);
             each_vector<X>(size, [&](isize i, auto lanes) {
                 lanes.store(place + i, Op::template apply<X>(lanes.load(a + i, 0), lanes.load(b + i, 0)));
             });
@@ -127,23 +116,24 @@ template <class Op, class T> struct BinaryWork final : FlatWork {
     }
 };
 
-template <class Op, class In, class Out>
-void unary(Op, const In *x, const isize *shape, const isize *x_strides, Out *out, const isize *out_strides, isize threads, Execute execute) {
-    UnaryWork<Op, In, Out> work({x, shape, x_strides}, {out, shape, out_strides});
-    execute(&work, threads);
+template <class Op> void unary(Op, const AnyView &x, const AnyView &out, isize threads, Execute execute) {
+    with_compute({x.number, out.number}, [&](auto zero) {
+        UnaryWork<Op, decltype(zero)> work(x, out);
+        execute(&work, threads);
+    });
 }
 
-template <class Op, class T>
-void binary(Op, const T *g, const isize *g_strides, const T *y, const isize *y_strides, T *out, const isize *out_strides, const isize *shape,
-            isize threads, Execute execute) {
-    BinaryWork<Op, T> work({g, shape, g_strides}, {y, shape, y_strides}, {out, shape, out_strides});
-    execute(&work, threads);
+template <class Op> void binary(Op, const AnyView &g, const AnyView &y, const AnyView &out, isize threads, Execute execute) {
+    with_compute({g.number, y.number, out.number}, [&](auto zero) {
+        BinaryWork<Op, decltype(zero)> work(g, y, out);
+        execute(&work, threads);
+    });
 }
 
 // A contiguous array.
-template <class Op, class T> void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
-    const isize n = rows * row, shape[2] = {1, n}, strides[2] = {0, sizeof(T)};
-    unary(Op(), static_cast<const T *>(x), shape, strides, static_cast<T *>(out), strides, threads, execute);
+template <class Op, class C> void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
+    UnaryWork<Op, C> work(AnyView::matrix(x, number_of<C>, 1, rows * row), AnyView::matrix(out, number_of<C>, 1, rows * row));
+    execute(&work, threads);
 }
 
 }  // namespace fs

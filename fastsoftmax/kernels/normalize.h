@@ -17,18 +17,14 @@ struct LogSumExpVjp { static constexpr Result result = Result::logsumexp_vjp; };
 
 constexpr bool takes_logarithm(Result r) { return r == Result::log_softmax || r == Result::logsumexp; }
 
-template <class In, class Out> struct NormalizeArguments {
-    View<const In> x;
-    View<Out> out;                  // one value per row for logsumexp
+struct NormalizeArguments {
+    AnyView x;
+    AnyView out;                    // one value per row for logsumexp
     View<const double> temperature = View<const double>::one();  // a value per row; a negative one stands for the softmax of -x
-    View<const Out> gradient;       // logsumexp_vjp: one value per row
+    AnyView gradient;               // logsumexp_vjp: one value per row
     Mask where;
     Factor ln_base{1, 0};
 
-    void set_x(const In *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_out(Out *p, const isize *shape, const isize *strides) { out = {p, shape, strides}; }
-    void set_reduced_out(Out *p, const isize *shape, const isize *strides) { out = View<Out>::per_row(p, shape, strides); }
-    void set_gradient(const Out *p, const isize *shape, const isize *strides) { gradient = View<const Out>::per_row(p, shape, strides); }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
@@ -55,28 +51,31 @@ template <class In, class Out> struct NormalizeArguments {
     Factor inverse_temperature(isize o, isize i) const { return Factor{1, 0}.over(*temperature.at(o, i)); }
     Factor scale(isize o, isize i) const { return ln_base.over(*temperature.at(o, i)); }
 
-    using C = Compute<In, Out>;
-    template <Result R> static C absent() { return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0); }
+    template <Result R, class C> static C absent() { return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0); }
 
-    template <class Wide = C> Reader<In, Wide> reader(isize o, isize i) const {
-        const isize stride = x.n == 1 ? isize(sizeof(In)) : x.n_stride;
-        return {x.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, negative()};
+    template <class C> Reader<C> reader(isize o, isize i) const {
+        Reader<C> r(x, o, i);
+        r.negate = negative();
+        if (where.data) r.mask = where.at(o, i), r.mask_stride = where.n_stride;
+        return r;
     }
-    template <Result R> Writer<Out, C> writer(isize o, isize i) const {
-        const isize stride = out.n == 1 ? isize(sizeof(Out)) : out.n_stride;
-        return {out.at(o, i), stride, where.data ? where.at(o, i) : nullptr, where.n_stride, absent<R>()};
+    template <Result R, class C> Writer<C> writer(isize o, isize i) const {
+        Writer<C> w(out, o, i);
+        w.absent = absent<R, C>();
+        if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
+        return w;
     }
     // The logits of a row, from the reader of the first.
-    __attribute__((noinline)) const C *gathered(Reader<In, C> first, isize o, isize i, C *buffer) const {
-        first.p = advance(first.p, x.offset(o, i));
+    template <class C> __attribute__((noinline)) const C *gathered(Reader<C> first, isize o, isize i, C *buffer) const {
+        first.p += x.offset(o, i);
         if (first.mask) first.mask += where.offset(o, i);
         return first.get(0, x.n, buffer);
     }
 };
 
 // What stands above the total: 1, or the gradient of the row.
-template <Result R, class T> double numerator(const View<const T> &gradient, isize outer, isize inner) {
-    return R == Result::logsumexp_vjp ? static_cast<double>(*gradient.at(outer, inner)) : 1.0;
+template <Result R> double numerator(const AnyView &gradient, isize outer, isize inner) {
+    return R == Result::logsumexp_vjp ? gradient.value(outer, inner) : 1.0;
 }
 
 // log(sum of exponentials relative to the maximum), natural, from the sum of exp(s x) 2^-N (or of exp(s (x - max)) where the shift is the maximum).
@@ -160,10 +159,10 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
 
 // log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials of more than the result's precision: in pairs of
 // double, whatever the input.
-template <class Arguments> Pair<Vec<double, 16>::V> precise_log_of_total(const Arguments &a, isize o, isize i, double max) {
+inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a, isize o, isize i, double max) {
     using X = Vec<double>;
     using D = Vec<double, 16>;
-    const auto source = a.template reader<double>(o, i);
+    const auto source = a.reader<double>(o, i);
     const Scale<X> scale = Scale<X>::all(a.scale(o, i));
     const Shift<X> below = Shift<X>::fixed(rest_exponent<double>, scale);
     const auto top = X::set(max);
@@ -190,8 +189,8 @@ inline void write_exp(const C *x, C *y, isize n, const Exp &exp, const N &normal
 }
 
 // logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives -inf.
-template <class Arguments, class HasNan>
-double log_sum(const Arguments &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log, HasNan has_nan) {
+template <class HasNan>
+double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log, HasNan has_nan) {
     const auto sum = [&] {
         const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
         Sum s{max, 0};
@@ -211,11 +210,9 @@ double log_sum(const Arguments &a, isize o, isize i, double max, Pair<Vec<double
 // NaN, infinities) the maximum is found and the sum made again. The others find the maximum first; those with a logarithm need it anyway.
 //
 // A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps over chunks, computing them twice.
-template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
-    using C = Compute<In, Out>;
+template <class C, Result R, bool Scaled> struct NormalizeRow {
     using X = Vec<C>;
     using D = Vec<double, 16>;
-    using Arguments = NormalizeArguments<In, Out>;
     static constexpr bool guesses = R == Result::softmax, logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
     enum Stage { guess, maximum, total, rest, write };
     struct Partial {
@@ -223,13 +220,13 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         Sum sum, copies;
     };
 
-    const Arguments *a;
+    const NormalizeArguments *a;
     isize outer = 0, inner = 0;
-    Reader<In, C> from{};
-    Writer<Out, C> to{};
+    Reader<C> from{};
+    Writer<C> to{};
     bool direct_in = false, direct_out = false;
     C *buffer = nullptr;  // of two chunks
-    KeptRows<Out, C, R == Result::softmax, Scaled> kept{};
+    KeptRows<C, R == Result::softmax, Scaled> kept{};
 
     // Of a row of several chunks.
     Stage stage = guess;
@@ -241,7 +238,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     LogWriter<X, Scaled> logarithm{};
     std::vector<Partial> partial;
 
-    explicit NormalizeRow(const Arguments &arguments) : a(&arguments) {}
+    explicit NormalizeRow(const NormalizeArguments &arguments) : a(&arguments) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -250,8 +247,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     // ---- a row of one chunk
     // Once per piece of work: what all its rows have in common.
     void begin(isize) {
-        from = a->template reader<>(0, 0);
-        if constexpr (keeps) to = a->template writer<R>(0, 0);
+        from = a->reader<C>(0, 0);
+        if constexpr (keeps) to = a->writer<R, C>(0, 0);
         direct_in = from.direct(), direct_out = keeps && to.direct();
         buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
         kept.begin(n(), a->out, a->where, to, buffer + chunk);
@@ -291,8 +288,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     }
 
     __attribute__((noinline)) void scatter(C *y) const {
-        Writer<Out, C> t = to;
-        t.p = advance(t.p, a->out.offset(outer, inner));
+        Writer<C> t = to;
+        t.p += a->out.offset(outer, inner);
         if (t.mask) t.mask += a->where.offset(outer, inner);
         t.put(0, n(), y);
     }
@@ -301,8 +298,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
-        from = a->template reader<>(o, i);
-        if constexpr (keeps) to = a->template writer<R>(o, i);
+        from = a->reader<C>(o, i);
+        if constexpr (keeps) to = a->writer<R, C>(o, i);
         scale = scale_of(o, i);
         C first;
         guessed = guesses && worth_a_guess<X>(*from.get(0, 1, &first), scale);
@@ -397,7 +394,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeRow {
         return w;
     }
     template <class HasNan> void finish(C m, Pair<typename D::V> log, HasNan has_nan) const {
-        *a->out.at(outer, inner) = static_cast<Out>(log_sum(*a, outer, inner, static_cast<double>(m), log, has_nan));
+        a->out.store(outer, 0, inner, log_sum(*a, outer, inner, static_cast<double>(m), log, has_nan));
     }
 };
 
@@ -415,9 +412,9 @@ template <class C, bool Scaled> struct RowLog {
         Sum sum, copies;
     };
 
-    NormalizeArguments<C, C> a;
+    NormalizeArguments a;
     isize outer = 0, inner = 0;
-    Reader<C, C> x{};
+    Reader<C> x{};
     Stage stage = maximum;
     Scale<X> scale{};
     Shift<X> shift{};
@@ -426,11 +423,11 @@ template <class C, bool Scaled> struct RowLog {
     Pair<typename D::V> log{};       // of the total, relative to the maximum
     LogWriter<X, Scaled> writer{};
 
-    explicit RowLog(const NormalizeArguments<C, C> &arguments) : a(arguments) {}
+    explicit RowLog(const NormalizeArguments &arguments) : a(arguments) {}
 
     void start(isize o, isize i) {
         outer = o, inner = i;
-        x = a.template reader<>(o, i);
+        x = a.reader<C>(o, i);
         scale = Scaled ? Scale<X>::all(a.scale(o, i)) : Scale<X>::one();
         stage = maximum;
     }
@@ -486,12 +483,10 @@ template <class C, bool Scaled> struct RowLog {
 
 // ---------------------------------------------------------------------------------------------------------------- columns
 // A tile of columns, one column per lane, with the shift of each lane from its exact maximum.
-template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
-    using C = Compute<In, Out>;
+template <class C, Result R, bool Scaled> struct NormalizeTile {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
-    using Arguments = NormalizeArguments<In, Out>;
     static constexpr isize width = tile_vectors * X::lanes;
 
     struct Column {  // the state of one vector of columns
@@ -502,7 +497,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         LogWriter<X, Scaled> logarithm;
     };
 
-    const Arguments *a;
+    const NormalizeArguments *a;
     bool staged;  // the tile is gathered into scratch and its results are scattered from there
 
     isize n() const { return a->x.n; }
@@ -513,7 +508,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         const C *x = gather_columns(a->x, staged, outer, first, count, width, tile, a->where, a->negative());
         if (staged) {
             solve(x, width, tile, width, outer, first, count);
-            if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, Arguments::template absent<R>());
+            if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
         } else {
             const isize size = sizeof(C);
             C *y = keeps ? reinterpret_cast<C *>(a->out.at(outer, first)) : nullptr;
@@ -666,7 +661,7 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
         using E = Vec<double, 16>;
         const Pair<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
         if constexpr (R == Result::logsumexp) {
-            *a->out.at(outer, inner) = static_cast<Out>(log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
+            a->out.store(outer, 0, inner, log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
                 bool nan = false;
                 for (isize i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
                 return nan;
@@ -679,10 +674,8 @@ template <class In, class Out, Result R, bool Scaled> struct NormalizeTile {
 };
 
 // -------------------------------------------------------------------------------------------------------------- entry points
-template <Result R, bool Scaled, class In, class Out>
-void normalize_scaled(const NormalizeArguments<In, Out> &a, isize threads, Execute execute) {
-    using C = Compute<In, Out>;
-    using Tile = NormalizeTile<In, Out, R, Scaled>;
+template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
+    using Tile = NormalizeTile<C, R, Scaled>;
     constexpr bool keeps = R != Result::logsumexp;
     const bool plain = !a.where.data && !a.negative();
     const bool direct = plain && columns_direct<C>(a.x) && (!keeps || columns_direct<C>(a.out));
@@ -690,12 +683,12 @@ void normalize_scaled(const NormalizeArguments<In, Out> &a, isize threads, Execu
         TilesWork<Tile> work(Tile{&a, !direct}, a.x.outer, a.x.inner, Tile::width);
         return execute(&work, threads);
     }
-    const NormalizeArguments<In, Out> s = a.swapped();
+    const NormalizeArguments s = a.swapped();
     if (columns_staged(s.x)) {
         TilesWork<Tile> work(Tile{&s, true}, s.x.outer, s.x.inner, Tile::width);
         return execute(&work, threads);
     }
-    using Row = NormalizeRow<In, Out, R, Scaled>;
+    using Row = NormalizeRow<C, R, Scaled>;
     if (a.x.n <= chunk) {
         WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
         return execute(&work, threads);
@@ -704,20 +697,20 @@ void normalize_scaled(const NormalizeArguments<In, Out> &a, isize threads, Execu
     execute(&work, threads);
 }
 
-template <class Kind, class In, class Out> void normalize(Kind, const NormalizeArguments<In, Out> &a, isize threads, Execute execute) {
-    if (a.plain()) normalize_scaled<Kind::result, false>(a, threads, execute);
-    else normalize_scaled<Kind::result, true>(a, threads, execute);
+template <class Kind> void normalize(Kind, const NormalizeArguments &a, isize threads, Execute execute) {
+    with_compute({a.x.number, a.out.number}, [&](auto zero) {
+        using C = decltype(zero);
+        if (a.plain()) normalize_scaled<Kind::result, false, C>(a, threads, execute);
+        else normalize_scaled<Kind::result, true, C>(a, threads, execute);
+    });
 }
 
 // Contiguous rows and default options.
-template <class Kind, class T> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
-    const isize size = sizeof(T), shape[3] = {rows, n, 1}, strides[3] = {n * size, size, size}, reduced[2] = {rows, 1};
-    const isize result_strides[2] = {size, size};
-    NormalizeArguments<T, T> a;
-    a.set_x(static_cast<const T *>(x), shape, strides);
-    if (Kind::result == Result::logsumexp) a.set_reduced_out(static_cast<T *>(out), reduced, result_strides);
-    else a.set_out(static_cast<T *>(out), shape, strides);
-    normalize_scaled<Kind::result, false>(a, threads, execute);
+template <class Kind, class C> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
+    NormalizeArguments a;
+    a.x = AnyView::matrix(x, number_of<C>, rows, n);
+    a.out = AnyView::matrix(out, number_of<C>, rows, Kind::result == Result::logsumexp ? 1 : n);
+    normalize_scaled<Kind::result, false, C>(a, threads, execute);
 }
 
 }  // namespace fs

@@ -96,23 +96,12 @@ struct DivergenceOfLogs {
     }
 };
 
-template <class C> struct PointwiseArguments {
-    View<const C> x;
+struct PointwiseArguments {
+    AnyView x;
     AnyView target, weight, positive;  // of the shape of x, or broadcast to it; without data: 1 (not target)
     AnyView row_weight;                // of rows
-    View<C> loss, gradient;            // without data: not wanted
+    AnyView loss, gradient;            // without data: not wanted
     double scale = 1;
-
-    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_line_x(const C *p, const isize *shape, const isize *strides) { x = View<const C>::lines(p, shape, strides); }
-    void set_line_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::lines(p, shape, strides); }
-    void set_line_gradient(C *p, const isize *shape, const isize *strides) { gradient = View<C>::lines(p, shape, strides); }
-    void set_target(AnyView t) { target = t; }
-    void set_weights(AnyView w, AnyView rows) { weight = w, row_weight = rows; }
-    void set_element_weights(AnyView w, AnyView p) { weight = w, positive = p; }
-    void set_row_loss(C *p, const isize *shape, const isize *strides) { loss = View<C>::per_row(p, shape, strides); }
-    void set_gradient(C *p, const isize *shape, const isize *strides) { gradient = {p, shape, strides}; }
-    void set_scale(double s) { scale = s; }
 };
 
 // A line of elements, in blocks.
@@ -120,22 +109,20 @@ template <class Op, class C> struct PointwiseLine {
     using X = Vec<C>;
     using V = typename X::V;
     Op op;
-    Reader<C, C> x;
-    AnyReader<C> target, weight, positive;
-    Writer<C, C> loss, gradient;
+    Reader<C> x, target, weight, positive;
+    Writer<C> loss, gradient;
     bool keeps_loss, keeps_gradient;
     C factor;  // of losses; `scale` that of gradients
     C scale;
 
-    PointwiseLine(Op op_, const PointwiseArguments<C> &a, isize o, isize i, bool each_loss, double factor_, double scale_)
-        : op(op_), x{a.x.at(o, i), step(a.x)}, target(a.target, o, i), loss{}, gradient{}, keeps_loss(each_loss && a.loss.data),
-          keeps_gradient(a.gradient.data), factor(static_cast<C>(factor_)), scale(static_cast<C>(scale_)) {
-        if (a.weight) weight = AnyReader<C>(a.weight, o, i);
-        if (a.positive) positive = AnyReader<C>(a.positive, o, i);
-        if (keeps_loss) loss = {a.loss.at(o, i), step(a.loss)};
-        if (keeps_gradient) gradient = {a.gradient.at(o, i), step(a.gradient)};
+    PointwiseLine(Op op_, const PointwiseArguments &a, isize o, isize i, bool each_loss, double factor_, double scale_)
+        : op(op_), x(a.x, o, i), target(Reader<C>::broadcast(a.target, o, i)), keeps_loss(each_loss && a.loss), keeps_gradient(a.gradient),
+          factor(static_cast<C>(factor_)), scale(static_cast<C>(scale_)) {
+        if (a.weight) weight = Reader<C>::broadcast(a.weight, o, i);
+        if (a.positive) positive = Reader<C>::broadcast(a.positive, o, i);
+        if (keeps_loss) loss = Writer<C>(a.loss, o, i);
+        if (keeps_gradient) gradient = Writer<C>(a.gradient, o, i);
     }
-    template <class S> static isize step(const View<S> &v) { return v.n == 1 ? isize(sizeof(S)) : v.n_stride; }
 
     void sweep(isize start, isize end, LaneSums<X> &sums) const {
         C x_buffer[gather_block], t_buffer[gather_block], w_buffer[gather_block], p_buffer[gather_block], losses[gather_block], results[gather_block];
@@ -162,10 +149,10 @@ template <class Op, class C> struct PointwiseLine {
 // One loss for each element.
 template <class Op, class C> struct PointwiseWork : FlatWork {
     Op op;
-    const PointwiseArguments<C> *a;
+    const PointwiseArguments *a;
     std::vector<Sum> sums;
 
-    PointwiseWork(Op op_, const PointwiseArguments<C> &arguments)
+    PointwiseWork(Op op_, const PointwiseArguments &arguments)
         : FlatWork(arguments.x.outer, arguments.x.n), op(op_), a(&arguments), sums(static_cast<std::size_t>(pieces())) {}
     void line(isize piece, isize row, isize start, isize end) override {
         LaneSums<Vec<C>> lanes;
@@ -190,11 +177,11 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
     static constexpr isize group = 8;
     using PointwiseWork<BinaryLogits, C>::a;
 
-    explicit PlainBinaryWork(const PointwiseArguments<C> &arguments) : PointwiseWork<BinaryLogits, C>(BinaryLogits(), arguments) {}
+    explicit PlainBinaryWork(const PointwiseArguments &arguments) : PointwiseWork<BinaryLogits, C>(BinaryLogits(), arguments) {}
 
     void line(isize piece, isize row, isize start, isize end) override {
-        const C *x = a->x.at(row, 0) + start, *t = reinterpret_cast<const C *>(a->target.at(row, 0)) + start;
-        C *g = a->gradient.data ? a->gradient.at(row, 0) + start : nullptr;
+        const C *x = reinterpret_cast<const C *>(a->x.at(row, 0)) + start, *t = reinterpret_cast<const C *>(a->target.at(row, 0)) + start;
+        C *g = a->gradient ? reinterpret_cast<C *>(a->gradient.at(row, 0)) + start : nullptr;
         const V scale = X::set(static_cast<C>(a->scale));
         LaneSums<X> sums;
         if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V v) FS_INLINE_LAMBDA { lanes.store(g + i, v * scale); });
@@ -224,42 +211,43 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
     }
 };
 
-template <class Op, class C> double elements_loss(Op op, const PointwiseArguments<C> &a, isize threads, Execute execute) {
-    PointwiseWork<Op, C> work(op, a);
-    execute(&work, threads);
-    return work.total();
+template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
+    return with_compute({a.x.number}, [&](auto zero) {
+        PointwiseWork<Op, decltype(zero)> work(op, a);
+        execute(&work, threads);
+        return work.total();
+    });
 }
 
-template <class C> double binary_logits_loss(const PointwiseArguments<C> &a, isize threads, Execute execute) {
-    const isize size = sizeof(C);
-    const auto plain = [&](isize stride) { return a.x.n == 1 || stride == size; };
-    const bool converted = a.target.number != (size == 4 ? Number::float32 : Number::float64);
-    if (a.weight || a.positive || a.loss.data || converted || !plain(a.x.n_stride) || !plain(a.target.n_stride) ||
-        (a.gradient.data && !plain(a.gradient.n_stride))) {
-        return elements_loss(BinaryLogits(), a, threads, execute);
-    }
-    PlainBinaryWork<C> work(a);
-    execute(&work, threads);
-    return work.total();
+template <class C> bool is_plain_binary(const PointwiseArguments &a) {
+    return !a.weight && !a.positive && !a.loss && a.x.plain<C>() && a.target.plain<C>() && (!a.gradient || a.gradient.plain<C>());
+}
+inline double binary_logits_loss(const PointwiseArguments &a, isize threads, Execute execute) {
+    return with_compute({a.x.number}, [&](auto zero) {
+        using C = decltype(zero);
+        if (!is_plain_binary<C>(a)) return elements_loss(BinaryLogits(), a, threads, execute);
+        PlainBinaryWork<C> work(a);
+        execute(&work, threads);
+        return work.total();
+    });
 }
 
 // Contiguous logits, targets and gradient, of one shape.
 template <class C>
 double plain_binary_logits(const void *x, const void *target, Number number, void *gradient, isize rows, isize n, double scale, isize threads,
                            Execute execute) {
-    const isize size = sizeof(C), shape[2] = {1, rows * n}, strides[2] = {0, size};
-    PointwiseArguments<C> a;
-    a.set_line_x(static_cast<const C *>(x), shape, strides);
-    a.set_target(AnyView::rows(target, number, 1, rows * n));
-    if (gradient) a.set_line_gradient(static_cast<C *>(gradient), shape, strides);
-    a.set_scale(scale);
+    PointwiseArguments a;
+    a.x = AnyView::matrix(x, number_of<C>, 1, rows * n);
+    a.target = AnyView::matrix(target, number, 1, rows * n);
+    if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, 1, rows * n);
+    a.scale = scale;
     return binary_logits_loss(a, threads, execute);
 }
 
 // One loss for each row, the sum of its elements', times the weight of the row.
 template <class Op, class C> struct PointwiseRow {
     Op op;
-    const PointwiseArguments<C> *a;
+    const PointwiseArguments *a;
     std::vector<Sum> *sums;  // one for each piece
     isize outer = 0, inner = 0;
     double weight = 1;
@@ -283,17 +271,19 @@ template <class Op, class C> struct PointwiseRow {
         Sum all;
         for (const Sum &s : partial) all.add(s);
         const double loss = weight * all.value();
-        if (a->loss.data) *a->loss.at(outer, inner) = static_cast<C>(loss);
+        if (a->loss) a->loss.store(outer, 0, inner, loss);
         (*sums)[static_cast<std::size_t>((outer * a->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
         return false;
     }
 };
 
-template <class Op, class C> double rows_loss(Op op, const PointwiseArguments<C> &a, isize threads, Execute execute) {
+template <class Op> double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
     std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
-    RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
-    execute(&work, threads);
+    with_compute({a.x.number}, [&](auto zero) {
+        RowsWork<PointwiseRow<Op, decltype(zero)>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
+        execute(&work, threads);
+    });
     Sum all;
     for (const Sum &s : sums) all.add(s);
     return all.value();
@@ -301,8 +291,8 @@ template <class Op, class C> double rows_loss(Op op, const PointwiseArguments<C>
 
 // nll with labels: one number of each row is read, one of its gradient is not 0. (Pieces are rows; `ignored` and labels that are no classes do not
 // count.)
-template <class C> struct NllLabelRow {
-    const PointwiseArguments<C> *a;
+struct NllLabelRow {
+    const PointwiseArguments *a;
     std::vector<Sum> *sums;
     isize ignored, piece = 0;
 
@@ -311,24 +301,23 @@ template <class C> struct NllLabelRow {
     void whole(isize o, isize i) {
         const isize y = a->target.integer(o, i), n = a->x.n;
         const bool counts = y >= 0 && y < n && y != ignored;
-        const double c = counts && a->weight ? AnyView::value<double>(a->weight.data + y * a->weight.n_stride, a->weight.number) : 1;
+        const double c = counts && a->weight ? a->weight.value(0, y, 0) : 1;
         const double w = c * (a->row_weight ? a->row_weight.value(o, i) : 1);
-        const double loss = counts ? 0 - w * static_cast<double>(*advance(a->x.at(o, i), y * a->x.n_stride)) : 0;
-        if (a->loss.data) *a->loss.at(o, i) = static_cast<C>(loss);
+        const double loss = counts ? 0 - w * a->x.value(o, y, i) : 0;
+        if (a->loss) a->loss.store(o, 0, i, loss);
         (*sums)[static_cast<std::size_t>(piece)].add({loss, 0});
-        if (!a->gradient.data) return;
-        C *g = a->gradient.at(o, i);
-        const isize step = a->gradient.n_stride;
-        if (step == isize(sizeof(C))) std::memset(static_cast<void *>(g), 0, static_cast<std::size_t>(n) * sizeof(C));
-        else for (isize j = 0; j < n; ++j) *advance(g, j * step) = 0;
-        if (counts) *advance(g, y * step) = static_cast<C>(-w * a->scale);
+        if (!a->gradient) return;
+        const isize size = size_of(a->gradient.number);
+        if (a->gradient.n_stride == size) std::memset(a->gradient.at(o, i), 0, static_cast<std::size_t>(n * size));
+        else Writer<float>(a->gradient, o, i).fill(n, 0);
+        if (counts) a->gradient.store(o, y, i, -w * a->scale);
     }
 };
 
-template <class C> double nll_labels_loss(const PointwiseArguments<C> &a, isize ignored, isize threads, Execute execute) {
+inline double nll_labels_loss(const PointwiseArguments &a, isize ignored, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
     std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
-    WholeRowsWork<NllLabelRow<C>> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
+    WholeRowsWork<NllLabelRow> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
     execute(&work, threads);
     Sum all;
     for (const Sum &s : sums) all.add(s);
@@ -340,10 +329,10 @@ template <class C> double nll_labels_loss(const PointwiseArguments<C> &a, isize 
 template <class C> struct BinaryGradHessWork final : FlatWork {
     using X = Vec<C>;
     using V = typename X::V;
-    const PointwiseArguments<C> *a;  // `loss` is where the second derivative goes
+    const PointwiseArguments *a;  // `loss` is where the second derivative goes
     double factor, floor;
 
-    BinaryGradHessWork(const PointwiseArguments<C> &arguments, double factor_, double floor_)
+    BinaryGradHessWork(const PointwiseArguments &arguments, double factor_, double floor_)
         : FlatWork(arguments.x.outer, arguments.x.n), a(&arguments), factor(factor_), floor(floor_) {}
 
     void line(isize, isize row, isize start, isize end) override {
@@ -369,9 +358,11 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
     }
 };
 
-template <class C> void binary_grad_hess(const PointwiseArguments<C> &a, double factor, double floor, isize threads, Execute execute) {
-    BinaryGradHessWork<C> work(a, factor, floor);
-    execute(&work, threads);
+inline void binary_grad_hess(const PointwiseArguments &a, double factor, double floor, isize threads, Execute execute) {
+    with_compute({a.x.number}, [&](auto zero) {
+        BinaryGradHessWork<decltype(zero)> work(a, factor, floor);
+        execute(&work, threads);
+    });
 }
 
 }  // namespace fs

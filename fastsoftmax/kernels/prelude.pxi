@@ -5,19 +5,6 @@ from cython.parallel cimport prange
 
 cnp.import_array()
 
-ctypedef fused in_t:
-    float
-    double
-
-ctypedef fused out_t:
-    float
-    double
-
-ctypedef fused real:
-    float
-    double
-
-
 cdef extern from "work.h" namespace "fs" nogil:
     cppclass Work:
         Py_ssize_t pieces() noexcept
@@ -31,12 +18,17 @@ cdef extern from "views.h" namespace "fs" nogil:
         pass
     cppclass AnyView:
         AnyView() noexcept
-        AnyView(const void*, Number, Py_ssize_t, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        AnyView(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        @staticmethod
+        AnyView per_row(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
+        @staticmethod
+        AnyView lines(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    bint is_integer(Number) noexcept
     bint are_classes(const void*, Number, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "views.h" namespace "fs::Number" nogil:
-    Number float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    Number float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
 
 
 cdef extern from "normalize.h" namespace "fs" nogil:
@@ -48,21 +40,17 @@ cdef extern from "normalize.h" namespace "fs" nogil:
         LogSumExp() noexcept
     cppclass LogSumExpVjp:
         LogSumExpVjp() noexcept
-    cppclass NormalizeArguments[In, Out]:
-        void set_x(const In*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_out(Out*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_reduced_out(Out*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_gradient(const Out*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    cppclass NormalizeArguments:
+        AnyView x, out, gradient
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_ln_base(double, double) noexcept
-    void normalize[Kind, In, Out](Kind, NormalizeArguments[In, Out]&, Py_ssize_t, Execute) noexcept
+    void normalize[Kind](Kind, NormalizeArguments&, Py_ssize_t, Execute) noexcept
     void normalize_plain[Kind, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "weighted.h" namespace "fs" nogil:
-    void weighted_logsumexp[In, Out](
-        NormalizeArguments[In, Out]&, const double*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t, Execute) noexcept
+    void weighted_logsumexp(NormalizeArguments&, const AnyView&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "vjp.h" namespace "fs" nogil:
@@ -70,35 +58,26 @@ cdef extern from "vjp.h" namespace "fs" nogil:
         SoftmaxVjp() noexcept
     cppclass LogSoftmaxVjp:
         LogSoftmaxVjp() noexcept
-    cppclass VjpArguments[T]:
-        void set_g(const T*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_y(const T*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_out(T*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    cppclass VjpArguments:
+        AnyView g, y, out
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void vjp[Op, T](Op, VjpArguments[T]&, Py_ssize_t, Execute) noexcept
+    void vjp[Op](Op, VjpArguments&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "cross_entropy.h" namespace "fs" nogil:
-    cppclass CrossEntropyArguments[C]:
-        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_target(AnyView, bint) noexcept
-        void set_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_weights(AnyView, AnyView) noexcept
+    cppclass CrossEntropyArguments:
+        AnyView x, target, loss, gradient, weight, sample_weight
+        Py_ssize_t ignored
+        double smoothing, z_loss, scale
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_options(Py_ssize_t, double, double, double) noexcept
-    double cross_entropy[C](CrossEntropyArguments[C]&, Py_ssize_t, Execute) noexcept
+    double cross_entropy(CrossEntropyArguments&, Py_ssize_t, Execute) noexcept
     double plain_cross_entropy[C](
         const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
-    cppclass GradHessArguments[C]:
-        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_target(AnyView, bint) noexcept
-        void set_sample_weight(AnyView) noexcept
-        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_hessian(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_options(double, double) noexcept
-    void cross_entropy_grad_hess[C](GradHessArguments[C]&, Py_ssize_t, Execute) noexcept
+    cppclass GradHessArguments:
+        AnyView x, target, sample_weight, gradient, hessian
+        double factor, floor
+    void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "flat.h" namespace "fs" nogil:
@@ -116,17 +95,12 @@ cdef extern from "flat.h" namespace "fs" nogil:
         LogSigmoidVjp() noexcept
     cppclass SoftplusVjp:
         SoftplusVjp() noexcept
-    void unary[Op, In, Out](
-        Op, const In*, const Py_ssize_t*, const Py_ssize_t*, Out*, const Py_ssize_t*, Py_ssize_t, Execute) noexcept
-    void binary[Op, T](
-        Op, const T*, const Py_ssize_t*, const T*, const Py_ssize_t*, T*, const Py_ssize_t*, const Py_ssize_t*, Py_ssize_t,
-        Execute) noexcept
+    void unary[Op](Op, const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
+    void binary[Op](Op, const AnyView&, const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
     void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "pointwise.h" namespace "fs" nogil:
-    cppclass BinaryLogits:
-        BinaryLogits() noexcept
     cppclass BinaryProbabilities:
         BinaryProbabilities() noexcept
         double clamp
@@ -136,48 +110,34 @@ cdef extern from "pointwise.h" namespace "fs" nogil:
         Divergence() noexcept
     cppclass DivergenceOfLogs:
         DivergenceOfLogs() noexcept
-    cppclass PointwiseArguments[C]:
-        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_target(AnyView) noexcept
-        void set_weights(AnyView, AnyView) noexcept
-        void set_element_weights(AnyView, AnyView) noexcept
-        void set_line_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_line_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_line_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_row_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_scale(double) noexcept
-    double elements_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
-    double binary_logits_loss[C](PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
+    cppclass PointwiseArguments:
+        AnyView x, target, weight, positive, row_weight, loss, gradient
+        double scale
+    double elements_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
+    double binary_logits_loss(PointwiseArguments&, Py_ssize_t, Execute) noexcept
     double plain_binary_logits[C](
         const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
-    double rows_loss[Op, C](Op, PointwiseArguments[C]&, Py_ssize_t, Execute) noexcept
-    double nll_labels_loss[C](PointwiseArguments[C]&, Py_ssize_t, Py_ssize_t, Execute) noexcept
-    void binary_grad_hess[C](PointwiseArguments[C]&, double, double, Py_ssize_t, Execute) noexcept
+    double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
+    double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t, Execute) noexcept
+    void binary_grad_hess(PointwiseArguments&, double, double, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "divergence.h" namespace "fs" nogil:
-    cppclass LogitsDivergenceArguments[C]:
-        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_target(AnyView) noexcept
-        void set_loss(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_gradient(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    cppclass LogitsDivergenceArguments:
+        AnyView x, target, loss, gradient
+        double scale
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_scale(double) noexcept
-    double logits_divergence[C](LogitsDivergenceArguments[C]&, Py_ssize_t, Execute) noexcept
+    double logits_divergence(LogitsDivergenceArguments&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "reading.h" namespace "fs" nogil:
-    cppclass LogprobsArguments[C]:
-        void set_x(const C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_ids(AnyView) noexcept
-        void set_out(C*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    cppclass LogprobsArguments:
+        AnyView x, ids, out
         void set_indices(Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void logprobs[C](LogprobsArguments[C]&, Py_ssize_t, Execute) noexcept
-    void hardmax[In, Out](const In*, const Py_ssize_t*, const Py_ssize_t*, Out*, const Py_ssize_t*, Py_ssize_t, Execute) noexcept
-    void temperature_derivatives[C](
-        const C*, const Py_ssize_t*, const Py_ssize_t*, AnyView, AnyView, double, double*, Py_ssize_t, Execute) noexcept
+    void logprobs(LogprobsArguments&, Py_ssize_t, Execute) noexcept
+    void hardmax(const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
+    void temperature_derivatives(const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t, Execute) noexcept
 
 
 # All stages of a piece of work. The serial branch stands apart because an OpenMP region costs a microsecond even for one thread.
@@ -197,26 +157,34 @@ cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
         more = work.advance()
 
 
-# What accompanies the main array: a native, aligned array of two or three axes and any real dtype, or None.
+# Native, aligned arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes;
+# arrays that have one dtype only (temperatures, masks) are memoryviews.
+#
+# (outer, n, inner), or (outer, inner): one value for each row.
 cdef AnyView any_view(cnp.ndarray a) noexcept:
     if a is None:
         return AnyView()
-    return AnyView(
-        cnp.PyArray_DATA(a), number_of(a), cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    if cnp.PyArray_NDIM(a) == 2:
+        return AnyView.per_row(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    return AnyView(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+
+
+# (rows, n): lines of elements.
+cdef AnyView any_lines(cnp.ndarray a) noexcept:
+    if a is None:
+        return AnyView()
+    return AnyView.lines(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
 
 
 cdef Number number_of(cnp.ndarray a) noexcept:
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     if a.descr.kind == c'f':
-        return float32 if size == 4 else float64
+        return float32 if size == 4 else float64 if size == 8 else float16
     if a.descr.kind == c'i':
         return int8 if size == 1 else int16 if size == 2 else int32 if size == 4 else int64
+    if a.descr.kind == c'V':
+        return bfloat16
     return uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
-
-
-# The same of lines (rows, n).
-cdef AnyView any_lines(cnp.ndarray a):
-    return AnyView() if a is None else any_view(a[:, :, None])
 
 
 # The short lane. Plain arrays with default options go straight from the public function to the row routines: no views, no memoryviews.

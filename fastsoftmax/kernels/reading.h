@@ -12,34 +12,31 @@ namespace fs {
 // -------------------------------------------------------------------------------------------------------- log-probabilities
 // Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log p = (x - max) / T - log(total) as log_softmax has
 // it, of few elements of a row. The row itself is only read.
-template <class C> struct LogprobsArguments {
-    View<const C> x;
-    AnyView ids;             // (outer, k, inner); without data: the most probable classes are found
-    View<C> out;             // (outer, k, inner)
-    View<isize> indices;     // likewise; where the most probable classes go
+struct LogprobsArguments {
+    AnyView x;
+    AnyView ids;          // (outer, k, inner); without data: the most probable classes are found
+    AnyView out;          // (outer, k, inner)
+    View<isize> indices;  // likewise; where the most probable classes go
     View<const double> temperature = View<const double>::one();
 
-    void set_x(const C *p, const isize *shape, const isize *strides) { x = {p, shape, strides}; }
-    void set_ids(AnyView i) { ids = i; }
-    void set_out(C *p, const isize *shape, const isize *strides) { out = {p, shape, strides}; }
     void set_indices(isize *p, const isize *shape, const isize *strides) { indices = {p, shape, strides}; }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
-    NormalizeArguments<C, C> logits() const {
-        NormalizeArguments<C, C> a;
+    NormalizeArguments logits() const {
+        NormalizeArguments a;
         a.x = x, a.temperature = temperature;
         return a;
     }
 };
 
 template <class C, bool Scaled> struct LogprobsRow {
-    const LogprobsArguments<C> *a;
+    const LogprobsArguments *a;
     RowLog<C, Scaled> row;
     std::vector<typename RowLog<C, Scaled>::Partial> partial;
     std::vector<isize> best;  // a heap of the k best so far, the worst of them first
 
-    explicit LogprobsRow(const LogprobsArguments<C> &arguments) : a(&arguments), row(arguments.logits()) {}
+    explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
     isize k() const { return a->out.n; }
@@ -61,11 +58,10 @@ template <class C, bool Scaled> struct LogprobsRow {
     }
 
   private:
-    void put(isize at, isize c) const { *advance(a->out.at(row.outer, row.inner), at * a->out.n_stride) = row.log_p(c); }
+    void put(isize at, isize c) const { a->out.store(row.outer, at, row.inner, row.log_p(c)); }
 
     void named() const {
-        const char *ids = a->ids.at(row.outer, row.inner);
-        for (isize j = 0; j < k(); ++j) put(j, AnyView::value<isize>(ids + j * a->ids.n_stride, a->ids.number));
+        for (isize j = 0; j < k(); ++j) put(j, a->ids.integer(row.outer, j, row.inner));
     }
 
     void most_probable() {
@@ -112,27 +108,27 @@ template <class C, bool Scaled> struct LogprobsRow {
     }
 };
 
-template <class C> void logprobs(const LogprobsArguments<C> &a, isize threads, Execute execute) {
-    if (a.logits().plain()) {
-        RowsWork<LogprobsRow<C, false>> work(LogprobsRow<C, false>(a), a.x.outer, a.x.inner, a.x.n, threads);
-        execute(&work, threads);
-    } else {
-        RowsWork<LogprobsRow<C, true>> work(LogprobsRow<C, true>(a), a.x.outer, a.x.inner, a.x.n, threads);
-        execute(&work, threads);
-    }
+template <class C, bool Scaled> void logprobs_scaled(const LogprobsArguments &a, isize threads, Execute execute) {
+    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n, threads);
+    execute(&work, threads);
+}
+inline void logprobs(const LogprobsArguments &a, isize threads, Execute execute) {
+    with_compute({a.x.number}, [&](auto zero) {
+        using C = decltype(zero);
+        if (a.logits().plain()) logprobs_scaled<C, false>(a, threads, execute);
+        else logprobs_scaled<C, true>(a, threads, execute);
+    });
 }
 
 // ------------------------------------------------------------------------------------------------------------------ hardmax
-template <class In, class Out> struct HardmaxRow {
-    using C = Compute<In, Out>;
-    View<const In> x;
-    View<Out> out;
+template <class C> struct HardmaxRow {
+    AnyView x, out;
 
     void begin(isize) {}
     void end() {}
     void whole(isize o, isize i) {
-        const Reader<In, C> from{x.at(o, i), x.n == 1 ? isize(sizeof(In)) : x.n_stride};
-        const Writer<Out, C> to{out.at(o, i), out.n == 1 ? isize(sizeof(Out)) : out.n_stride};
+        const Reader<C> from(x, o, i);
+        const Writer<C> to(out, o, i);
         C buffer[gather_block], results[gather_block], top = absent_logit<C>;
         isize first = 0;
         bool nan = false;
@@ -156,10 +152,11 @@ template <class In, class Out> struct HardmaxRow {
     }
 };
 
-template <class In, class Out>
-void hardmax(const In *x, const isize *shape, const isize *x_strides, Out *out, const isize *out_strides, isize threads, Execute execute) {
-    WholeRowsWork<HardmaxRow<In, Out>> work({{x, shape, x_strides}, {out, shape, out_strides}}, shape[0], shape[2], shape[1]);
-    execute(&work, threads);
+inline void hardmax(const AnyView &x, const AnyView &out, isize threads, Execute execute) {
+    with_compute({x.number, out.number}, [&](auto zero) {
+        WholeRowsWork<HardmaxRow<decltype(zero)>> work({x, out}, x.outer, x.inner, x.n);
+        execute(&work, threads);
+    });
 }
 
 // -------------------------------------------------------------------------------------------------------------- temperature
@@ -169,7 +166,7 @@ struct Derivatives {
     void add(const Derivatives &other) { loss.add(other.loss), first.add(other.first), second.add(other.second); }
 };
 
-template <class C> struct TemperatureRow {
+struct TemperatureRow {
     using X = Vec<double>;
     using V = X::V;
     struct Partial {
@@ -177,8 +174,7 @@ template <class C> struct TemperatureRow {
         Sum total, mean, square;
     };
 
-    View<const C> x;
-    AnyView labels, weight;
+    AnyView x, labels, weight;
     double inverse;  // b
     std::vector<Derivatives> *sums;  // one for each piece
     isize outer = 0, inner = 0;
@@ -188,7 +184,6 @@ template <class C> struct TemperatureRow {
 
     isize n() const { return x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
-    Reader<C, double> reader() const { return {x.at(outer, inner), x.n == 1 ? isize(sizeof(C)) : x.n_stride}; }
 
     void start(isize o, isize i) {
         outer = o, inner = i, summing = false;
@@ -197,7 +192,7 @@ template <class C> struct TemperatureRow {
 
     void sweep(isize k) {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<C, double> from = reader();
+        const Reader<double> from(x, outer, inner);
         const Scale<X> one = Scale<X>::one();
         const Shift<X> zero = Shift<X>::fixed(0, one);
         const V top = X::set(max), b = X::set(inverse);
@@ -232,8 +227,7 @@ template <class C> struct TemperatureRow {
             return summing = true;
         }
         const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(), mean = all.mean.value() / total;
-        double label;
-        label = *reader().get(labels.integer(outer, inner), 1, &label) - max;
+        const double label = x.value(outer, labels.integer(outer, inner), inner) - max;
         const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);
         const double second = w * (all.square.value() / total - mean * mean);
         (*sums)[static_cast<std::size_t>((outer * x.inner + inner) / rows_per_piece(n()))].add({{loss, 0}, {first, 0}, {second, 0}});
@@ -241,12 +235,10 @@ template <class C> struct TemperatureRow {
     }
 };
 
-template <class C>
-void temperature_derivatives(const C *x, const isize *shape, const isize *strides, AnyView labels, AnyView weight, double inverse, double *results,
-                             isize threads, Execute execute) {
-    const isize rows = shape[0] * shape[2], n = shape[1];
-    std::vector<Derivatives> sums(static_cast<std::size_t>((rows + rows_per_piece(n) - 1) / rows_per_piece(n)));
-    RowsWork<TemperatureRow<C>> work({{x, shape, strides}, labels, weight, inverse, &sums}, shape[0], shape[2], n, threads);
+inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight, double inverse, double *results, isize threads,
+                                    Execute execute) {
+    std::vector<Derivatives> sums(static_cast<std::size_t>((x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n)));
+    RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n, threads);
     execute(&work, threads);
     Derivatives all;
     for (const Derivatives &d : sums) all.add(d);

@@ -100,7 +100,7 @@ template <class C> FS_INLINE bool near_enough(double sum) { return sum >= 0.5 &&
 // reciprocal, and loads and stores among arithmetic. Longer ones keep them in the output itself, if it is not the input, which must stay intact until
 // the sum is known to be right. (Measured, AVX-512, float: writing along gains 20 % at 1000 elements and loses 40 % at 32000, where scratch, streaming
 // stores or not, doubles the time.)
-template <class Out, class C, bool Softmax, bool Scaled> class KeptRows {
+template <class C, bool Softmax, bool Scaled> class KeptRows {
     using X = Vec<C>;
     using V = typename X::V;
     struct Row {
@@ -113,9 +113,9 @@ template <class Out, class C, bool Softmax, bool Scaled> class KeptRows {
     };
 
     isize n = 0;
-    View<Out> out{};
+    AnyView out{};
     Mask where{};
-    Writer<Out, C> to{};
+    Writer<C> to{};
     bool direct = false;
     C *buffer = nullptr;
     Row rows[2];
@@ -127,7 +127,7 @@ template <class Out, class C, bool Softmax, bool Scaled> class KeptRows {
     double exponent = 0;
 
     // `writer` is that of the first row.
-    void begin(isize n_, const View<Out> &out_, const Mask &where_, const Writer<Out, C> &writer, C *scratch_) {
+    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_) {
         n = n_, out = out_, where = where_, to = writer, buffer = scratch_;
         direct = out.data && to.direct();
         pending = 0;
@@ -193,8 +193,8 @@ template <class Out, class C, bool Softmax, bool Scaled> class KeptRows {
         if (!direct) scatter(row, y);
     }
     __attribute__((noinline)) void scatter(const Row &row, C *y) const {
-        Writer<Out, C> t = to;
-        t.p = advance(t.p, out.offset(row.outer, row.inner));
+        Writer<C> t = to;
+        t.p += out.offset(row.outer, row.inner);
         if (t.mask) t.mask += where.offset(row.outer, row.inner);
         t.put(0, n, y);
     }

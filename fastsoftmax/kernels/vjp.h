@@ -7,14 +7,10 @@
 namespace {
 namespace fs {
 
-template <class T> struct VjpArguments {
-    View<const T> g, y;
-    View<T> out;
+struct VjpArguments {
+    AnyView g, y, out;
     View<const double> temperature;
 
-    void set_g(const T *p, const isize *shape, const isize *strides) { g = {p, shape, strides}; }
-    void set_y(const T *p, const isize *shape, const isize *strides) { y = {p, shape, strides}; }
-    void set_out(T *p, const isize *shape, const isize *strides) { out = {p, shape, strides}; }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
@@ -38,23 +34,21 @@ struct LogSoftmaxVjp {
 
 template <class T, class Op> struct VjpRow {
     using X = Vec<T>;
-    const VjpArguments<T> *a;
-    Reader<T, T> g{}, y{};
-    Writer<T, T> out{};
+    const VjpArguments *a;
+    Reader<T> g{}, y{};
+    Writer<T> out{};
     T sum = 0, inverse = 0;
     bool writing = false;
     std::vector<Sum> partial;
 
-    explicit VjpRow(const VjpArguments<T> &arguments) : a(&arguments) {}
+    explicit VjpRow(const VjpArguments &arguments) : a(&arguments) {}
 
     isize n() const { return a->g.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(isize o, isize i) {
         partial.resize(static_cast<std::size_t>(chunks()));
-        g = {a->g.at(o, i), n() == 1 ? isize(sizeof(T)) : a->g.n_stride};
-        y = {a->y.at(o, i), n() == 1 ? isize(sizeof(T)) : a->y.n_stride};
-        out = {a->out.at(o, i), n() == 1 ? isize(sizeof(T)) : a->out.n_stride};
+        g = Reader<T>(a->g, o, i), y = Reader<T>(a->y, o, i), out = Writer<T>(a->out, o, i);
         inverse = static_cast<T>(1 / *a->temperature.at(o, i));
         writing = false;
     }
@@ -97,13 +91,13 @@ template <class T, class Op> struct VjpTile {
     using V = typename X::V;
     static constexpr isize width = tile_vectors * X::lanes;
 
-    const VjpArguments<T> *a;
+    const VjpArguments *a;
     bool staged;
 
     void run(isize outer, isize first, isize count) const {
         const isize n = a->g.n;
         T *buffer = staged ? scratch<T>(2 * n * width) : nullptr;
-        T *out = staged ? buffer : a->out.at(outer, first);
+        T *out = staged ? buffer : reinterpret_cast<T *>(a->out.at(outer, first));
         const T *g = gather_columns(a->g, staged, outer, first, count, width, buffer);
         const T *y = gather_columns(a->y, staged, outer, first, count, width, buffer + n * width);
         const isize size = sizeof(T);
@@ -141,20 +135,24 @@ template <class T, class Op> struct VjpTile {
     }
 };
 
-template <class Op, class T> void vjp(Op, const VjpArguments<T> &a, isize threads, Execute execute) {
+template <class Op, class T> void vjp_of(const VjpArguments &a, isize threads, Execute execute) {
     using Tile = VjpTile<T, Op>;
     const bool direct = columns_direct<T>(a.g) && columns_direct<T>(a.y) && columns_direct<T>(a.out);
     if (direct || columns_staged(a.g)) {
         TilesWork<Tile> work(Tile{&a, !direct}, a.g.outer, a.g.inner, Tile::width);
         return execute(&work, threads);
     }
-    const VjpArguments<T> s = a.swapped();
+    const VjpArguments s = a.swapped();
     if (columns_staged(s.g)) {
         TilesWork<Tile> work(Tile{&s, true}, s.g.outer, s.g.inner, Tile::width);
         return execute(&work, threads);
     }
     RowsWork<VjpRow<T, Op>> work(VjpRow<T, Op>(a), a.g.outer, a.g.inner, a.g.n, threads);
     execute(&work, threads);
+}
+
+template <class Op> void vjp(Op, const VjpArguments &a, isize threads, Execute execute) {
+    with_compute({a.g.number, a.y.number, a.out.number}, [&](auto zero) { vjp_of<Op, decltype(zero)>(a, threads, execute); });
 }
 
 }  // namespace fs

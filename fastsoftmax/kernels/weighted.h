@@ -8,7 +8,7 @@ namespace fs {
 
 // The terms at the maximum and the others are summed apart, so that a total next to 1 keeps the digits of its logarithm.
 // Terms of weight 0 do not take part, whatever x is there.
-template <class In, class Out> struct WeightedRow {
+struct WeightedRow {
     static constexpr double infinity = std::numeric_limits<double>::infinity();
     using X = Vec<double>;
     using D = Vec<double, 16>;
@@ -17,16 +17,15 @@ template <class In, class Out> struct WeightedRow {
         Sum rest, top;
     };
 
-    const NormalizeArguments<In, Out> *a;
-    const View<const double> *weights;
-    Reader<In, double> x;
-    Reader<double, double> b;
+    const NormalizeArguments *a;
+    AnyView weights;
+    Reader<double> x, b;
     bool summing;
     isize outer, inner;
     double max;
     std::vector<Partial> partial;
 
-    WeightedRow(const NormalizeArguments<In, Out> &arguments, const View<const double> &b_) : a(&arguments), weights(&b_), x(), b() {}
+    WeightedRow(const NormalizeArguments &arguments, const AnyView &b_) : a(&arguments), weights(b_) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -34,9 +33,9 @@ template <class In, class Out> struct WeightedRow {
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
-        const std::uint8_t *mask = a->where.data ? a->where.at(o, i) : nullptr;
-        x = {a->x.at(o, i), a->x.n_stride, mask, a->where.n_stride};
-        b = {weights->at(o, i), weights->n_stride, mask, a->where.n_stride, false, 0};
+        x = a->reader<double>(o, i);
+        b = Reader<double>::broadcast(weights, o, i);
+        b.mask = x.mask, b.mask_stride = x.mask_stride, b.absent = 0;
         summing = false;
     }
 
@@ -60,8 +59,8 @@ template <class In, class Out> struct WeightedRow {
             }
             each_vector<X>(size, [&](isize i, auto lanes) {
                 const auto v = lanes.load(x_buffer + i, -infinity), w = lanes.load(bs + i, 0);
-                rest.add(v == top ? typename X::V{} : w * exp_below<X, true>(v, top, zero, scale));
-                at_top.add(v == top ? w : typename X::V{});
+                rest.add(v == top ? X::V{} : w * exp_below<X, true>(v, top, zero, scale));
+                at_top.add(v == top ? w : X::V{});
             });
         }
         p.rest = rest.total();
@@ -79,7 +78,7 @@ template <class In, class Out> struct WeightedRow {
             total.add(partial[static_cast<std::size_t>(k)].rest);
             total.add(partial[static_cast<std::size_t>(k)].top);
         }
-        *a->out.at(outer, inner) = static_cast<Out>(logarithm(total));
+        a->out.store(outer, 0, inner, logarithm(total));
         return false;
     }
 
@@ -91,7 +90,7 @@ template <class In, class Out> struct WeightedRow {
         if (t == 0) return -infinity;
         if (t == infinity || max == infinity) return infinity;
         const double lift = t > 0x1p900 ? -200 : t < 0x1p-900 ? 200 : 0, power = lift < 0 ? 0x1p-200 : lift > 0 ? 0x1p200 : 1;
-        const Pair<typename D::V> scaled = two_sum(D::set(total.hi * power), D::set(total.lo * power)), one{D::set(1), D::set(0)};
+        const Pair<D::V> scaled = two_sum(D::set(total.hi * power), D::set(total.lo * power)), one{D::set(1), D::set(0)};
         auto l = log_ratio<D>(scaled, one, scaled.hi, D::set(-lift));
         if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
         Sum s{max, 0};
@@ -100,11 +99,8 @@ template <class In, class Out> struct WeightedRow {
     }
 };
 
-template <class In, class Out>
-void weighted_logsumexp(const NormalizeArguments<In, Out> &a, const double *weights, const isize *shape, const isize *strides, isize threads,
-                        Execute execute) {
-    const View<const double> b(weights, shape, strides);
-    RowsWork<WeightedRow<In, Out>> work(WeightedRow<In, Out>(a, b), a.x.outer, a.x.inner, a.x.n, threads);
+inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads, Execute execute) {
+    RowsWork<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }
 

@@ -104,43 +104,46 @@ template <class Tile> struct TilesWork final : Work {
 };
 
 // A tile of columns (first .. first + count) of one outer index as rows of `width`; the memory itself where it is not staged.
-template <class C, class S>
-const C *gather_columns(const View<const S> &v, bool staged, isize outer, isize first, isize count, isize width, C *tile,
-                        const Mask &where = Mask(), bool negate = false) {
+template <class C>
+const C *gather_columns(const AnyView &v, bool staged, isize outer, isize first, isize count, isize width, C *tile, const Mask &where = Mask(),
+                        bool negate = false) {
     if (!staged) return reinterpret_cast<const C *>(v.at(outer, first));
-    Reader<S, C> line{v.at(outer, first), v.inner_stride, where.data ? where.at(outer, first) : nullptr, where.inner_stride, negate};
+    Reader<C> line(v, outer, first);
+    line.stride = v.inner_stride, line.negate = negate;
+    if (where.data) line.mask = where.at(outer, first), line.mask_stride = where.inner_stride;
     for (isize i = 0; i < v.n; ++i) {
         C *row = tile + i * width;
         const C *got = line.get(0, count, row);
         if (got != row) std::memcpy(row, got, static_cast<std::size_t>(count) * sizeof(C));
-        line.p = advance(line.p, v.n_stride);
+        line.p += v.n_stride;
         if (line.mask) line.mask += where.n_stride;
     }
     return tile;
 }
 
-template <class O, class C>
-void scatter_columns(const View<O> &v, isize outer, isize first, isize count, isize width, C *tile, const Mask &where, C absent) {
-    Writer<O, C> line{v.at(outer, first), v.inner_stride, where.data ? where.at(outer, first) : nullptr, where.inner_stride, absent};
+template <class C>
+void scatter_columns(const AnyView &v, isize outer, isize first, isize count, isize width, C *tile, const Mask &where, C absent) {
+    Writer<C> line(v, outer, first);
+    line.stride = v.inner_stride, line.absent = absent;
+    if (where.data) line.mask = where.at(outer, first), line.mask_stride = where.inner_stride;
     for (isize i = 0; i < v.n; ++i) {
-        C *row = tile + i * width, *place = line.place(0, row);
-        if (place != row) std::memcpy(place, row, static_cast<std::size_t>(count) * sizeof(C));
-        line.put(0, count, row);
-        line.p = advance(line.p, v.n_stride);
+        line.copy(0, count, tile + i * width);
+        line.p += v.n_stride;
         if (line.mask) line.mask += where.n_stride;
     }
 }
 
 // The columns of an (outer, n, inner) array are lanes of vectors, directly in memory ...
-template <class C, class S> bool columns_direct(const View<S> &v) {
-    return std::is_same<typename std::remove_const<S>::type, C>::value && v.inner_stride == isize(sizeof(C)) &&
-           v.n_stride % isize(sizeof(C)) == 0 && v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
+template <class C> bool columns_direct(const AnyView &v) {
+    return v.number == number_of<C> && v.inner_stride == isize(sizeof(C)) && v.n_stride % isize(sizeof(C)) == 0 &&
+           v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
 }
 
 // ... or after a tile of them was gathered, which pays for short rows and where neighbouring columns share cache lines.
-template <class S> bool columns_staged(const View<S> &v) {
+inline bool columns_staged(const AnyView &v) {
+    const isize size = size_of(v.number);
     return v.inner >= FS_VECTOR_BYTES / 4 &&
-           (v.n <= short_row || (v.n <= tile_elements / 64 && v.inner_stride == isize(sizeof(S)) && v.n_stride != isize(sizeof(S))));
+           (v.n <= short_row || (v.n <= tile_elements / 64 && v.inner_stride == size && v.n_stride != size));
 }
 
 }  // namespace fs

@@ -1,21 +1,16 @@
 # Kernels of cross_entropy: see cross_entropy.py for what they compute.
 
-def cross_entropy_rows(const real[:, :, :] x, cnp.ndarray target, real[:, :] loss, real[:, :, :] grad, cnp.ndarray weight,
+def cross_entropy_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
                        cnp.ndarray sample_weight, const double[:, :] temperature, const unsigned char[:, :, :] where, Py_ssize_t ignored,
                        double label_smoothing, double z_loss, double scale, Py_ssize_t num_threads):
-    cdef CrossEntropyArguments[real] a
+    cdef CrossEntropyArguments a
     cdef double total
-    a.set_x(&x[0, 0, 0], x.shape, x.strides)
-    a.set_target(any_view(target), target.descr.kind != c'f')
-    if loss is not None:
-        a.set_loss(&loss[0, 0], loss.shape, loss.strides)
-    if grad is not None:
-        a.set_gradient(&grad[0, 0, 0], grad.shape, grad.strides)
-    a.set_weights(any_view(weight), any_view(sample_weight))
+    a.x, a.target, a.weight, a.sample_weight = any_view(x), any_view(target), any_view(weight), any_view(sample_weight)
+    a.loss, a.gradient = any_view(loss), any_view(grad)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
-    a.set_options(ignored, label_smoothing, z_loss, scale)
+    a.ignored, a.smoothing, a.z_loss, a.scale = ignored, label_smoothing, z_loss, scale
     with nogil:
         total = cross_entropy(a, num_threads, execute)
     return total
@@ -25,14 +20,11 @@ def cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads):
     return plain_loss(logits, targets, reduction, gradient, out, num_threads, True, plain_cross_entropy[float], plain_cross_entropy[double])
 
 
-def cross_entropy_grad_hess_rows(const real[:, :, :] x, cnp.ndarray target, real[:, :, :] grad, real[:, :, :] hess,
+def cross_entropy_grad_hess_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray grad, cnp.ndarray hess,
                                  cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
-    cdef GradHessArguments[real] a
-    a.set_x(&x[0, 0, 0], x.shape, x.strides)
-    a.set_target(any_view(target), target.descr.kind != c'f')
-    a.set_sample_weight(any_view(sample_weight))
-    a.set_gradient(&grad[0, 0, 0], grad.shape, grad.strides)
-    a.set_hessian(&hess[0, 0, 0], hess.shape, hess.strides)
-    a.set_options(hess_factor, hess_floor)
+    cdef GradHessArguments a
+    a.x, a.target, a.sample_weight = any_view(x), any_view(target), any_view(sample_weight)
+    a.gradient, a.hessian = any_view(grad), any_view(hess)
+    a.factor, a.floor = hess_factor, hess_floor
     with nogil:
         cross_entropy_grad_hess(a, num_threads, execute)

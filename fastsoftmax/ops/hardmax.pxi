@@ -1,5 +1,6 @@
 # Kernels of hardmax: see hardmax.py for what they compute.
 
-def hardmax_rows(const in_t[:, :, :] x, out_t[:, :, :] out, Py_ssize_t num_threads):
+def hardmax_rows(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView source = any_view(x), to = any_view(out)
     with nogil:
-        hardmax(&x[0, 0, 0], x.shape, x.strides, &out[0, 0, 0], out.strides, num_threads, execute)
+        hardmax(source, to, num_threads, execute)

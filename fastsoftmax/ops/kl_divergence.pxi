@@ -1,16 +1,12 @@
 # Kernels of kl_divergence: see kl_divergence.py for what they compute.
 
-def kl_divergence_rows(const real[:, :, :] log_q, cnp.ndarray p, real[:, :] loss, real[:, :, :] grad, bint log_target, double scale,
+def kl_divergence_rows(cnp.ndarray log_q, cnp.ndarray p, cnp.ndarray loss, cnp.ndarray grad, bint log_target, double scale,
                        Py_ssize_t num_threads):
-    cdef PointwiseArguments[real] a
+    cdef PointwiseArguments a
     cdef double total
-    a.set_x(&log_q[0, 0, 0], log_q.shape, log_q.strides)
-    a.set_target(any_view(p))
-    if loss is not None:
-        a.set_row_loss(&loss[0, 0], loss.shape, loss.strides)
-    if grad is not None:
-        a.set_gradient(&grad[0, 0, 0], grad.shape, grad.strides)
-    a.set_scale(scale)
+    a.x, a.target = any_view(log_q), any_view(p)
+    a.loss, a.gradient = any_view(loss), any_view(grad)
+    a.scale = scale
     with nogil:
         if log_target:
             total = rows_loss(DivergenceOfLogs(), a, num_threads, execute)

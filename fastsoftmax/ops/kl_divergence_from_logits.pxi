@@ -1,17 +1,13 @@
 # Kernels of kl_divergence_from_logits: see kl_divergence_from_logits.py for what they compute.
 
-def kl_divergence_from_logits_rows(const real[:, :, :] x, cnp.ndarray target, real[:, :] loss, real[:, :, :] grad, const double[:, :] temperature,
+def kl_divergence_from_logits_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, const double[:, :] temperature,
                                    double scale, Py_ssize_t num_threads):
-    cdef LogitsDivergenceArguments[real] a
+    cdef LogitsDivergenceArguments a
     cdef double total
-    a.set_x(&x[0, 0, 0], x.shape, x.strides)
-    a.set_target(any_view(target))
-    if loss is not None:
-        a.set_loss(&loss[0, 0], loss.shape, loss.strides)
-    if grad is not None:
-        a.set_gradient(&grad[0, 0, 0], grad.shape, grad.strides)
+    a.x, a.target = any_view(x), any_view(target)
+    a.loss, a.gradient = any_view(loss), any_view(grad)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
-    a.set_scale(scale)
+    a.scale = scale
     with nogil:
         total = logits_divergence(a, num_threads, execute)
     return total

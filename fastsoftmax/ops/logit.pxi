@@ -1,8 +1,9 @@
 # Kernels of logit: see logit.py for what they compute.
 
-def logit_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads):
+def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
-        unary(Logit(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
+        unary(Logit(), source, to, num_threads, execute)
 
 
 def logit_plain(x, out, num_threads):

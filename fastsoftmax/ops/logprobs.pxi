@@ -1,10 +1,8 @@
 # Kernels of logprobs: see logprobs.py for what they compute.
 
-def logprobs_rows(const real[:, :, :] x, cnp.ndarray ids, real[:, :, :] out, const double[:, :] temperature, Py_ssize_t num_threads):
-    cdef LogprobsArguments[real] a
-    a.set_x(&x[0, 0, 0], x.shape, x.strides)
-    a.set_ids(any_view(ids))
-    a.set_out(&out[0, 0, 0], out.shape, out.strides)
+def logprobs_rows(cnp.ndarray x, cnp.ndarray ids, cnp.ndarray out, const double[:, :] temperature, Py_ssize_t num_threads):
+    cdef LogprobsArguments a
+    a.x, a.ids, a.out = any_view(x), any_view(ids), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
         logprobs(a, num_threads, execute)

@@ -1,14 +1,16 @@
 # Kernels of sigmoid: see sigmoid.py for what they compute.
 
-def sigmoid_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads):
+def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
-        unary(Sigmoid(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
+        unary(Sigmoid(), source, to, num_threads, execute)
 
 
 def sigmoid_plain(x, out, num_threads):
     return plain(x, out, num_threads, False, unary_plain[Sigmoid, float], unary_plain[Sigmoid, double])
 
 
-def sigmoid_vjp_flat(const real[:, :] g, const real[:, :] y, real[:, :] out, Py_ssize_t num_threads):
+def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView slope = any_lines(g), source = any_lines(y), to = any_lines(out)
     with nogil:
-        binary(SigmoidVjp(), &g[0, 0], g.strides, &y[0, 0], y.strides, &out[0, 0], out.strides, g.shape, num_threads, execute)
+        binary(SigmoidVjp(), slope, source, to, num_threads, execute)

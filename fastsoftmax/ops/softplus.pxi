@@ -1,14 +1,16 @@
 # Kernels of softplus: see softplus.py for what they compute.
 
-def softplus_flat(const in_t[:, :] x, out_t[:, :] out, Py_ssize_t num_threads):
+def softplus_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
-        unary(Softplus(), &x[0, 0], x.shape, x.strides, &out[0, 0], out.strides, num_threads, execute)
+        unary(Softplus(), source, to, num_threads, execute)
 
 
 def softplus_plain(x, out, num_threads):
     return plain(x, out, num_threads, False, unary_plain[Softplus, float], unary_plain[Softplus, double])
 
 
-def softplus_vjp_flat(const real[:, :] g, const real[:, :] x, real[:, :] out, Py_ssize_t num_threads):
+def softplus_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+    cdef AnyView slope = any_lines(g), source = any_lines(x), to = any_lines(out)
     with nogil:
-        binary(SoftplusVjp(), &g[0, 0], g.strides, &x[0, 0], x.strides, &out[0, 0], out.strides, g.shape, num_threads, execute)
+        binary(SoftplusVjp(), slope, source, to, num_threads, execute)

@@ -1,0 +1,88 @@
+// The 16-bit formats, which are for storage only: float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float).
+#pragma once
+
+#include "simd.h"
+
+namespace {
+namespace fs {
+
+template <class To, class From> FS_INLINE To bit_cast(From x) {
+    static_assert(sizeof(To) == sizeof(From), "");
+    To y;
+    std::memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+// All conversions are exact or round to nearest, ties to even, NaN stays NaN. They have no branches, so that loops of them become vector code.
+struct Float16 {
+    std::uint16_t bits;
+
+    Float16() = default;
+    // Normal results: the exponent is rebiased, and the 13 bits that go are rounded by adding half of them, and one more if the last bit that stays is
+    // odd. Subnormal ones: adding 0.5, whose last bit weighs 2^-24 as theirs does, lets the hardware round.
+    explicit FS_INLINE Float16(float x) {
+        constexpr std::uint32_t infinity = 255u << 23, overflow = 143u << 23, smallest_normal = 113u << 23, half = 126u << 23;
+        const std::uint32_t all = bit_cast<std::uint32_t>(x), sign = all & 0x80000000u, u = all ^ sign;
+        const std::uint32_t normal = (u - (112u << 23) + 0xfffu + ((u >> 13) & 1)) >> 13;
+        const std::uint32_t subnormal = bit_cast<std::uint32_t>(bit_cast<float>(u) + bit_cast<float>(half)) - half;
+        const std::uint32_t special = u > infinity ? 0x7e00u : 0x7c00u;
+        const std::uint32_t y = u >= overflow ? special : u < smallest_normal ? subnormal : normal;
+        bits = static_cast<std::uint16_t>(y | sign >> 16);
+    }
+    explicit FS_INLINE Float16(double x) : Float16(static_cast<float>(x)) {}
+    // The bits as those of a float are 2^112 too small, subnormal ones, too.
+    FS_INLINE operator float() const {
+        const std::uint32_t all = bits, sign = (all & 0x8000u) << 16, u = (all & 0x7fffu) << 13;
+        const float finite = bit_cast<float>(u) * 0x1p112f;
+        const std::uint32_t special = u | 255u << 23;
+        return bit_cast<float>((u >= (31u << 23) ? special : bit_cast<std::uint32_t>(finite)) | sign);
+    }
+};
+
+struct BFloat16 {
+    std::uint16_t bits;
+
+    BFloat16() = default;
+    explicit FS_INLINE BFloat16(float x) {
+        const std::uint32_t u = bit_cast<std::uint32_t>(x), rounded = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+        bits = static_cast<std::uint16_t>(x == x ? rounded : u >> 16 | 0x40u);
+    }
+    explicit FS_INLINE BFloat16(double x) : BFloat16(static_cast<float>(x)) {}
+    FS_INLINE operator float() const { return bit_cast<float>(std::uint32_t(bits) << 16); }
+};
+
+// Contiguous blocks.
+template <class From, class To> inline void convert(const From *from, To *to, isize count) {
+    for (isize j = 0; j < count; ++j) to[j] = static_cast<To>(from[j]);
+}
+
+#if defined(__F16C__)
+// The hardware's conversions between float16 and float.
+struct HalfVector {
+    static constexpr isize lanes = FS_VECTOR_BYTES / 4;
+#if defined(__AVX512F__)
+    static FS_INLINE void widen(const Float16 *from, float *to) { _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from))); }
+    static FS_INLINE void narrow(const float *from, Float16 *to) {
+        _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+    }
+#else
+    static FS_INLINE void widen(const Float16 *from, float *to) { _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from))); }
+    static FS_INLINE void narrow(const float *from, Float16 *to) {
+        _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
+    }
+#endif
+};
+template <> inline void convert(const Float16 *from, float *to, isize count) {
+    isize j = 0;
+    for (; j + HalfVector::lanes <= count; j += HalfVector::lanes) HalfVector::widen(from + j, to + j);
+    for (; j < count; ++j) to[j] = from[j];
+}
+template <> inline void convert(const float *from, Float16 *to, isize count) {
+    isize j = 0;
+    for (; j + HalfVector::lanes <= count; j += HalfVector::lanes) HalfVector::narrow(from + j, to + j);
+    for (; j < count; ++j) to[j] = Float16(from[j]);
+}
+#endif
+
+}  // namespace fs
+}  // namespace
