@@ -157,6 +157,46 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
     });
 }
 
+// The sum of all exponentials of a row and its maximum, from one sweep. Each exponential is added to wider sums by itself, so that those of all others
+// are the difference to that of the maximum, unless they are very small.
+template <class C> struct ExpTotal {
+    Sum sum;
+    C max, at_max;    // and its exponential
+    C center;         // the shift: exp(s (x - center)) 2^-exponent
+    double exponent;
+
+    bool is_dominated() const { return sum.hi < 7 * static_cast<double>(at_max); }  // log(sum) relative to the maximum < 2: as of LogTotal
+    bool knows_others() const { return sum.hi - static_cast<double>(at_max) > 0x1p-14 * static_cast<double>(at_max); }
+};
+
+template <class X, class C, class Exp> FS_INLINE Sum add_exp_and_max(const C *x, isize n, const Exp &exp, C &max) {
+    LaneSums<X> sums;
+    auto most = X::set(absent_logit<C>);
+    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        const auto v = lanes.load(x + i, absent_logit<C>);
+        most = larger(v, most);
+        sums.add(exp(v));
+    });
+    max = largest_lane<X>(most);
+    return sums.total();
+}
+template <class X, bool Scaled, class C> ExpTotal<C> exp_total(const C *x, isize n, const Scale<X> &scale) {
+    ExpTotal<C> t;
+    if (worth_a_guess<X>(x[0], scale)) {
+        const TypicalExp<X, Scaled> exp(scale);
+        t.sum = add_exp_and_max<X>(x, n, exp, t.max);
+        t.at_max = exp(X::set(t.max))[0], t.center = 0, t.exponent = Shift<X>::typical_exponent;
+        if (near_enough<C>(t.sum.value())) return t;
+    } else {
+        t.max = span_max<X>(x, n);
+    }
+    const Shift<X> shift = Shift<X>::from(X::set(t.max), scale);
+    const auto exp = [&](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
+    t.sum = add_exp_and_max<X>(x, n, exp, t.max);
+    t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
+    return t;
+}
+
 // log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials of more than the result's precision: in pairs of
 // double, whatever the input.
 inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a, isize o, isize i, double max) {
@@ -268,23 +308,33 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
 
     void whole_logarithm(const C *x) {
         const Scale<X> sc = scale_of(outer, inner);
-        const C m = span_max<X>(x, n());
-        const Shift<X> sh = Shift<X>::from(X::set(m), sc);
-        LaneSums<X> sums;
-        add_exp<X>(x, n(), [&](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); }, sums);
-        Pair<typename D::V> log = log_of_total(sums.total(), sh, m);
-        if (LogTotal<D>::is_dominated(log.hi[0])) {
-            LaneSums<X> others, copies;
-            add_rest<X, Scaled>(x, n(), m, sc, others, copies);
-            log = log_of_rest(true_rest<C>(others.total()), copies.total());
+        const ExpTotal<C> t = exp_total<X, Scaled>(x, n(), sc);
+        Pair<typename D::V> log;
+        if (!t.is_dominated()) {
+            log = log_of_total(t.sum, t.exponent, t.center, t.max);
+        } else if (t.knows_others()) {
+            log = LogTotal<D>::from_rest(others(t, outer, inner), D::set(1));
+        } else {
+            LaneSums<X> rest, copies;
+            add_rest<X, Scaled>(x, n(), t.max, sc, rest, copies);
+            log = log_of_rest(true_rest<C>(rest.total()), copies.total());
         }
         if constexpr (keeps) {
             C *y = direct_out ? reinterpret_cast<C *>(a->out.at(outer, inner)) : buffer + chunk;
-            write_with<X>(log_writer(m, log), x, y, n());
+            write_with<X>(log_writer(t.max, log), x, y, n());
             if (!direct_out) scatter(y);
         } else {
-            finish(m, log, [&] { return span_has_nan(x, n()); });
+            finish(t.max, log, [&] { return span_has_nan(x, n()); });
         }
+    }
+    // The exponentials of all but the maximum, relative to it.
+    Pair<typename D::V> others(const ExpTotal<C> &t, isize o, isize i) const {
+        Sum rest = t.sum;
+        rest.add({-static_cast<double>(t.at_max), 0});
+        const Scale<D> s = Scaled ? Scale<D>::all(a->scale(o, i)) : Scale<D>::one();
+        const auto e = exp_below_pair<D, Scaled>(D::set(t.max), D::set(t.center), Shift<D>::fixed(t.exponent, s), s);
+        const auto hi = D::set(rest.hi + rest.lo), q = hi / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, hi);
+        return {q, (residue - q * e.lo) / e.hi};
     }
 
     __attribute__((noinline)) void scatter(C *y) const {
@@ -351,7 +401,7 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
             return stage = total, true;
         }
         if constexpr (logarithmic) {
-            const auto log = stage == total ? log_of_total(all.sum, shift, max) : log_of_rest(true_rest<C>(all.sum), all.copies);
+            const auto log = stage == total ? log_of_total(all.sum, shift.exponent(0), shift.center[0], max) : log_of_rest(true_rest<C>(all.sum), all.copies);
             if (stage == total && LogTotal<D>::is_dominated(log.hi[0])) return stage = rest, true;
             if constexpr (keeps) logarithm = log_writer(max, log);
             else finish(max, log, [&] { return has_nan(); });
@@ -376,9 +426,9 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
     // ---- the logarithm of the total, relative to the maximum
     static Pair<typename D::V> all_lanes(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
 
-    Pair<typename D::V> log_of_total(Sum sum, const Shift<X> &sh, C m) const {
-        const Factor top = sh.center[0] == 0 && m - m == 0 ? a->scale(outer, inner).times(m) : Factor{0, 0};
-        return LogTotal<D>::from(all_lanes(sum), D::set(sh.exponent(0)), D::set(top.hi), D::set(top.lo));
+    Pair<typename D::V> log_of_total(Sum sum, double exponent, C center, C m) const {
+        const Factor top = center == 0 && m - m == 0 ? a->scale(outer, inner).times(m) : Factor{0, 0};
+        return LogTotal<D>::from(all_lanes(sum), D::set(exponent), D::set(top.hi), D::set(top.lo));
     }
     static Pair<typename D::V> log_of_rest(Sum others, Sum copies) {
         return LogTotal<D>::from_rest(all_lanes(others), D::set(copies.value()));
