@@ -100,6 +100,12 @@ template <class D> struct LogTotal {
         return log1p_nonnegative<D>(others.hi, others.lo + rest.lo);
     }
     static bool is_dominated(double log) { return log < 2 && log > -1; }  // and from_rest is to be used
+    // The same from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has it.
+    template <bool Scaled> static Pair<V> from_others(Pair<V> total, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
+        const Pair<V> e = exp_below_pair<D, Scaled>(max, center, Shift<D>::fixed(exponent, scale), scale);
+        const V others = (total.hi - at_max) + total.lo, q = others / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, others);
+        return log1p_nonnegative<D>(q, (residue - q * e.lo) / e.hi);
+    }
 
     static Pair<V> divide(Pair<V> a, Factor base) {
         const V q = a.hi / D::set(base.hi);
@@ -116,12 +122,12 @@ template <class X, bool Scaled> struct LogWriter {
 
     void set_lane(isize l, double max_, double log_hi, double log_lo, Factor inverse) {
         using T = typename X::Scalar;
+        const T h = static_cast<T>(log_hi), i = static_cast<T>(inverse.hi);
         max[l] = static_cast<T>(max_);
-        hi[l] = static_cast<T>(log_hi);
-        lo[l] = static_cast<T>((log_hi - static_cast<double>(hi[l])) + log_lo);
-        if (!(absolute<X>(hi) <= std::numeric_limits<T>::max())[l]) lo[l] = 0;
-        inverse_hi[l] = static_cast<T>(inverse.hi);
-        inverse_lo[l] = static_cast<T>((inverse.hi - static_cast<double>(inverse_hi[l])) + inverse.lo);
+        hi[l] = h;
+        lo[l] = h - h == 0 ? static_cast<T>((log_hi - static_cast<double>(h)) + log_lo) : T(0);
+        inverse_hi[l] = i;
+        inverse_lo[l] = static_cast<T>((inverse.hi - static_cast<double>(i)) + inverse.lo);
     }
     void broadcast() {
         max = X::set(max[0]), hi = X::set(hi[0]), lo = X::set(lo[0]);
@@ -167,6 +173,37 @@ template <class C> struct ExpTotal {
 
     bool is_dominated() const { return sum.hi < 7 * static_cast<double>(at_max); }  // log(sum) relative to the maximum < 2: as of LogTotal
     bool knows_others() const { return sum.hi - static_cast<double>(at_max) > 0x1p-14 * static_cast<double>(at_max); }
+};
+
+// The logarithms of several such totals, relative to their maxima, in vectors.
+template <class C, bool Scaled, isize size> struct LogTotals {
+    using D = Vec<double>;
+    using Log = LogTotal<D>;
+    double hi[size], lo[size], max[size], at_max[size], center[size], exponent[size], top_hi[size], top_lo[size];
+    Factor factor[Scaled ? size : 1];
+
+    void set(isize l, const ExpTotal<C> &t, Factor scale) {
+        const double m = static_cast<double>(t.max);
+        const Factor top = t.center == 0 && m - m == 0 ? scale.times(m) : Factor{0, 0};
+        hi[l] = t.sum.hi, lo[l] = t.sum.lo, max[l] = m, at_max[l] = static_cast<double>(t.at_max);
+        center[l] = static_cast<double>(t.center), exponent[l] = t.exponent, top_hi[l] = top.hi, top_lo[l] = top.lo;
+        if constexpr (Scaled) factor[l] = scale;
+    }
+    // Of the first `count`; of one that is dominated without knowing others it is of no use.
+    void solve(isize count, Sum *logs) {
+        const isize padded = (count + D::lanes - 1) / D::lanes * D::lanes;
+        for (isize l = count; l < padded; ++l) set(l, ExpTotal<C>{{1, 0}, 0, 0, 0, 0}, {1, 0});
+        Scale<D> scale = Scale<D>::one();
+        for (isize l = 0; l < count; l += D::lanes) {
+            for (isize k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
+            const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
+            const auto far = Log::from({x(hi), x(lo)}, x(exponent), x(top_hi), x(top_lo));
+            const auto near = Log::template from_others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
+            const auto dominated = x(hi) < 7 * x(at_max);
+            const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
+            for (isize k = 0; k < D::lanes && l + k < count; ++k) logs[l + k] = {log_hi[k], log_lo[k]};
+        }
+    }
 };
 
 template <class X, class C, class Exp> FS_INLINE Sum add_exp_and_max(const C *x, isize n, const Exp &exp, C &max) {
@@ -268,6 +305,14 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
     C *buffer = nullptr;  // of two chunks
     KeptRows<C, R == Result::softmax, Scaled> kept{};
 
+    static constexpr isize batch = 8;
+    struct Waiting {
+        isize outer, inner;
+        const C *x;
+        ExpTotal<C> total;
+    } waiting[batch];
+    isize rows_waiting = 0;
+
     // Of a row of several chunks.
     Stage stage = guess;
     bool guessed = false;
@@ -293,7 +338,10 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
         buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
         kept.begin(n(), a->out, a->where, to, buffer + chunk);
     }
-    void end() { kept.end(); }
+    void end() {
+        kept.end();
+        if constexpr (logarithmic) flush();
+    }
 
     void whole(isize o, isize i) {
         outer = o, inner = i;
@@ -306,17 +354,30 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
         }
     }
 
+    // Logarithms are taken of several rows together, if these need not be gathered and are still in the cache when they are written.
     void whole_logarithm(const C *x) {
-        const Scale<X> sc = scale_of(outer, inner);
-        const ExpTotal<C> t = exp_total<X, Scaled>(x, n(), sc);
-        Pair<typename D::V> log;
-        if (!t.is_dominated()) {
-            log = log_of_total(t.sum, t.exponent, t.center, t.max);
-        } else if (t.knows_others()) {
-            log = LogTotal<D>::from_rest(others(t, outer, inner), D::set(1));
-        } else {
+        waiting[rows_waiting++] = {outer, inner, x, exp_total<X, Scaled>(x, n(), scale_of(outer, inner))};
+        if (rows_waiting == batch || !direct_in || n() > kept_in_l1) flush();
+    }
+    void flush() {
+        Sum logs[batch];
+        LogTotals<C, Scaled, batch> totals;
+        for (isize k = 0; k < rows_waiting; ++k) {
+            const Waiting &w = waiting[k];
+            totals.set(k, w.total, Scaled ? a->scale(w.outer, w.inner) : Factor{1, 0});
+        }
+        totals.solve(rows_waiting, logs);
+        for (isize k = 0; k < rows_waiting; ++k) {
+            const Waiting &w = waiting[k];
+            outer = w.outer, inner = w.inner;
+            write_logarithm(w.x, w.total, all_lanes(logs[k]));
+        }
+        rows_waiting = 0;
+    }
+    void write_logarithm(const C *x, const ExpTotal<C> &t, Pair<typename D::V> log) {
+        if (t.is_dominated() && !t.knows_others()) {
             LaneSums<X> rest, copies;
-            add_rest<X, Scaled>(x, n(), t.max, sc, rest, copies);
+            add_rest<X, Scaled>(x, n(), t.max, scale_of(outer, inner), rest, copies);
             log = log_of_rest(true_rest<C>(rest.total()), copies.total());
         }
         if constexpr (keeps) {
@@ -326,15 +387,6 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
         } else {
             finish(t.max, log, [&] { return span_has_nan(x, n()); });
         }
-    }
-    // The exponentials of all but the maximum, relative to it.
-    Pair<typename D::V> others(const ExpTotal<C> &t, isize o, isize i) const {
-        Sum rest = t.sum;
-        rest.add({-static_cast<double>(t.at_max), 0});
-        const Scale<D> s = Scaled ? Scale<D>::all(a->scale(o, i)) : Scale<D>::one();
-        const auto e = exp_below_pair<D, Scaled>(D::set(t.max), D::set(t.center), Shift<D>::fixed(t.exponent, s), s);
-        const auto hi = D::set(rest.hi + rest.lo), q = hi / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, hi);
-        return {q, (residue - q * e.lo) / e.hi};
     }
 
     __attribute__((noinline)) void scatter(C *y) const {
@@ -597,9 +649,13 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         find_shifts(column, x, step, outer, first, count);
         LaneSums<X> sums[tile_vectors];
         if constexpr (takes_logarithm(R)) {
-            sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-                return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
-            });
+            for (isize i = 0; i < n(); i += 4 * block) {
+                const isize end = n() - i < 4 * block ? n() : i + 4 * block;
+                vectors(count, [&](isize v, isize at, auto lanes) {
+                    const Column &c = column[v];
+                    for (isize j = i; j < end; ++j) sums[v].add(exp_shifted<X, Scaled>(lanes.load(x + j * step + at, least), c.shift, c.scale));
+                });
+            }
             return settle_logarithms(column, sums, x, step, y, out_step, outer, first, count);
         }
         if (n() <= short_row) {
@@ -655,28 +711,19 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     void settle_logarithms(Column *column, const LaneSums<X> *sums, const C *x, isize step, C *y, isize out_step, isize outer, isize first,
                            isize count) const {
         Sum logs[width];
-        double hi[width] = {}, lo[width] = {}, exponent[width] = {}, top_hi[width] = {}, top_lo[width] = {};
-        bool dominated = false;
-        for (isize l = 0; l < count; ++l) {
-            const Column &c = column[l / X::lanes];
-            const isize k = l % X::lanes;
-            const Sum s = sums[l / X::lanes].lane(k);
-            hi[l] = s.hi, lo[l] = s.lo;
-            exponent[l] = c.shift.exponent(k);
-            const double m = c.max[k];
-            if (c.shift.center[k] == 0 && m - m == 0) {
-                const Factor top = Scaled ? a->scale(outer, first + l).times(m) : Factor{m, 0};
-                top_hi[l] = top.hi, top_lo[l] = top.lo;
+        LogTotals<C, Scaled, width> totals;
+        bool small = false;
+        for (isize v = 0; v * X::lanes < count; ++v) {
+            const Column &c = column[v];
+            const V e = exp_shifted<X, Scaled>(c.max, c.shift, c.scale);
+            for (isize k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
+                const ExpTotal<C> t{sums[v].lane(k), c.max[k], e[k], c.shift.center[k], c.shift.exponent(k)};
+                totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
+                small |= t.is_dominated() && !t.knows_others();
             }
         }
-        for (isize l = 0; l < count; l += D::lanes) {
-            const auto t = LogTotal<D>::from({D::load(hi + l), D::load(lo + l)}, D::load(exponent + l), D::load(top_hi + l), D::load(top_lo + l));
-            for (isize k = 0; k < D::lanes; ++k) {
-                logs[l + k] = {t.hi[k], t.lo[k]};
-                dominated |= l + k < count && LogTotal<D>::is_dominated(t.hi[k]);
-            }
-        }
-        if (dominated) sum_rests(column, logs, x, step, count);
+        totals.solve(count, logs);
+        if (small) sum_rests(column, logs, x, step, count);
         for (isize l = 0; l < count; ++l) finish(column[l / X::lanes], l % X::lanes, logs[l], outer, first + l, x + l, step);
         if (R != Result::log_softmax) return;
         const C least = -std::numeric_limits<C>::infinity();

@@ -148,12 +148,13 @@ template <class X> struct Shift {
     }
 
     // No center, and the given N.
-    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
+    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) { return fixed(X::set(exponent), scale); }
+    static FS_INLINE Shift fixed(typename X::V exponent, const Scale<X> &scale) {
         using T = typename X::Scalar;
         using F = Format<T>;
         Shift s;
         s.center = typename X::V{};
-        s.magic = X::set(ExpCore<X>::magic + (ExpCore<X>::bias - exponent));
+        s.magic = ExpCore<X>::magic + (ExpCore<X>::bias - exponent);
         s.lowest = (exponent - ExpCore<X>::least) * scale.unit;
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
