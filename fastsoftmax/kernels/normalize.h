@@ -99,7 +99,6 @@ template <class D> struct LogTotal {
         const Pair<V> others = two_sum(copies - 1.0, rest.hi);
         return log1p_nonnegative<D>(others.hi, others.lo + rest.lo);
     }
-    static bool is_dominated(double log) { return log < 2 && log > -1; }  // and from_rest is to be used
     // The same from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has it.
     template <bool Scaled> static Pair<V> from_others(Pair<V> total, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
         const Pair<V> e = exp_below_pair<D, Scaled>(max, center, Shift<D>::fixed(exponent, scale), scale);
@@ -171,8 +170,8 @@ template <class C> struct ExpTotal {
     C center;         // the shift: exp(s (x - center)) 2^-exponent
     double exponent;
 
-    bool is_dominated() const { return sum.hi < 7 * static_cast<double>(at_max); }  // log(sum) relative to the maximum < 2: as of LogTotal
-    bool knows_others() const { return sum.hi - static_cast<double>(at_max) > 0x1p-14 * static_cast<double>(at_max); }
+    // The maximum carries a good part of the sum, and the others are so small that they must be summed by themselves.
+    bool wants_rest() const { return sum.hi - static_cast<double>(at_max) <= 0x1p-14 * static_cast<double>(at_max) && at_max > 0; }
 };
 
 // The logarithms of several such totals, relative to their maxima, in vectors.
@@ -189,7 +188,7 @@ template <class C, bool Scaled, isize size> struct LogTotals {
         center[l] = static_cast<double>(t.center), exponent[l] = t.exponent, top_hi[l] = top.hi, top_lo[l] = top.lo;
         if constexpr (Scaled) factor[l] = scale;
     }
-    // Of the first `count`; of one that is dominated without knowing others it is of no use.
+    // Of the first `count`; that of a total that wants the rest is of no use.
     void solve(isize count, Sum *logs) {
         const isize padded = (count + D::lanes - 1) / D::lanes * D::lanes;
         for (isize l = count; l < padded; ++l) set(l, ExpTotal<C>{{1, 0}, 0, 0, 0, 0}, {1, 0});
@@ -199,13 +198,25 @@ template <class C, bool Scaled, isize size> struct LogTotals {
             const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
             const auto far = Log::from({x(hi), x(lo)}, x(exponent), x(top_hi), x(top_lo));
             const auto near = Log::template from_others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
-            const auto dominated = x(hi) < 7 * x(at_max);
+            const auto dominated = x(hi) < 7 * x(at_max);  // log1p of the others keeps the digits that the total would lose
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
             for (isize k = 0; k < D::lanes && l + k < count; ++k) logs[l + k] = {log_hi[k], log_lo[k]};
         }
     }
 };
 
+template <bool Scaled, class C> Pair<Vec<double, 16>::V> log_of_total(const ExpTotal<C> &t, Factor scale) {
+    using D = Vec<double, 16>;
+    LogTotals<C, Scaled, Vec<double>::lanes> totals;
+    Sum log;
+    totals.set(0, t, scale);
+    totals.solve(1, &log);
+    return {D::set(log.hi), D::set(log.lo)};
+}
+
+template <class X, class C, class Exp> FS_INLINE void add_each_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(exp(lanes.load(x + i, absent_logit<C>))); });
+}
 template <class X, class C, class Exp> FS_INLINE Sum add_exp_and_max(const C *x, isize n, const Exp &exp, C &max) {
     LaneSums<X> sums;
     auto most = X::set(absent_logit<C>);
@@ -375,7 +386,7 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
         rows_waiting = 0;
     }
     void write_logarithm(const C *x, const ExpTotal<C> &t, Pair<typename D::V> log) {
-        if (t.is_dominated() && !t.knows_others()) {
+        if (t.wants_rest()) {
             LaneSums<X> rest, copies;
             add_rest<X, Scaled>(x, n(), t.max, scale_of(outer, inner), rest, copies);
             log = log_of_rest(true_rest<C>(rest.total()), copies.total());
@@ -424,7 +435,8 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
             } else if (stage == maximum) {
                 p.max = larger(p.max, span_max<X>(x, size));
             } else if (stage == total) {
-                add_exp<X>(x, size, shifted, sums);
+                if constexpr (logarithmic) add_each_exp<X>(x, size, shifted, sums);
+                else add_exp<X>(x, size, shifted, sums);
             } else if (stage == rest) {
                 add_rest<X, Scaled>(x, size, max, scale, sums, copies);
             } else {
@@ -453,8 +465,9 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
             return stage = total, true;
         }
         if constexpr (logarithmic) {
-            const auto log = stage == total ? log_of_total(all.sum, shift.exponent(0), shift.center[0], max) : log_of_rest(true_rest<C>(all.sum), all.copies);
-            if (stage == total && LogTotal<D>::is_dominated(log.hi[0])) return stage = rest, true;
+            const ExpTotal<C> t{all.sum, max, exp_shifted<X, Scaled>(X::set(max), shift, scale)[0], shift.center[0], shift.exponent(0)};
+            if (stage == total && t.wants_rest()) return stage = rest, true;
+            const auto log = stage == total ? log_of_total<Scaled>(t, a->scale(outer, inner)) : log_of_rest(true_rest<C>(all.sum), all.copies);
             if constexpr (keeps) logarithm = log_writer(max, log);
             else finish(max, log, [&] { return has_nan(); });
             return stage = write, keeps;
@@ -478,10 +491,6 @@ template <class C, Result R, bool Scaled> struct NormalizeRow {
     // ---- the logarithm of the total, relative to the maximum
     static Pair<typename D::V> all_lanes(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
 
-    Pair<typename D::V> log_of_total(Sum sum, double exponent, C center, C m) const {
-        const Factor top = center == 0 && m - m == 0 ? a->scale(outer, inner).times(m) : Factor{0, 0};
-        return LogTotal<D>::from(all_lanes(sum), D::set(exponent), D::set(top.hi), D::set(top.lo));
-    }
     static Pair<typename D::V> log_of_rest(Sum others, Sum copies) {
         return LogTotal<D>::from_rest(all_lanes(others), D::set(copies.value()));
     }
@@ -542,7 +551,7 @@ template <class C, bool Scaled> struct RowLog {
             const isize size = end - at < step ? end - at : step;
             const C *v = x.get(at, size, buffer);
             if (stage == maximum) most = larger(most, span_max<X>(v, size));
-            else if (stage == total) add_exp<X>(v, size, [sh = shift, sc = scale](V u) { return exp_shifted<X, Scaled>(u, sh, sc); }, sums);
+            else if (stage == total) add_each_exp<X>(v, size, [sh = shift, sc = scale](V u) { return exp_shifted<X, Scaled>(u, sh, sc); }, sums);
             else add_rest<X, Scaled>(v, size, max, scale, sums, copies);
         }
         return {most, sums.total(), copies.total()};
@@ -561,9 +570,9 @@ template <class C, bool Scaled> struct RowLog {
         }
         if (stage == total) {
             sum = all.sum;
-            const Factor top = shift.center[0] == 0 && max - max == 0 ? a.scale(outer, inner).times(max) : Factor{0, 0};
-            log = Total::from({D::set(sum.hi), D::set(sum.lo)}, D::set(shift.exponent(0)), D::set(top.hi), D::set(top.lo));
-            if (Total::is_dominated(log.hi[0])) return stage = rest, true;
+            const ExpTotal<C> t{sum, max, exp_shifted<X, Scaled>(X::set(max), shift, scale)[0], shift.center[0], shift.exponent(0)};
+            if (t.wants_rest()) return stage = rest, true;
+            log = log_of_total<Scaled>(t, a.scale(outer, inner));
         } else {
             const Sum r = true_rest<C>(all.sum);
             log = Total::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(all.copies.value()));
@@ -712,18 +721,19 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
                            isize count) const {
         Sum logs[width];
         LogTotals<C, Scaled, width> totals;
-        bool small = false;
+        bool wanted[width], any = false;
         for (isize v = 0; v * X::lanes < count; ++v) {
             const Column &c = column[v];
             const V e = exp_shifted<X, Scaled>(c.max, c.shift, c.scale);
             for (isize k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
                 const ExpTotal<C> t{sums[v].lane(k), c.max[k], e[k], c.shift.center[k], c.shift.exponent(k)};
                 totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
-                small |= t.is_dominated() && !t.knows_others();
+                wanted[l] = t.wants_rest();
+                any |= wanted[l];
             }
         }
         totals.solve(count, logs);
-        if (small) sum_rests(column, logs, x, step, count);
+        if (any) sum_rests(column, wanted, logs, x, step, count);
         for (isize l = 0; l < count; ++l) finish(column[l / X::lanes], l % X::lanes, logs[l], outer, first + l, x + l, step);
         if (R != Result::log_softmax) return;
         const C least = -std::numeric_limits<C>::infinity();
@@ -734,7 +744,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
     }
 
-    void sum_rests(Column *column, Sum *logs, const C *x, isize step, isize count) const {
+    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, isize step, isize count) const {
         const C least = -std::numeric_limits<C>::infinity();
         LaneSums<X> rest[tile_vectors], copies[tile_vectors];
         vectors(count, [&](isize v, isize, auto) { column[v].zero = Shift<X>::fixed(rest_exponent<C>, column[v].scale); });
@@ -747,7 +757,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             });
         }
         for (isize l = 0; l < count; ++l) {
-            if (!LogTotal<D>::is_dominated(logs[l].hi)) continue;
+            if (!wanted[l]) continue;
             const Sum r = true_rest<C>(rest[l / X::lanes].lane(l % X::lanes));
             const auto t = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies[l / X::lanes].lane(l % X::lanes).value()));
             logs[l] = {t.hi[0], t.lo[0]};
