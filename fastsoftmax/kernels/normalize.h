@@ -615,16 +615,18 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
 
     void run(isize outer, isize first, isize count) const {
         constexpr bool keeps = R != Result::logsumexp;
-        C *tile = staged ? scratch<C>(n() * width) : nullptr;
-        const C *x = gather_columns(a->x, staged, outer, first, count, width, tile, a->where, a->negative());
-        if (staged) {
-            solve(x, width, tile, width, outer, first, count);
-            if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
-        } else {
+        if (!staged) {
             const isize size = sizeof(C);
+            const C *x = reinterpret_cast<const C *>(a->x.at(outer, first));
             C *y = keeps ? reinterpret_cast<C *>(a->out.at(outer, first)) : nullptr;
-            solve(x, a->x.n_stride / size, y, keeps ? a->out.n_stride / size : 0, outer, first, count);
+            const isize step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
+            if (x == y || !solve<true>(x, step, y, out_step, outer, first, count)) solve<false>(x, step, y, out_step, outer, first, count);
+            return;
         }
+        C *tile = scratch<C>(n() * width);
+        const C *x = gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
+        solve<false>(x, width, tile, width, outer, first, count);
+        if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
     }
 
   private:
@@ -652,34 +654,47 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
     }
 
-    void solve(const C *x, isize step, C *y, isize out_step, isize outer, isize first, isize count) const {
+    // With a guess of the shift, as for rows, no maximum is needed; it is judged by the first logit of each column, and by the sums. False: it was wrong.
+    template <bool Guess> bool solve(const C *x, isize step, C *y, isize out_step, isize outer, isize first, isize count) const {
+        constexpr bool logarithmic = takes_logarithm(R);
+        if (Guess && (Scaled || logarithmic || n() <= short_row || !worth_a_guess_here(x, count))) return false;
         const C least = -std::numeric_limits<C>::infinity();
         Column column[tile_vectors];
-        find_shifts(column, x, step, outer, first, count);
         LaneSums<X> sums[tile_vectors];
-        if constexpr (takes_logarithm(R)) {
-            for (isize i = 0; i < n(); i += 4 * block) {
-                const isize end = n() - i < 4 * block ? n() : i + 4 * block;
-                vectors(count, [&](isize v, isize at, auto lanes) {
+        const auto keep = [&](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
+            lanes.store(y + i * out_step + at, e);
+            return e;
+        };
+        if constexpr (Guess) {
+            const TypicalExp<X, false> exp(Scale<X>::one());
+            sum_columns(count, sums, [&](isize i, isize, isize at, auto lanes) FS_INLINE_LAMBDA {
+                return keep(i, at, lanes, exp(lanes.load(x + i * step + at, least)));
+            });
+            for (isize l = 0; l < count; ++l) {
+                if (!near_enough<C>(sums[l / X::lanes].lane(l % X::lanes).value())) return false;
+            }
+        } else {
+            find_shifts(column, x, step, outer, first, count);
+            if constexpr (logarithmic) {
+                for (isize i = 0; i < n(); i += 4 * block) {
+                    const isize end = n() - i < 4 * block ? n() : i + 4 * block;
+                    vectors(count, [&](isize v, isize at, auto lanes) {
+                        const Column &c = column[v];
+                        for (isize j = i; j < end; ++j) sums[v].add(exp_shifted<X, Scaled>(lanes.load(x + j * step + at, least), c.shift, c.scale));
+                    });
+                }
+                return settle_logarithms(column, sums, x, step, y, out_step, outer, first, count), true;
+            }
+            if (n() <= short_row) {
+                sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
                     const Column &c = column[v];
-                    for (isize j = i; j < end; ++j) sums[v].add(exp_shifted<X, Scaled>(lanes.load(x + j * step + at, least), c.shift, c.scale));
+                    return keep(i, at, lanes, exp_below<X, Scaled>(lanes.load(x + i * step + at, least), c.max, c.zero, c.scale));
+                });
+            } else {
+                sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
+                    return keep(i, at, lanes, exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale));
                 });
             }
-            return settle_logarithms(column, sums, x, step, y, out_step, outer, first, count);
-        }
-        if (n() <= short_row) {
-            sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-                const Column &c = column[v];
-                const V e = exp_below<X, Scaled>(lanes.load(x + i * step + at, least), c.max, c.zero, c.scale);
-                lanes.store(y + i * out_step + at, e);
-                return e;
-            });
-        } else {
-            sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-                const V e = exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
-                lanes.store(y + i * out_step + at, e);
-                return e;
-            });
         }
         vectors(count, [&](isize v, isize at, auto) {
             for (isize l = 0; l < X::lanes; ++l) {
@@ -693,6 +708,13 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
                 lanes.store(p, column[v].normalizer.apply(lanes.load(p, 0)));
             });
         }
+        return true;
+    }
+    static bool worth_a_guess_here(const C *x, isize count) {
+        const Scale<X> one = Scale<X>::one();
+        bool worth = true;
+        for (isize l = 0; l < count; ++l) worth &= worth_a_guess<X>(x[l], one);
+        return worth;
     }
 
     void find_shifts(Column *column, const C *x, isize step, isize outer, isize first, isize count) const {
