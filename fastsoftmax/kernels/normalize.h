@@ -600,6 +600,10 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     using D = Vec<double>;
     static constexpr isize width = tile_vectors * X::lanes;
 
+    struct Tile {  // rows of memory
+        C *p;
+        isize step;
+    };
     struct Column {  // the state of one vector of columns
         V max;
         Scale<X> scale;
@@ -620,12 +624,15 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             const C *x = reinterpret_cast<const C *>(a->x.at(outer, first));
             C *y = keeps ? reinterpret_cast<C *>(a->out.at(outer, first)) : nullptr;
             const isize step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
-            if (x == y || !solve<true>(x, step, y, out_step, outer, first, count)) solve<false>(x, step, y, out_step, outer, first, count);
+            // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of 4096 bytes apart share few lines of the cache.
+            const bool apart = keeps && n() * width <= 2 * chunk;
+            const Tile out{y, out_step}, kept = apart ? Tile{scratch<C>(n() * width), width} : out;
+            if ((x == y && !apart) || !solve<true>(x, step, kept, out, outer, first, count)) solve<false>(x, step, kept, out, outer, first, count);
             return;
         }
         C *tile = scratch<C>(n() * width);
         const C *x = gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
-        solve<false>(x, width, tile, width, outer, first, count);
+        solve<false>(x, width, {tile, width}, {tile, width}, outer, first, count);
         if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
     }
 
@@ -655,14 +662,14 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     }
 
     // With a guess of the shift, as for rows, no maximum is needed; it is judged by the first logit of each column, and by the sums. False: it was wrong.
-    template <bool Guess> bool solve(const C *x, isize step, C *y, isize out_step, isize outer, isize first, isize count) const {
+    template <bool Guess> bool solve(const C *x, isize step, Tile kept, Tile out, isize outer, isize first, isize count) const {
         constexpr bool logarithmic = takes_logarithm(R);
         if (Guess && (Scaled || logarithmic || n() <= short_row || !worth_a_guess_here(x, count))) return false;
         const C least = -std::numeric_limits<C>::infinity();
         Column column[tile_vectors];
         LaneSums<X> sums[tile_vectors];
         const auto keep = [&](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
-            lanes.store(y + i * out_step + at, e);
+            lanes.store(kept.p + i * kept.step + at, e);
             return e;
         };
         if constexpr (Guess) {
@@ -683,7 +690,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
                         for (isize j = i; j < end; ++j) sums[v].add(exp_shifted<X, Scaled>(lanes.load(x + j * step + at, least), c.shift, c.scale));
                     });
                 }
-                return settle_logarithms(column, sums, x, step, y, out_step, outer, first, count), true;
+                return settle_logarithms(column, sums, x, step, out.p, out.step, outer, first, count), true;
             }
             if (n() <= short_row) {
                 sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
@@ -697,15 +704,13 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             }
         }
         vectors(count, [&](isize v, isize at, auto) {
-            for (isize l = 0; l < X::lanes; ++l) {
-                const isize lane = at + l < count ? at + l : count - 1;
-                column[v].normalizer.set_lane(l, numerator<R>(a->gradient, outer, first + lane), sums[v].lane(l));
-            }
+            double numerators[X::lanes];
+            for (isize l = 0; l < X::lanes; ++l) numerators[l] = numerator<R>(a->gradient, outer, first + (at + l < count ? at + l : count - 1));
+            column[v].normalizer.set_lanes(numerators, sums[v]);
         });
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
-                C *p = y + i * out_step + at;
-                lanes.store(p, column[v].normalizer.apply(lanes.load(p, 0)));
+                lanes.store(out.p + i * out.step + at, column[v].normalizer.apply(lanes.load(kept.p + i * kept.step + at, 0)));
             });
         }
         return true;

@@ -58,23 +58,40 @@ template <class X, bool Softmax> struct Normalizer {
     static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = !divides && !ExpCore<X>::overflows;
     typename X::V hi, lo;
 
-    void set_lane(isize l, double numerator, Sum total) {
-        // An infinite sum comes from +inf in the row, which makes it NaN.
-        const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN(), inverse = 1 / s, q = numerator * inverse;
-        hi[l] = static_cast<T>(divides ? s : q);
-        if constexpr (two_terms) {
-            using D = Vec<double, 16>;
-            const double residue = -multiply_subtract_exact<D>(D::set(q), D::set(total.hi), D::set(numerator))[0] - q * total.lo;
-            const T low = static_cast<T>((q - static_cast<double>(hi[l])) + residue * inverse);
-            lo[l] = low - low == 0 ? low : T(0);
+    // One for each lane, from the sums of lanes.
+    void set_lanes(const double *numerators, const LaneSums<X> &sums) {
+        using D = Vec<double>;
+        T h[X::lanes], l[X::lanes];
+        double total_hi[X::lanes], total_lo[X::lanes];
+        for (isize k = 0; k < X::lanes; ++k) total_hi[k] = sums.lane(k).hi, total_lo[k] = sums.lane(k).lo;
+        for (isize k = 0; k < X::lanes; k += D::lanes) {
+            divide<D>(D::load(numerators + k), {D::load(total_hi + k), D::load(total_lo + k)}, h + k, l + k);
         }
+        hi = X::load(h);
+        if constexpr (two_terms) lo = X::load(l);
     }
     static FS_INLINE Normalizer all(double numerator, Sum total) {
+        using D = Vec<double, 16>;
         Normalizer n;
-        n.set_lane(0, numerator, total);
-        n.hi = X::set(n.hi[0]);
-        if constexpr (two_terms) n.lo = X::set(n.lo[0]);
+        T h[D::lanes], l[D::lanes];
+        divide<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)}, h, l);
+        n.hi = X::set(h[0]);
+        if constexpr (two_terms) n.lo = X::set(l[0]);
         return n;
+    }
+    template <class D> static FS_INLINE void divide(typename D::V numerator, Pair<typename D::V> total, T *h, T *l) {
+        using W = typename D::V;
+        // An infinite sum comes from +inf in the row, which makes it NaN.
+        const W s = total.hi - total.hi == W{} ? total.hi + total.lo : D::set(std::numeric_limits<double>::quiet_NaN());
+        const W inverse = 1.0 / s, q = numerator * inverse;
+        const W residue = -multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo;
+        for (isize k = 0; k < D::lanes; ++k) {
+            h[k] = static_cast<T>(divides ? s[k] : q[k]);
+            if constexpr (two_terms) {
+                const T low = static_cast<T>((q[k] - static_cast<double>(h[k])) + residue[k] * inverse[k]);
+                l[k] = low - low == 0 ? low : T(0);
+            }
+        }
     }
     FS_INLINE typename X::V apply(typename X::V e) const {
         return divides ? e / hi : two_terms ? multiply_add(e, hi, e * lo) : e * hi;
