@@ -599,17 +599,19 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     using V = typename X::V;
     using D = Vec<double>;
     static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr bool logarithmic = takes_logarithm(R);
 
-    struct Tile {  // rows of memory
+    struct Place {  // rows of a tile in memory
         C *p;
         isize step;
     };
     struct Column {  // the state of one vector of columns
-        V max;
+        V max, at_max;  // and its exponential
         Scale<X> scale;
         Shift<X> shift, zero;
         Normalizer<X, R == Result::softmax> normalizer;
         LogWriter<X, Scaled> logarithm;
+        LaneSums<X> sum;
     };
 
     const NormalizeArguments *a;
@@ -626,13 +628,12 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             const isize step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
             // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of 4096 bytes apart share few lines of the cache.
             const bool apart = keeps && n() * width <= 2 * chunk;
-            const Tile out{y, out_step}, kept = apart ? Tile{scratch<C>(n() * width), width} : out;
-            if ((x == y && !apart) || !solve<true>(x, step, kept, out, outer, first, count)) solve<false>(x, step, kept, out, outer, first, count);
-            return;
+            const Place out{y, out_step}, kept = apart ? Place{scratch<C>(n() * width), width} : out;
+            return solve(x, step, kept, out, x != y || apart, outer, first, count);
         }
         C *tile = scratch<C>(n() * width);
         const C *x = gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
-        solve<false>(x, width, {tile, width}, {tile, width}, outer, first, count);
+        solve(x, width, {tile, width}, {tile, width}, false, outer, first, count);
         if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
     }
 
@@ -644,76 +645,91 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         if (v * X::lanes < count) body(v, v * X::lanes, FirstLanes<X>{count - v * X::lanes});
     }
 
-    // Sums term(row, vector, offset, lanes) down every column, with the partial sums of sum_vectors.
-    template <class Term> FS_INLINE void sum_columns(isize count, LaneSums<X> *sums, Term term) const {
+    // Sums term(row, vector, offset, lanes) down every column: with the partial sums of sum_vectors, or each term added to the wider sums by itself.
+    template <bool ByItself, class Term> FS_INLINE void sum_columns(isize count, Column *column, Term term) const {
         for (isize i = 0; i < n(); i += 4 * block) {
             const isize end = n() - i < 4 * block ? n() : i + 4 * block;
             vectors(count, [&](isize v, isize at, auto lanes) {
-                V s[4] = {};
                 isize j = i;
+                if constexpr (ByItself) {
+                    for (; j < end; ++j) column[v].sum.add(term(j, v, at, lanes));
+                    return;
+                }
+                V s[4] = {};
                 for (; j + 4 <= end; j += 4) {
 #pragma GCC unroll 4
                     for (isize k = 0; k < 4; ++k) s[k] = s[k] + term(j + k, v, at, lanes);
                 }
                 for (isize k = 0; j < end; ++j, ++k) s[k] = s[k] + term(j, v, at, lanes);
-                sums[v].add((s[0] + s[1]) + (s[2] + s[3]));
+                column[v].sum.add((s[0] + s[1]) + (s[2] + s[3]));
             });
         }
     }
 
-    // With a guess of the shift, as for rows, no maximum is needed; it is judged by the first logit of each column, and by the sums. False: it was wrong.
-    template <bool Guess> bool solve(const C *x, isize step, Tile kept, Tile out, isize outer, isize first, isize count) const {
-        constexpr bool logarithmic = takes_logarithm(R);
-        if (Guess && (Scaled || logarithmic || n() <= short_row || !worth_a_guess_here(x, count))) return false;
-        const C least = -std::numeric_limits<C>::infinity();
+    // Exponentials are summed, and kept if they are results; then the results are written. A guess of the shift, as for rows, needs no maximum first.
+    void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer, isize first, isize count) const {
         Column column[tile_vectors];
-        LaneSums<X> sums[tile_vectors];
+        if (!may_guess || !guess(column, x, step, kept, count)) {
+            for (Column &c : column) c.sum = {};
+            find_shifts(column, x, step, outer, first, count);
+            sum_exponentials(column, x, step, kept, count);
+        }
+        if constexpr (logarithmic) settle_logarithms(column, x, step, out, outer, first, count);
+        else write(column, kept, out, outer, first, count);
+    }
+
+    // False: the guess was wrong. It is judged by the first logit of each column, and by the sums.
+    bool guess(Column *column, const C *x, isize step, Place kept, isize count) const {
+        if (Scaled || (!logarithmic && n() <= short_row) || !worth_a_guess_here(x, count)) return false;
+        const C least = -std::numeric_limits<C>::infinity();
+        const Scale<X> one = Scale<X>::one();
+        const TypicalExp<X, false> exp(one);
+        for (isize v = 0; v < tile_vectors; ++v) column[v].max = X::set(least), column[v].scale = one, column[v].shift = Shift<X>::typical(one);
+        sum_columns<logarithmic>(count, column, [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
+            const V logit = lanes.load(x + i * step + at, least), e = exp(logit);
+            if constexpr (logarithmic) column[v].max = larger(logit, column[v].max);
+            else lanes.store(kept.p + i * kept.step + at, e);
+            return e;
+        });
+        for (isize v = 0; logarithmic && v * X::lanes < count; ++v) column[v].at_max = exp(column[v].max);
+        bool right = true;
+        for (isize l = 0; l < count; ++l) right &= near_enough<C>(column[l / X::lanes].sum.lane(l % X::lanes).value());
+        return right;
+    }
+
+    void sum_exponentials(Column *column, const C *x, isize step, Place kept, isize count) const {
+        const C least = -std::numeric_limits<C>::infinity();
+        const auto shifted = [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
+            return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
+        };
         const auto keep = [&](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
             lanes.store(kept.p + i * kept.step + at, e);
             return e;
         };
-        if constexpr (Guess) {
-            const TypicalExp<X, false> exp(Scale<X>::one());
-            sum_columns(count, sums, [&](isize i, isize, isize at, auto lanes) FS_INLINE_LAMBDA {
-                return keep(i, at, lanes, exp(lanes.load(x + i * step + at, least)));
+        if constexpr (logarithmic) {
+            sum_columns<true>(count, column, shifted);
+            for (isize v = 0; v * X::lanes < count; ++v) column[v].at_max = exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
+        } else if (n() <= short_row) {
+            sum_columns<false>(count, column, [&](isize i, isize v, isize at, auto lanes) {
+                const Column &c = column[v];
+                return keep(i, at, lanes, exp_below<X, Scaled>(lanes.load(x + i * step + at, least), c.max, c.zero, c.scale));
             });
-            for (isize l = 0; l < count; ++l) {
-                if (!near_enough<C>(sums[l / X::lanes].lane(l % X::lanes).value())) return false;
-            }
         } else {
-            find_shifts(column, x, step, outer, first, count);
-            if constexpr (logarithmic) {
-                for (isize i = 0; i < n(); i += 4 * block) {
-                    const isize end = n() - i < 4 * block ? n() : i + 4 * block;
-                    vectors(count, [&](isize v, isize at, auto lanes) {
-                        const Column &c = column[v];
-                        for (isize j = i; j < end; ++j) sums[v].add(exp_shifted<X, Scaled>(lanes.load(x + j * step + at, least), c.shift, c.scale));
-                    });
-                }
-                return settle_logarithms(column, sums, x, step, out.p, out.step, outer, first, count), true;
-            }
-            if (n() <= short_row) {
-                sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-                    const Column &c = column[v];
-                    return keep(i, at, lanes, exp_below<X, Scaled>(lanes.load(x + i * step + at, least), c.max, c.zero, c.scale));
-                });
-            } else {
-                sum_columns(count, sums, [&](isize i, isize v, isize at, auto lanes) {
-                    return keep(i, at, lanes, exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale));
-                });
-            }
+            sum_columns<false>(count, column, [&](isize i, isize v, isize at, auto lanes) { return keep(i, at, lanes, shifted(i, v, at, lanes)); });
         }
+    }
+
+    void write(Column *column, Place kept, Place out, isize outer, isize first, isize count) const {
         vectors(count, [&](isize v, isize at, auto) {
             double numerators[X::lanes];
             for (isize l = 0; l < X::lanes; ++l) numerators[l] = numerator<R>(a->gradient, outer, first + (at + l < count ? at + l : count - 1));
-            column[v].normalizer.set_lanes(numerators, sums[v]);
+            column[v].normalizer.set_lanes(numerators, column[v].sum);
         });
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 lanes.store(out.p + i * out.step + at, column[v].normalizer.apply(lanes.load(kept.p + i * kept.step + at, 0)));
             });
         }
-        return true;
     }
     static bool worth_a_guess_here(const C *x, isize count) {
         const Scale<X> one = Scale<X>::one();
@@ -744,16 +760,14 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     }
 
     // The logarithms of the totals, in vectors of double.
-    void settle_logarithms(Column *column, const LaneSums<X> *sums, const C *x, isize step, C *y, isize out_step, isize outer, isize first,
-                           isize count) const {
+    void settle_logarithms(Column *column, const C *x, isize step, Place out, isize outer, isize first, isize count) const {
         Sum logs[width];
         LogTotals<C, Scaled, width> totals;
         bool wanted[width], any = false;
         for (isize v = 0; v * X::lanes < count; ++v) {
             const Column &c = column[v];
-            const V e = exp_shifted<X, Scaled>(c.max, c.shift, c.scale);
             for (isize k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
-                const ExpTotal<C> t{sums[v].lane(k), c.max[k], e[k], c.shift.center[k], c.shift.exponent(k)};
+                const ExpTotal<C> t{c.sum.lane(k), c.max[k], c.at_max[k], c.shift.center[k], c.shift.exponent(k)};
                 totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
                 wanted[l] = t.wants_rest();
                 any |= wanted[l];
@@ -766,7 +780,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         const C least = -std::numeric_limits<C>::infinity();
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
-                lanes.store(y + i * out_step + at, column[v].logarithm.apply(lanes.load(x + i * step + at, least)));
+                lanes.store(out.p + i * out.step + at, column[v].logarithm.apply(lanes.load(x + i * step + at, least)));
             });
         }
     }
