@@ -280,6 +280,26 @@ def test_half_precision(loss, kind, half):
             )
 
 
+@pytest.mark.parametrize("scores", [*FLOATS, np.dtype(np.longdouble)], ids=str)
+@EVERY_OPTION
+def test_options_of_half_precision(loss, kind, option, scores, half):
+    """As if they were float64: no product of theirs is rounded to 16 bits."""
+    name = option.split()[0]
+    if name not in ("weight", "sample_weight", "pos_weight", "temperature"):
+        return
+    given = problem(loss, (900, 3), FLOATS[0], kind, (option,))
+    coarse = np.asarray(given.options[name] / 256).astype(half)
+    given = replace(given, x=given.x.astype(scores))
+    for reduction in reductions(loss):
+        expected = replace(given, options={name: coarse.astype(np.float64)})
+        got = replace(given, options={name: coarse})
+        close(got.value(reduction=reduction), expected.value(reduction=reduction))
+        for a, b in zip(
+            got.value_and_grad(reduction=reduction), expected.value_and_grad(reduction=reduction), strict=True
+        ):
+            close(a, b)
+
+
 @np.errstate(all="ignore")
 def test_gradients_are_rounded_to_the_nearest_half(half):
     """Of any float32: ties, overflow, subnormal numbers, NaN. (The gradient of nll is minus the target.)"""

@@ -60,6 +60,11 @@ def widened(x: Array, *others: Array) -> Array:
     return x.astype(np.longdouble if wide else np.float64, copy=False)
 
 
+def weights(given: Array | None, *others: Array) -> Any:
+    """Weights as `widened` has them, since a narrow one times a number stays narrow; 1 if there are none."""
+    return 1.0 if given is None else widened(given, *others)
+
+
 def is_narrow(*arrays: Array) -> bool:
     """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show."""
     return all(a.dtype.itemsize <= 4 for a in arrays)

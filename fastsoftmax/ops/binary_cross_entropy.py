@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, widened
+from ..kernels.reference import Array, blockwise, weights, widened
 
 
 @kernel
@@ -31,7 +31,7 @@ def binary_cross_entropy_flat(
     Each logarithm is at least -clamp.
     """
     p, t = widened(probs), widened(targets)
-    w = 1.0 if weight is None else weight
+    w = weights(weight, probs)
     inside = (p >= 0) & (p <= 1)
     log_p, log_q = np.log(p), np.log1p(-p)
     terms = _term(t, np.maximum(log_p, -clamp)) + _term(1 - t, np.maximum(log_q, -clamp))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses, _threads
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, widened
+from ..kernels.reference import Array, blockwise, weights, widened
 
 
 @kernel
@@ -35,8 +35,8 @@ def binary_cross_entropy_with_logits_flat(
 ) -> float:
     """The sum of weight (pos_weight t softplus(-x) + (1 - t) softplus(x)), and scale times its gradient."""
     z, t = widened(x), widened(targets)
-    positive, negative = t if pos_weight is None else pos_weight * t, 1 - t
-    w = 1.0 if weight is None else weight
+    positive, negative = weights(pos_weight, x) * t, 1 - t
+    w = weights(weight, x)
     e = np.exp(-np.abs(z))
     log = np.log1p(e)
     terms = _term(positive, np.maximum(-z, 0) + log) + _term(negative, np.maximum(z, 0) + log)
@@ -63,7 +63,7 @@ def binary_cross_entropy_with_logits_grad_hess_flat(
 ) -> None:
     """p - t and max(hess_factor p (1 - p), hess_floor), each times sample_weight."""
     z, t = widened(x), widened(targets)
-    w = 1.0 if sample_weight is None else sample_weight
+    w = weights(sample_weight, x)
     p, q = _sigmoids(z, np.exp(-np.abs(z)))
     grad[...] = w * ((1 - t) * p - t * q)
     hess[...] = w * np.maximum(hess_factor * (p * q), hess_floor)

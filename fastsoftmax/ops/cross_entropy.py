@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses, _threads
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, widened
+from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, weights, widened
 
 
 @kernel
@@ -55,13 +55,12 @@ def cross_entropy_rows(
         given = (np.arange(x.shape[1])[:, None] == target).astype(np.float64)
     classes = np.count_nonzero(np.broadcast_to(present, x.shape), axis=1, keepdims=True)
     q = (1 - label_smoothing) * given + np.where(present, label_smoothing / np.maximum(classes, 1), 0)
-    if weight is not None:
-        q = q * weight
+    q = q * weights(weight, x)
     log_sum = z.max / temperature[:, None, :] + log_total
     rows = np.where(q == 0, 0, q * surprise).sum(axis=1, keepdims=True) + log_total * 0
     if z_loss:
         rows = rows + z_loss * log_sum**2
-    samples = np.ones((1, 1, 1)) if sample_weight is None else sample_weight
+    samples = weights(sample_weight, x)
     rows = np.where(counted, rows * samples, 0)
     if loss is not None:
         loss[...] = rows[:, 0]
@@ -94,7 +93,7 @@ def cross_entropy_grad_hess_rows(
         t = widened(target)
     else:
         t = (np.arange(x.shape[1])[:, None] == target).astype(np.float64)
-    samples = np.ones((1, 1, 1)) if sample_weight is None else sample_weight
+    samples = weights(sample_weight, x)
     store(grad, samples * ((1 - t) * p - t * others), None, 0)
     store(hess, samples * np.maximum(hess_factor * (p * others), hess_floor), None, 0)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, widened
+from ..kernels.reference import Array, blockwise, weights, widened
 
 
 @kernel
@@ -35,10 +35,9 @@ def nll_loss_rows(
         q = ((classes == target) & (target != ignored)).astype(np.float64)
     else:
         q = widened(target)
-    if weight is not None:
-        q = q * weight
+    q = q * weights(weight, log_probs)
     wide = widened(log_probs)
-    samples = np.ones((1, 1, 1)) if sample_weight is None else sample_weight
+    samples = weights(sample_weight, log_probs)
     rows = np.where(q == 0, 0, 0 - q * wide).sum(axis=1, keepdims=True)
     rows = np.where((rows == 0) & (q == 0).all(axis=1, keepdims=True), 0, rows * samples)
     if loss is not None:

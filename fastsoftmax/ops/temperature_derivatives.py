@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._backend import kernel
-from ..kernels.reference import Array, blockwise, widened
+from ..kernels.reference import Array, blockwise, weights, widened
 
 
 @kernel
@@ -26,7 +26,7 @@ def temperature_derivatives_rows(
     mean = (p * d).sum(axis=1, keepdims=True)
     square = (p * d * d).sum(axis=1, keepdims=True)
     own = np.take_along_axis(wide, labels.astype(np.intp), axis=1) - wide.max(axis=1, keepdims=True)
-    weight = np.ones(1) if sample_weight is None else sample_weight
+    weight = weights(sample_weight, x)
     loss = weight * (np.log(total) - inverse_temperature * own)
     first, second = weight * (mean - own), weight * (square - mean * mean)
     return float(loss.sum()), float(first.sum()), float(second.sum())
