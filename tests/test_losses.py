@@ -239,6 +239,28 @@ def test_in_place(loss, kind, n, dtype):
         close(got, expected)
 
 
+def in_memory_of(out, a):
+    """An argument of a loss of `out.shape` within the memory of `out`: one for each element, row or class."""
+    view = out if a.shape == out.shape else out[:, 0] if a.shape == out.shape[:1] else out[0]
+    view[...] = a
+    return view
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 1), (40_000, 2)], ids=str)
+@EVERY_OPTION
+def test_options_in_the_memory_of_a_gradient(loss, kind, option, shape):
+    """Weights and temperatures are read before a gradient is written over them."""
+    given = problem(loss, shape, FLOATS[1], kind, (option,))
+    name = option.split()[0]
+    if name == "where" or not np.ndim(given.options[name]):
+        return
+    expected = given.value_and_grad(reduction="none")
+    out = np.ones(shape)
+    moved = replace(given, options={name: in_memory_of(out, given.options[name])})
+    for a, b in zip(moved.value_and_grad(reduction="none", out=out), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @EVERY_KIND
 def test_out_that_overlaps(loss, kind, dtype):
     rows = problem(loss, (6, 11), dtype, kind)
@@ -628,6 +650,26 @@ def test_grad_hess_outs(name, dtype, rng):
     np.testing.assert_array_equal(hess, expected[1])
     with pytest.raises(ValueError, match="must not share memory"):
         call(x, targets, grad_out=same, hess_out=same)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 1), (40_000, 2)], ids=str)
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_in_place(name, shape, rng):
+    """Each of both results may be written over each of the inputs."""
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    x = loss.typical(shape, FLOATS[1], rng)
+    weights = rng.uniform(0.5, 2, shape if loss.elementwise else shape[:1])
+    inputs = {"x": x, "targets": loss.targets["soft"](x, rng), "sample_weight": weights}
+
+    def call(x, targets, **options):
+        return getattr(fs, name)(x, targets, hess_floor=0.1, **options)
+
+    expected = call(**inputs)
+    for result, argument in itertools.product(("grad_out", "hess_out"), inputs):
+        out = np.ones(shape)
+        moved = inputs | {argument: in_memory_of(out, inputs[argument])}
+        for a, b in zip(call(**moved, **{result: out}), expected, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"{argument}, {result}")
 
 
 @pytest.mark.parametrize("name", GRAD_HESS)

@@ -94,8 +94,9 @@ def cross_entropy_grad_hess_rows(
     else:
         t = (np.arange(x.shape[1])[:, None] == target).astype(np.float64)
     samples = weights(sample_weight, x)
-    store(grad, samples * ((1 - t) * p - t * others), None, 0)
-    store(hess, samples * np.maximum(hess_factor * (p * others), hess_floor), None, 0)
+    curvature = samples * np.maximum(hess_factor * (p * others), hess_floor)
+    store(grad, samples * ((1 - t) * p - t * others), None, 0)  # which may be where the weights were
+    store(hess, curvature, None, 0)
 
 
 def _cross_entropy(
