@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from . import _arrays, _losses, _threads
 from ._signatures import ArrayLike
 from .ops import temperature_derivatives as ops
@@ -131,8 +133,12 @@ def _as_weight(weight: Any, shape: tuple[int, ...]) -> Any:
     """Weights that are fit for a loss with a minimum."""
     if not math.prod(shape):
         raise ValueError(f"labels must not be empty, got shape {shape}")
-    if weight is not None and not (weight.min() >= 0 and 0 < weight.sum() < math.inf):
-        raise ValueError("sample_weight must not be negative, and its sum finite and greater than 0")
+    if weight is not None:
+        with np.errstate(all="ignore"):
+            least, total = float(weight.min()), float(weight.sum(dtype=np.float64))
+        if not (least >= 0 and 0 < total < math.inf):
+            got = f"got {least:g} as the least one and a sum of {total:g}"
+            raise ValueError(f"sample_weight must not be negative, its sum finite and greater than 0; {got}")
     return weight
 
 

@@ -336,6 +336,13 @@ def test_fitted_temperature_with_weights():
     assert fit(x, labels, sample_weight=7) == pytest.approx(fit(x, labels), rel=1e-12)
 
 
+def test_fitted_temperature_with_many_weights_of_half_precision(half):
+    """Their sum is beyond the largest float16, and beyond where bfloat16 would stop counting."""
+    x = np.tile(np.array([[4, 0], [4, 0], [4, 0], [0, 4]], np.float32), (17_500, 1))
+    labels = np.tile([0, 0, 1, 1], 17_500)
+    assert fit(x, labels, sample_weight=np.ones(70_000, half)) == pytest.approx(4 / np.log(3), rel=1e-12)
+
+
 def test_fitted_temperature_beyond_the_bounds():
     x, labels = labelled()
     assert fit(x, x.argmax(1)) == pytest.approx(1e-3)
@@ -365,7 +372,11 @@ def test_fit_temperature_refuses():
             lambda weight=weight: fit(x, labels, sample_weight=weight),
             ValueError,
             "sample_weight",
+            f"{np.min(weight):g}",
+            f"{np.sum(weight):g}",
         )
+    too_large = np.full(6, np.finfo(float).max)
+    refuses(lambda: fit(x, labels, sample_weight=too_large), ValueError, "sample_weight", "inf")
     refuses(lambda: fit(x, labels, sample_weight=np.ones(5)), ValueError, "sample_weight")
     for bounds in ((2, 1), (1, 1), (0, 1), (-1, 1), (1, np.inf), (np.nan, 1)):
         refuses(lambda bounds=bounds: fit(x, labels, bounds=bounds), ValueError, "bounds")
