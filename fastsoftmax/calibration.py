@@ -100,7 +100,9 @@ def fit_temperature(
             raise ValueError(f"logits must give a finite loss with labels, got {loss}: {reason}")
         return first, second
 
-    return 1 / _zero_of_first(derivatives, 1 / highest, 1 / lowest)
+    low, high = 1 / highest, 1 / lowest
+    b = _zero_of_first(derivatives, low, high)
+    return highest if b == low else lowest if b == high else min(max(1 / b, lowest), highest)
 
 
 def _zero_of_first(derivatives: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
@@ -111,9 +113,10 @@ def _zero_of_first(derivatives: Callable[[float], tuple[float, float]], low: flo
     b = min(max(1.0, low), high)
     first, second = derivatives(b)
     if first == 0:
-        return b
+        # The minimum; or every label has the largest score, and what other classes contribute underflows.
+        return high if second == 0 and derivatives(sys.float_info.min)[1] != 0 else b
     end = low if first > 0 else high
-    if (derivatives(end)[0] < 0) == (first < 0):
+    if derivatives(end)[0] * math.copysign(1, first) >= 0:  # 0 where it has underflowed
         return end
     last = math.inf
     for _ in range(MOST_STEPS):

@@ -345,11 +345,45 @@ def test_fitted_temperature_with_many_weights_of_half_precision(half):
 
 def test_fitted_temperature_beyond_the_bounds():
     x, labels = labelled()
-    assert fit(x, x.argmax(1)) == pytest.approx(1e-3)
-    assert fit(x, x.argmin(1)) == pytest.approx(1e3)
-    assert fit(x, labels, bounds=(0.5, 2)) == pytest.approx(2)
-    assert fit(x, labels, bounds=(50, 60)) == pytest.approx(50)
-    assert fit(np.zeros((5, 3)), [0, 1, 2, 0, 0]) == 1.0
+    assert fit(x, x.argmax(1)) == 1e-3
+    assert fit(x, x.argmin(1)) == 1e3
+    assert fit(x, labels, bounds=(0.5, 2)) == 2
+    assert fit(x, labels, bounds=(50, 60)) == 50
+
+
+@pytest.mark.parametrize("bounds", [(1e-3, 1e3), (0.25, 0.5), (3, 7), (1e-9, 1e9)])
+def test_fitted_temperature_of_labels_that_are_all_best(bounds, dtype):
+    """It is the lowest, also where probabilities underflow; and with labels that are not alone."""
+    for gap in (1e-6, 0.3, 1, 50, 700, 745, 1000, 1e5, 1e30):
+        for row in ([gap, 0], [0, -gap], [gap, gap, 0], [gap, 0, -np.inf], [gap, *np.zeros(70)]):
+            x = np.array([row] * 3, dtype)
+            assert fit(x, [0, 0, 0], bounds=bounds) == bounds[0], row
+            x[1] = 5  # where no temperature makes a difference
+            assert fit(x, [0, 1, 0], bounds=bounds) == bounds[0], row
+            x[1, :2] = 0, 1
+            assert fit(x, [0, 0, 0], sample_weight=[1, 0, 2], bounds=bounds) == bounds[0], row
+            if np.isfinite(row).all():
+                assert fit(x[2], int(x[2].argmin()), bounds=bounds) == bounds[1], row
+
+
+def test_fitted_temperature_where_none_makes_a_difference(dtype):
+    """It is 1, or the bound next to that."""
+    for x in (np.zeros((3, 4)), np.full((3, 4), 1e30), np.array([[7, -np.inf]] * 3), np.zeros((3, 1))):
+        for bounds, best in (((1e-3, 1e3), 1.0), ((0.25, 0.5), 0.5), ((3, 7), 3)):
+            assert fit(x.astype(dtype), [0, 0, 0], bounds=bounds) == best
+
+
+def test_fitted_temperature_keeps_within_the_bounds(rng):
+    """To the last bit, though the inverse of an inverse may be beyond them."""
+    assert fit([[1.0, 0.0]], [1], bounds=(47.27872009107901, 94.55744018215802)) == 94.55744018215802
+    x = np.array([[4.0, 0.0]] * 3 + [[0.0, 4.0]])
+    best = fit(x, [0, 0, 1, 1])
+    for low in rng.uniform(0.1, 50, 200).tolist():
+        high = 2 * low
+        assert fit([[1.0, 0.0]], [0], bounds=(low, high)) == low
+        assert fit([[1.0, 0.0]], [1], bounds=(low, high)) == high
+    for low, high in [(best, 9), (0.1, best), (np.nextafter(best, 9), 9), (0.1, np.nextafter(best, 0))]:
+        assert low <= fit(x, [0, 0, 1, 1], bounds=(low, high)) <= high
 
 
 def test_fitted_temperature_does_not_depend_on_threads():
