@@ -73,6 +73,13 @@ def as_array(x: Any, name: str) -> Array:
     return a
 
 
+def as_float64(x: Any, name: str) -> Array:
+    """A copy of `x` as float64; what is beyond its range is an ordinary infinity or 0."""
+    a = as_array(x, name)
+    with np.errstate(all="ignore"):
+        return a.astype(np.float64)
+
+
 def as_plain_array(x: Any, name: str) -> Array:
     """`x` as an ``np.ndarray`` proper."""
     if isinstance(x, np.ma.MaskedArray):
@@ -174,7 +181,7 @@ def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]
     """Temperatures as float64: one, of shape (1, 1), or one a row, of the shape with `axes` of length 1."""
     if type(temperature) is float and 0 < temperature < math.inf:
         return ONE if temperature == 1.0 else np.array([[temperature]])
-    values = as_array(temperature, "temperature").astype(np.float64)
+    values = as_float64(temperature, "temperature")
     if not (np.all(np.isfinite(values)) and np.all(values > 0)):
         raise ValueError(f"temperature must be finite and greater than 0, got {temperature!r}")
     if values.ndim:

@@ -156,10 +156,10 @@ class Rows:
         """A weight for each class, as float64 of shape (1, classes, 1)."""
         if weight is None:
             return None
-        a = _arrays.as_array(weight, "weight")
+        a = _arrays.as_float64(weight, "weight")
         if a.shape != (self.classes,):
             raise ValueError(f"weight must have shape ({self.classes},), one for each class, got {a.shape}")
-        return a.astype(np.float64).reshape(1, -1, 1)
+        return a.reshape(1, -1, 1)
 
     def sample_weight(self, weight: Any) -> Array | None:
         """A weight for each row, of a dtype that kernels take."""
@@ -167,7 +167,7 @@ class Rows:
             return None
         a = _arrays.as_array(weight, "sample_weight")
         _arrays.broadcast(a, self.shape, "sample_weight")
-        return self.per_row(a if _arrays.is_compiled(a.dtype) else a.astype(np.float64))
+        return self.per_row(a if _arrays.is_compiled(a.dtype) else _arrays.as_float64(a, "sample_weight"))
 
     def temperature(self, temperature: Any) -> Array:
         """A temperature for all rows, shape (1, 1), or for each, with or without the axis of the classes."""

@@ -682,6 +682,9 @@ WITH_TEMPERATURE = pytest.mark.parametrize("case", supporting("temperature"), id
 WITH_BASE = pytest.mark.parametrize("case", supporting("base"), ids=str)
 
 
+OUT_OF_RANGE = [np.longdouble("1e4000"), np.longdouble("1e-4000")]  # of float64: infinite and 0 there
+
+
 @WITH_TEMPERATURE
 def test_temperature_shapes(case, dtype):
     rng = np.random.default_rng(29)
@@ -709,7 +712,7 @@ def test_temperature_kinds(case):
     check(case, case.call(x, temperature=strided), x, temperature=strided)
 
 
-@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, np.nan, np.inf, -np.inf, *OUT_OF_RANGE])
 @WITH_TEMPERATURE
 def test_temperature_must_be_positive_and_finite(case, temperature):
     x = np.ones((3, 4))

@@ -603,6 +603,7 @@ WRONG_OPTIONS = [
     *[("z_loss", value, TypeError) for value in (None, "1", [1.0], 1j)],
     ("z_loss", np.nan, ValueError),
     *[("temperature", value, ValueError) for value in (0.0, -1.0, np.nan, np.inf, np.zeros(3), [1, 1, -1])],
+    *[("temperature", [1, 1, np.longdouble(value)], ValueError) for value in ("1e4000", "1e-4000")],
     *does_not_broadcast("temperature", (4,), (3, 4), (2, 1), (1, 1, 1)),
     *[("where", np.ones((3, 4), kind), TypeError) for kind in (int, float, np.uint8, object)],
     *[("where", np.ones(shape, bool), ValueError) for shape in ((3,), (4, 3), (1, 3, 4), (0,))],

@@ -390,6 +390,25 @@ def test_answers_of_integers_and_bool(loss, dtype):
             close(a, b)
 
 
+@pytest.mark.parametrize("number", [np.finfo(np.longdouble).max, np.finfo(np.longdouble).tiny])
+@EVERY_OPTION
+def test_weights_out_of_range(loss, kind, option, number):
+    """What is too large or too small for float64 is infinity or 0 for losses of rows, without a warning."""
+    if option not in ("weight", "sample_weight", "pos_weight"):
+        return
+    given = problem(loss, (5, 3), FLOATS[0], kind, (option,))
+    weights = given.options[option].astype(np.longdouble)
+    weights.flat[1:3] = number
+    with np.errstate(all="ignore"):
+        cut = weights.astype(np.float64)
+    for reduction in reductions(loss):
+        got = replace(given, options={option: weights}).value_and_grad(reduction=reduction)
+        expected = replace(given, options={option: cut}).value_and_grad(reduction=reduction)
+        for a, b in zip(got, expected, strict=True):
+            if not loss.elementwise:  # whose twins take weights of longdouble as they are
+                close(a, b)
+
+
 @EVERY_KIND
 def test_arrays_of_other_libraries(loss, kind, dtype):
     given = problem(loss, (5, 12), dtype, kind)
