@@ -29,6 +29,7 @@ COMPILED = tuple(
     map(np.dtype, (np.float32, np.float64, np.float16))
 )  # with bfloat16, what compiled kernels take
 ONE = np.ones((1, 1))  # temperature 1 for all rows
+MOST_WORK: Any = 10_000  # steps of looking for an element that two arrays share: a few milliseconds
 BLOCK = 1 << 17  # elements that are copied at a time where a view of three axes does not exist
 
 # ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by the
@@ -282,6 +283,14 @@ def _addresses_collide(axes: Sequence[tuple[int, int]], itemsize: int) -> bool:
         addresses = np.add.outer(addresses, stride * np.arange(length)).ravel()
     addresses.sort()
     return bool(np.any(np.diff(addresses) < itemsize))
+
+
+def share_elements(a: Array, b: Array) -> bool:
+    """Whether two arrays have memory in common; also if that is too hard to tell."""
+    try:
+        return np.shares_memory(a, b, max_work=MOST_WORK)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def apart(a: Array | None, out: Array) -> Array | None:

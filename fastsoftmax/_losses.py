@@ -403,7 +403,7 @@ def grad_hess(
     `axis` is that of rows; None: element by element. `shape` is that of the scores as they were passed.
     """
     results = [Gradient(x, out, shape) for out in outs]
-    if all(out is not None for out in outs) and np.may_share_memory(*outs):
+    if all(out is not None for out in outs) and _arrays.share_elements(*outs):
         raise ValueError("grad_out and hess_out must not share memory")
     floating = [a.dtype for a in others if a is not None and _arrays.is_float(a.dtype)]
     run = _arrays.able(kernel, x.dtype, *floating, *(r.result.dtype for r in results))

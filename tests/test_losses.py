@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
-from arrays import Exporter, layouts, outs
+from arrays import Exporter, layouts, outs, pairs_of_views, refuses
 from cases import FLOATS
 from losses import BY_NAME, GRAD_HESS, LOSSES, OF_ELEMENTS, OF_LABELS, OF_ROWS, Problem, exact, long
 from test_gradients import finite_differences
@@ -669,6 +669,55 @@ def test_grad_hess_outs(name, dtype, rng):
     np.testing.assert_array_equal(hess, expected[1])
     with pytest.raises(ValueError, match="must not share memory"):
         call(x, targets, grad_out=same, hess_out=same)
+
+
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_outs_of_one_memory(name, dtype, rng):
+    """They may interleave as long as they have no element in common, but none may be written twice."""
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    x = loss.typical((12, 7), dtype, rng)
+    targets = loss.targets[loss.kinds[0]](x, rng)
+    expected = getattr(fs, name)(x, targets)
+    memory = np.zeros((24, 14), dtype)
+    pairs = [(about, *(a.reshape(x.shape) for a in views)) for about, _, *views in pairs_of_views(84, dtype)]
+    pairs += [
+        ("rows in turn", memory[::2, :7], memory[1::2, :7]),
+        ("columns in turn", memory[:12, ::2], memory[:12, 1::2]),
+        ("columns in turn, reversed", memory[:12, ::-2], memory[:12, ::2]),
+        ("shifted by a column", memory[:12, 3:10], memory[:12, 4:11]),
+        ("quarters", memory[:12, 7:], memory[12:, :7]),
+        ("crossed", memory[:12, :7], memory[8:20, 5:12]),
+    ]
+    call = getattr(fs, name)
+    apart = {about for about, *views in pairs if not np.shares_memory(*views)}
+    assert {"interleaved", "rows in turn", "columns in turn", "quarters"} <= apart
+    for about, *views in pairs:
+        for first, second in (views, views[::-1]):
+            if about in apart:
+                got = call(x, targets, grad_out=first, hess_out=second)
+                for a, b in zip(got, expected, strict=True):
+                    np.testing.assert_array_equal(a, b, err_msg=about)
+            else:
+                outs = {"grad_out": first, "hess_out": second}
+                refuses(lambda outs=outs: call(x, targets, **outs), ValueError, *outs)
+
+
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_outs_of_which_it_is_hard_to_tell(name):
+    """Whether memory is shared may take too long to find out: then it counts as shared."""
+    shape, memory = (4, 2, 3, 3, 2, 2), np.zeros(540_000)
+    strides = (75664, 336904, 347280, 727432, 768104, 773280), (11256, 26040, 72992, 292872, 472936, 609112)
+    first, second = (np.lib.stride_tricks.as_strided(memory[i:], shape, strides[i]) for i in range(2))
+    with pytest.raises(np.exceptions.TooHardError):
+        np.shares_memory(first, second, max_work=10_000)
+    targets = np.zeros(shape if "binary" in name else shape[:-1], int)
+    refuses(
+        lambda: getattr(fs, name)(np.zeros(shape), targets, grad_out=first, hess_out=second),
+        ValueError,
+        "grad_out",
+        "hess_out",
+    )
+    assert not memory.any()
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 1), (40_000, 2)], ids=str)

@@ -268,7 +268,8 @@ def binary_cross_entropy_with_logits_grad_hess(
     hess_floor : float, default 0.0
         The least value of the second derivative (before `sample_weight`).
     grad_out, hess_out : ndarray, optional
-        Where to write the results: of the shape and dtype of `logits`. One of them may be `logits` itself.
+        Where to write the results: of the shape and dtype of `logits`, without an element in common. One of
+        them may be `logits` itself.
     num_threads : int, optional
         The most threads to use. The results do not depend on it.
 
