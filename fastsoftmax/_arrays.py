@@ -105,7 +105,7 @@ def _from_dlpack(x: Any, name: str) -> Array:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         if "bfloat16" in str(getattr(x, "dtype", "")) or "bfloat16" in str(error):
-            advice = "NumPy cannot import bfloat16 tensors: pass x.float()"
+            advice = f"NumPy cannot import bfloat16 tensors: pass {name}.float()"
         else:
             advice = "it must be a tensor of real numbers on the CPU that needs no gradient"
         raise TypeError(f"{name}, a {type(x).__name__}, cannot be imported ({error}); {advice}") from None
@@ -249,18 +249,18 @@ def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype
 # --- outputs ----------------------------------------------------------------------------------------------
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> Array:
     """`out` as a plain array to write to, if it is fit for a result of this shape and dtype."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"out must be an array of numpy.ndarray, got {type(out).__name__}")
+        raise TypeError(f"{name} must be an array of numpy.ndarray, got {type(out).__name__}")
     if out.dtype != dtype:
-        raise TypeError(f"out must have the result's dtype {dtype}, got {out.dtype}")
+        raise TypeError(f"{name} must have the result's dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
-        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
+        raise ValueError(f"{name} must have the result's shape {shape}, got {out.shape}")
     if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
+        raise ValueError(f"{name} must be writeable, got a read-only array")
     if _overlaps_itself(out):
-        raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}")
+        raise ValueError(f"{name} must not overlap itself, got strides {out.strides} for shape {out.shape}")
     return out if type(out) is np.ndarray else out.view(np.ndarray)
 
 

@@ -181,9 +181,10 @@ class Rows:
 def as_rows(x: Any, name: str, axis: Any) -> Rows:
     """The scores and their axis, which must be a single one; a number is a row of one class."""
     a = _arrays.as_array(x, name)
-    if isinstance(axis, tuple) or axis is None:
-        raise TypeError(f"axis must be an int, got {axis!r}")
-    axes = _arrays.normalize_axes(axis, a.ndim)
+    try:
+        axes = _arrays.normalize_axes(operator.index(axis), a.ndim)
+    except TypeError:
+        raise TypeError(f"axis must be an int, got {axis!r}") from None
     return Rows(a, axes[0], name, a.shape) if axes else Rows(a.reshape(1), 0, name, ())
 
 
@@ -284,14 +285,14 @@ def loss_dtype(x: Array) -> np.dtype[Any]:
 class Gradient:
     """The array for a gradient: `out`, or a new one of the shape and dtype of the scores."""
 
-    def __init__(self, x: Array, out: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, x: Array, out: Any, shape: tuple[int, ...], name: str = "out") -> None:
         self.out = out
         single = isinstance(out, np.ndarray) and out.dtype == np.float32 and _arrays.is_half(x.dtype)
         dtype = np.dtype(np.float32) if single else x.dtype
         if out is None:
             self.result = _arrays.new_or_checked(None, x, dtype)
         else:
-            self.result = _arrays.check_out(out, shape, dtype).reshape(x.shape)
+            self.result = _arrays.check_out(out, shape, dtype, name).reshape(x.shape)
         self.shape = shape
 
     def delivered(self, target: Array) -> Any:
@@ -402,7 +403,8 @@ def grad_hess(
 
     `axis` is that of rows; None: element by element. `shape` is that of the scores as they were passed.
     """
-    results = [Gradient(x, out, shape) for out in outs]
+    names = ("grad_out", "hess_out")
+    results = [Gradient(x, out, shape, name) for out, name in zip(outs, names, strict=True)]
     if all(out is not None for out in outs) and _arrays.share_elements(*outs):
         raise ValueError("grad_out and hess_out must not share memory")
     floating = [a.dtype for a in others if a is not None and _arrays.is_float(a.dtype)]

@@ -4,6 +4,7 @@ Every function that takes labels is a row of `TAKERS`, every loss one of `FUNCTI
 it leaves its inputs and the arrays it was given for results as they were, byte for byte.
 """
 
+import importlib.util
 import itertools
 import re
 import tracemalloc
@@ -640,7 +641,7 @@ def test_wrong_options(function):
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.of_rows], ids=str)
 def test_an_axis_is_an_integer(function, axis):
     """What only equals -1 is none, in the short lane neither; and an array that does not compare is named."""
-    function.refuses(TypeError, r"\baxis\b", axis=axis)
+    function.refuses(TypeError, r"\baxis must be an int, got", axis=axis)
 
 
 @EVERY_FUNCTION
@@ -687,7 +688,7 @@ def test_wrong_outs(function):
     """An array for a gradient has its dtype and shape, is writeable, and does not overlap itself."""
     for name in function.outs:
         for array, error in wrong_outs(function.x.shape):
-            function.refuses(error, r"\bout\b", **{name: array})
+            function.refuses(error, rf"\b{name}\b", **{name: array})
             if function.takes("sample_weight") and not function.takes("hess_factor"):
                 function.refuses(error, r"\bout\b", sample_weight=np.ones(3), **{name: array})
 
@@ -722,3 +723,17 @@ def test_messages_tell_what_is_allowed():
     refuses(lambda: fs.cross_entropy(x, [0, 1], reduction="avg"), ValueError, "'mean'", "'none'", "'avg'")
     refuses(lambda: fs.cross_entropy(x, [0, 1], label_smoothing=2), ValueError, "0 to 1", "2")
     refuses(lambda: fs.cross_entropy(x, [0, 1], weight=[1.0]), ValueError, "(3,)", "(1,)")
+    refuses(
+        lambda: fs.cross_entropy_grad_hess(x, [0, 1], hess_out=np.zeros(3)), ValueError, "hess_out", "(2, 3)"
+    )
+
+
+if importlib.util.find_spec("torch"):
+    import torch
+
+    @EVERY_FUNCTION
+    def test_torch_bfloat16_points_to_float(function):
+        """By the name of the argument that it is about."""
+        tensor = torch.zeros(3, 4, dtype=torch.bfloat16)
+        function.refuses(TypeError, rf"pass {function.first}\.float\(\)", x=tensor)
+        function.refuses(TypeError, rf"pass {function.second}\.float\(\)", targets=tensor)
