@@ -160,8 +160,9 @@ def nll_loss(x, targets, *, weight=ONE, sample_weight=ONE, ignore_index=None):
 
 def of_elements(weight, terms, grad_terms):
     """The answer for losses of elements, from the terms of each and of its derivative."""
-    loss, size = weight * sum(terms), np.abs(weight) * sum(map(np.abs, terms))
-    grad, grad_size = weight * sum(grad_terms), np.abs(weight) * sum(map(np.abs, grad_terms))
+    loss, size = product(weight, sum(terms)), product(np.abs(weight), sum(map(np.abs, terms)))
+    grad = product(weight, sum(grad_terms))
+    grad_size = product(np.abs(weight), sum(map(np.abs, grad_terms)))
     return Answer(loss, size, grad, grad_size, np.ones(loss.shape, LONG), np.ones(loss.shape, bool))
 
 

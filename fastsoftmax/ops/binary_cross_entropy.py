@@ -35,17 +35,17 @@ def binary_cross_entropy_flat(
     inside = (p >= 0) & (p <= 1)
     log_p, log_q = np.log(p), np.log1p(-p)
     terms = _term(t, np.maximum(log_p, -clamp)) + _term(1 - t, np.maximum(log_q, -clamp))
-    losses = np.where(inside, 0 - w * terms, np.nan)
+    losses = np.where(inside, 0 - _term(w, terms), np.nan)
     if loss is not None:
         loss[...] = losses
     if grad is not None:
         rise = _term(1 - t, np.where(log_q < -clamp, 0, 1 / (1 - p)))
         fall = _term(t, np.where(log_p < -clamp, 0, 1 / p))
-        grad[...] = np.where(inside, w * (rise - fall) * scale, np.nan)
+        grad[...] = np.where(inside, _term(w, rise - fall) * scale, np.nan)
     return float(losses.sum())
 
 
-def _term(coefficient: Array, value: Array) -> Array:
+def _term(coefficient: Any, value: Array) -> Array:
     """Their product; a coefficient of 0 drops it, be it infinite."""
     return np.where(coefficient == 0, 0, coefficient * value)
 
@@ -97,7 +97,8 @@ def binary_cross_entropy(
     Parameters
     ----------
     probs : array_like
-        Probabilities of any shape, such as `sigmoid` returns. One outside [0, 1] makes its loss NaN.
+        Probabilities of any shape, such as `sigmoid` returns. One outside [0, 1] makes its loss NaN,
+        whatever its weight.
     targets : array_like
         0 or 1, or a probability in between, for each: of the shape of `probs` and any real dtype, bool too.
     weight : array_like, optional
@@ -126,8 +127,8 @@ def binary_cross_entropy(
 
     Notes
     -----
-    A coefficient of 0 drops its term: ``p = 0`` costs nothing where the target is 0. Without `clamp`, it
-    costs +inf where it is not; PyTorch's always clamps. Losses are good to about 4 ulp.
+    A coefficient of 0 drops its term: ``p = 0`` costs nothing where the target or the weight is 0. Without
+    `clamp`, it costs +inf elsewhere; PyTorch's always clamps. Losses are good to about 4 ulp.
 
     Examples
     --------

@@ -40,12 +40,12 @@ def binary_cross_entropy_with_logits_flat(
     e = np.exp(-np.abs(z))
     log = np.log1p(e)
     terms = _term(positive, np.maximum(-z, 0) + log) + _term(negative, np.maximum(z, 0) + log)
-    losses = w * terms
+    losses = _term(w, terms)
     if loss is not None:
         loss[...] = losses
     if grad is not None:
         above, below = _sigmoids(z, e)
-        grad[...] = w * (negative * above - positive * below) * scale
+        grad[...] = _term(w, negative * above - positive * below) * scale
     return float(losses.sum())
 
 
@@ -70,7 +70,7 @@ def binary_cross_entropy_with_logits_grad_hess_flat(
     hess[...] = curvature
 
 
-def _term(coefficient: Array, value: Array) -> Array:
+def _term(coefficient: Any, value: Array) -> Array:
     """Their product; a coefficient of 0 drops it, be it infinite."""
     return np.where(coefficient == 0, 0, coefficient * value)
 
@@ -171,8 +171,8 @@ def binary_cross_entropy_with_logits(
     .. math:: w \, (v \, t \, \mathrm{softplus}(-x) + (1 - t) \, \mathrm{softplus}(x))
 
     with :math:`w` = `weight` and :math:`v` = `pos_weight`, as PyTorch has it. A coefficient of 0 drops its
-    term, so that infinite logits give 0 or +inf and never NaN. Losses are good to about 4 ulp, the sum is
-    made in float64.
+    term, and a weight of 0 both, so that infinite logits give 0 or +inf and never NaN. Losses are good to
+    about 4 ulp, the sum is made in float64.
 
     Examples
     --------
