@@ -539,6 +539,74 @@ def test_zero_coefficients_drop_their_terms(dtype):
         np.testing.assert_allclose(grad, fs.softmax(x) - fs.softmax(target))
 
 
+@pytest.mark.parametrize("n", [2, 8, 34, 200, 20_000])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_elements_of_weight_zero(rows, n, dtype):
+    """They are dropped: no loss and no gradient, be a logit infinite or NaN, or a probability 0 or 1."""
+    dropped = np.arange(n) % 2 == 0
+    weights = np.where(dropped, 0, np.full((rows, n), 3.0))  # of one row: broadcast
+    scores = np.resize([INF, 1, -INF, 2, NAN, -1], (2, n)).astype(dtype)
+    probabilities = np.resize([0, 0.5, 1, 0.25], (2, n)).astype(dtype)
+    for name, x in (("binary_cross_entropy_with_logits", scores), ("binary_cross_entropy", probabilities)):
+        loss = BY_NAME[name]
+        for t in (np.zeros((2, n)), np.ones((2, n)), np.full((2, n), 0.5)):
+            value, grad = loss.call_with_grad(x, t, weight=weights, reduction="none")
+            alone = loss.call(x, t, weight=weights, reduction="none")
+            expected, expected_grad = loss.call_with_grad(
+                np.where(dropped, dtype.type(0.5), x), t, weight=weights, reduction="none"
+            )
+            np.testing.assert_array_equal(value[:, dropped], 0)
+            np.testing.assert_array_equal(grad[:, dropped], 0)
+            for got, wanted in ((value, expected), (alone, expected), (grad, expected_grad)):
+                np.testing.assert_array_equal(got, wanted)
+            total, grad = loss.call_with_grad(x, t, weight=weights, reduction="sum")
+            close(total, expected.sum(dtype=np.float64))
+            np.testing.assert_array_equal(grad, expected_grad)
+
+
+def test_one_weight_of_zero(dtype):
+    """By hand; and a probability that is none stays NaN."""
+    of_logits = fs.binary_cross_entropy_with_logits_value_and_grad
+    for x in (INF, -INF, NAN, 3):
+        for t in (0, 1, 0.5):
+            value, grad = of_logits(np.array([x], dtype), [t], weight=0)
+            assert (value, grad) == (0, 0), (x, t)
+    for p in (0, 1, 0.5):
+        for t in (0, 1, 0.5):
+            value, grad = fs.binary_cross_entropy_value_and_grad(np.array([p], dtype), [t], weight=0)
+            assert (value, grad) == (0, 0), (p, t)
+    for p in (-0.5, 1.5, NAN):
+        value, grad = fs.binary_cross_entropy_value_and_grad(np.array([p], dtype), [1], weight=0)
+        assert np.isnan(value)
+        assert np.isnan(grad)
+
+
+@pytest.mark.parametrize("n", [2, 7, 16, 100, 5000, 40_000])
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_classes_of_weight_zero(name, n, dtype):
+    """They are dropped, where their log-probability is -inf, too: as labels, and as probabilities."""
+    loss = BY_NAME[name]
+    x = -np.abs(np.random.default_rng(n).normal(0, 3, (4, n))).astype(dtype)
+    x[:, -1] = -INF
+    x[1, -1] = -1
+    weight = np.ones(n)
+    weight[-1] = 0
+    labels = np.array([n - 1, n - 1, 0, n - 1])
+    for targets in (labels, np.eye(n)[labels]):
+        for axis in (-1, 0):
+            given = np.ascontiguousarray(np.moveaxis(x, -1, axis))
+            t = targets if targets.ndim == 1 else np.ascontiguousarray(np.moveaxis(targets, -1, axis))
+            alone = loss.call(given, t, axis, weight=weight, reduction="none")
+            value, grad = loss.call_with_grad(given, t, axis, weight=weight, reduction="none")
+            grad = np.moveaxis(grad, axis, -1)
+            for got in (value, alone):
+                np.testing.assert_array_equal(got[[0, 1, 3]], 0)
+                assert np.isfinite(got[2])
+            np.testing.assert_array_equal(grad[[0, 1, 3]], 0)
+            total = loss.call(given, t, axis, weight=weight, reduction="sum")
+            close(total, value[2])
+
+
 def test_rows_that_do_not_count(dtype):
     """Ignored and fully masked rows hold anything, add nothing, and have no gradient."""
     x = np.array([[1, 2, 3], [NAN, INF, NAN], [0, 0, 0], [NAN, NAN, NAN]], dtype)
