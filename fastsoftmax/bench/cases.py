@@ -11,6 +11,7 @@ import numpy as np
 from .formulas import OPERATIONS, Array
 
 ELEMENTWISE = ("sigmoid",)
+REDUCED = ("logsumexp",)  # the result lacks the axis
 FILLS_OUT = ("softmax", "log_softmax", "sigmoid")  # the result has the size of the scores
 CLASS_LOSSES = ("cross_entropy", "cross_entropy_value_and_grad")  # of rows of a matrix
 

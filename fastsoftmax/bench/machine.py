@@ -22,12 +22,18 @@ def processor() -> str:
     return models[0] if models else platform.machine()
 
 
-def machine() -> dict[str, str | int | None]:
-    """The processor, how many, the system, and the backend of this package."""
+def load_average() -> float | None:
+    """Of the last minute: much above 0, and others disturb what is measured. None where unknown."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
+
+def machine() -> dict[str, str | float | None]:
+    """The processor, how many, the system, its load, and the backend of this package."""
     return {
         "processor": processor(),
         "processors": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
+        "load": load_average(),
         "backend": str(fastsoftmax.config()["backend"]),
     }
 

@@ -13,9 +13,12 @@ import numpy as np
 import fastsoftmax
 
 from . import numba_loops, onnx_models
-from .cases import FILLS_OUT, Case
+from .cases import REDUCED, Case
 from .formulas import OPERATIONS, Array, Call
-from .losses import class_labels, fastsoftmax_call, jax_call, loss_of, numpy_call, torch_call
+from .losses import class_labels, fastsoftmax_call, has_gradient, jax_call, loss_of, numpy_call, torch_call
+
+VJP = "_vjp"
+FROM_RESULTS = ("softmax", "log_softmax", "sigmoid")  # their vjp takes results, that of others the scores
 
 
 class Missing(Exception):
@@ -48,8 +51,12 @@ class Rival(NamedTuple):
 
     @property
     def version(self) -> str:
-        ours = self.module == "fastsoftmax"  # which may run from a checkout
-        return fastsoftmax.__version__ if ours else importlib.metadata.version(self.distribution)
+        if self.module == "fastsoftmax":  # which may run from a checkout
+            return fastsoftmax.__version__
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return "of unknown version"
 
 
 def known(table: dict[str, Any], case: Case) -> Any:
@@ -61,7 +68,7 @@ def known(table: dict[str, Any], case: Case) -> Any:
 
 def destination(case: Case, x: Array) -> Array:
     """The array for `out=`, where the result has the size of the scores."""
-    if case.operation not in FILLS_OUT:
+    if case.operation in REDUCED:
         raise Missing("out=")
     return np.empty_like(x)
 
@@ -78,10 +85,20 @@ def make_fastsoftmax(fastsoftmax: Any, case: Case, x: Array, threads: int = 1) -
     """Called as users do."""
     fastsoftmax.set_num_threads(threads)
     if loss := loss_of(case):
+        if not has_gradient(case):
+            no_out(case)
         return fastsoftmax_call(loss, case, fastsoftmax, x)
     function = getattr(fastsoftmax, case.operation)
+    arguments = vjp_arguments(fastsoftmax, case, x) if case.operation.endswith(VJP) else (x,)
     options = {"out": destination(case, x)} if case.out else {}
-    return partial(function, x, **case.our_options, **options)
+    return partial(function, *arguments, **case.our_options, **options)
+
+
+def vjp_arguments(fastsoftmax: Any, case: Case, x: Array) -> tuple[Array, Array]:
+    """A gradient with respect to the results, here the results themselves, and what the vjp starts from."""
+    forward = case.operation.removesuffix(VJP)
+    y = getattr(fastsoftmax, forward)(x, **case.our_options)
+    return y, y if forward in FROM_RESULTS else x
 
 
 # --- NumPy and its yardsticks -----------------------------------------------------------------------------
