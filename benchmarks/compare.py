@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from markdown import insert, line
+
 from fastsoftmax.bench import machine
 from fastsoftmax.bench.cases import Case
 from fastsoftmax.bench.measuring import figure
@@ -17,7 +19,6 @@ from fastsoftmax.bench.rivals import OURS, RIVALS
 from fastsoftmax.bench.rows import Row, measured
 from fastsoftmax.bench.turns import Workers
 
-BEGIN, END = "<!-- figures: python benchmarks/compare.py --into FILE -->", "<!-- end of figures -->"
 OTHERS = ("numpy", "scipy", "torch", "onnxruntime", "jax")  # those of many columns; the command has them all
 SCORES_32 = [
     Case("softmax", "float32", shape) for shape in ((10,), (4096, 10), (1024, 100), (256, 1000), (64, 32000))
@@ -70,19 +71,6 @@ def place(case: Case) -> str:
     return case.size.replace("x", " × ") + axis
 
 
-def line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def insert(text: str, path: Path) -> None:
-    """Replace what stands between the two marks of a file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f"{path} has no lines {BEGIN!r} and {END!r}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -98,7 +86,7 @@ def main() -> None:
         print(text, flush=True)
         lines.append(text)
     for path in options.into:
-        insert("\n".join(lines), path)
+        insert("compare.py", lines, path)
 
 
 if __name__ == "__main__":
