@@ -145,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # what was measured until then has been printed
+        sys.exit(130)
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -130,7 +130,7 @@ def test_help():
     assert "info" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["info"]])
+@pytest.mark.parametrize("arguments", [[], ["info"], ["bench", "--quick", "--rivals", "numpy"]])
 def test_output_that_nobody_reads(arguments):
     """As with ``python -m fastsoftmax | head -n 1``: no traceback."""
     process = subprocess.Popen(
