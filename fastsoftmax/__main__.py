@@ -22,7 +22,6 @@ from .bench.measuring import figure, interleaved, largest_error, median_ratio
 ROW_SECONDS = 0.5  # of measuring, for each row of the table
 
 
-# The last digits of log_softmax and logsumexp in float64 would need a finer reference than longdouble.
 CASES = (
     Case("softmax", "float32", (10,)),
     Case("softmax", "float32", (4096, 10)),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .formulas import OPERATIONS, Array
+from .formulas import OPERATIONS, Array, accurate_log_softmax
 
 ELEMENTWISE = ("sigmoid",)
 REDUCED = ("logsumexp",)  # the result lacks the axis
@@ -51,7 +51,9 @@ class Case(NamedTuple):
     def reference(self) -> Array:
         """The result in longdouble."""
         x = self.scores().astype(np.longdouble)
-        return np.asarray(OPERATIONS[self.operation].numpy(x, **self.axis_option))
+        log = self.operation == "log_softmax"
+        formula = accurate_log_softmax if log else OPERATIONS[self.operation].numpy
+        return np.asarray(formula(x, **self.axis_option))
 
 
 def case_of(operation: str, dtype: str, shape: tuple[int, ...], out: bool = False) -> Case:

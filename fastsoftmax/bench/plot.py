@@ -26,6 +26,7 @@ STYLES = {
     COPY: ("#000000", ""),
 }
 OPERATION_MARKERS = "o^sDPXv*"
+FILLS = {"float16": "left", "float32": "full", "float64": "none"}
 COLUMNS = 1000  # of the sweep
 SWEEP_ROWS = (1, 4, 16, 64, 250, 1000, 4000, 16000)
 QUICK_SWEEP_ROWS = (1, 16, 250)
@@ -109,7 +110,13 @@ def label_ends(axes: Any, ends: dict[str, tuple[float, float]], fresh: set[str])
             color=STYLES[name][0],
             fontweight="bold" if name == OURS else "normal",
             verticalalignment="center",
-            arrowprops={"arrowstyle": "-", "color": STYLES[name][0], "linewidth": 0.5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": STYLES[name][0],
+                "linewidth": 0.5,
+                "relpos": (0, 0.5),  # to the left of the name
+                "shrinkB": 3,
+            },
         )
     if fresh:
         note = "results go to an array that exists (out=);\n* has none: a new array"
@@ -177,7 +184,7 @@ def draw_point(axes: Any, row: Row, name: str, marker: str) -> None:
         linestyle="",
         marker=marker,
         color=colour,
-        markerfacecolor="white" if row.case.dtype == "float64" else colour,
+        fillstyle=FILLS[row.case.dtype],
         markeredgewidth=1.6,
         markersize=11 if name == OURS else 7,
         zorder=3 if name == OURS else 2,
@@ -194,7 +201,5 @@ def add_legend(axes: Any, markers: dict[str, str], dtypes: Sequence[str], names:
     ]
     handles.append(line([], [], linestyle="", label=" "))
     handles += [line([], [], marker=marker, label=name, **grey) for name, marker in markers.items()]
-    for dtype in dtypes:
-        face = "white" if dtype == "float64" else "#444444"
-        handles.append(line([], [], marker="o", markerfacecolor=face, label=dtype, **grey))
+    handles += [line([], [], marker="h", fillstyle=FILLS[dtype], label=dtype, **grey) for dtype in dtypes]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False)
