@@ -115,7 +115,16 @@ def test_rivals_that_do_not_work_are_reported(tmp_path):
     assert row[9] != "-"
 
 
-def test_a_rival_that_is_not_installed(monkeypatch):
+def test_rivals_that_are_not_installed(monkeypatch, capsys):
+    """They have no column, and a line that says so."""
+    monkeypatch.setitem(RIVALS, "jax", RIVALS["jax"]._replace(module="no_such_module"))
+    command.run(options("--quick", "--turns", "1", "--shapes", "3", "--rivals", "jax"))
+    printed = capsys.readouterr().out
+    assert "without JAX: no_such_module not installed" in printed
+    assert "us   copyto" in printed
+
+
+def test_a_worker_of_what_is_not_installed(monkeypatch):
     absent = RIVALS["numpy"]._replace(module="no_such_module", needs=("nor_this",))
     monkeypatch.setitem(RIVALS, "numpy", absent)
     with turns.Workers() as workers:

@@ -116,7 +116,7 @@ def plan(options: argparse.Namespace) -> Plan:
     cases = list(cases_of(operations, dtypes, options.shapes or SHAPES_BY_DEFAULT))
     if not cases:
         options.bench_parser.error("losses of classes need shapes of two dimensions")
-    libraries = options.rivals or [name for name in LIBRARIES if RIVALS[name].installed]
+    libraries = options.rivals or LIBRARIES
     turns = options.turns or (5 if options.quick else 21)
     sweep = list(plot.sweep(operations[0], dtypes[0], options.quick)) if options.plot else []
     return Plan(cases, [OURS, *libraries, COPY, EXP], turns, sweep)
@@ -158,7 +158,8 @@ def measure_sweep(workers: Workers, wanted: Plan) -> list[Row]:
 
 def run(options: argparse.Namespace) -> None:
     wanted = plan(options)
-    table = report.Table(wanted.names, (case.operation for case in wanted.cases))
+    installed = [name for name in wanted.names if RIVALS[name].installed]
+    table = report.Table(installed, (case.operation for case in wanted.cases))
     say = silent if options.json == "-" else print_now
     say(machine.described(wanted.names), report.EXPLANATION, "", table.head())
     rows = []

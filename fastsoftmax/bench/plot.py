@@ -55,7 +55,7 @@ def draw(rows: Sequence[Row], swept: Sequence[Row], names: Sequence[str], path: 
     left, right = figure.subplots(1, 2, width_ratios=(1.12, 1))
     drawn = [name for name in names if name != EXP]
     draw_speed(left, swept, drawn)
-    draw_error(right, compared(rows), [name for name in drawn if name != COPY])
+    draw_error(right, compared(rows), drawn)
     figure.suptitle("Softmax and relatives on one CPU thread", fontsize=14, fontweight="bold")
     figure.supxlabel(machine.described(names), fontsize=7, color="#555555")
     figure.savefig(path, dpi=100)
@@ -153,6 +153,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
 def draw_error(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
     """A marker for each library (colour), operation (shape) and dtype (filled or not)."""
+    names = [name for name in names if any(name in row.ulp for row in rows)]
     operations = list(dict.fromkeys(row.case.operation for row in rows))
     markers = dict(zip(operations, OPERATION_MARKERS, strict=False))
     for row in rows:
