@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from markdown import insert, line
+from documents import insert, line
 
 from fastsoftmax.bench import machine
 from fastsoftmax.bench.cases import Case
