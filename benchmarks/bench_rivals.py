@@ -1,4 +1,4 @@
-"""Softmax and losses next to the same elsewhere: one thread each, each in a process of its own, taking turns.
+"""Operations and losses next to the same elsewhere: one thread and one process each, taking turns.
 
 Only rivals that are installed run. The table shows the time of the rival; the summary the ratio to ours.
 """
@@ -6,18 +6,37 @@ Only rivals that are installed run. The table shows the time of the rival; the s
 import statistics
 
 import pytest
-from compare import LOSSES
-from rivals import RIVALS
-from turns import Workers
+from compare import LOSSES, RELATIVES
 
-from fastsoftmax._comparison import Case, median_ratio
+from fastsoftmax.bench.cases import Case
+from fastsoftmax.bench.measuring import median_ratio
+from fastsoftmax.bench.rivals import COPY, EXP, LIBRARIES, OURS, RIVALS
+from fastsoftmax.bench.turns import Workers
 
-TURNS = 41
-BATCHES = [Case("softmax", "float32", shape) for shape in ((256, 1000), (1024, 100), (64, 32_000))]
-TINY = Case("softmax", "float32", (10,))
-LIBRARIES = [name for name in ("numpy", "scipy", "torch") if RIVALS[name].installed]
-PAIRS = [(case, rival) for case in BATCHES for rival in LIBRARIES] + [(TINY, "exp")]
-PAIRS += [(case, "torch") for case in LOSSES if "torch" in LIBRARIES]
+TURNS = 15
+BATCHES = [
+    Case("softmax", dtype, shape, out=out)
+    for dtype, shapes in {
+        "float32": [(4096, 10), (1024, 100), (256, 1000), (64, 32_000)],
+        "float64": [(1024, 100), (256, 1000)],
+    }.items()
+    for shape in shapes
+    for out in (False, True)
+]
+TINY = [Case("softmax", "float32", (10,)), Case("softmax", "float32", (10,), out=True)]
+INSTALLED = [name for name in LIBRARIES if RIVALS[name].installed]
+WITHOUT_OUT = ("scipy", "jax", "sklearn")
+
+
+def able(case, rival):
+    """Whether the rival has the operation on this array."""
+    rows = case.operation == "softmax" and case.axis == -1 and len(case.shape) == 2
+    return not (case.out and rival in WITHOUT_OUT) and (rows or rival != "sklearn")
+
+
+PAIRS = [(case, rival) for case in BATCHES + RELATIVES for rival in (*INSTALLED, COPY) if able(case, rival)]
+PAIRS += [(case, rival) for case in TINY for rival in (*INSTALLED, EXP) if able(case, rival)]
+PAIRS += [(case, "torch") for case in LOSSES if "torch" in INSTALLED]
 
 _elapsed = 0.0
 
@@ -29,7 +48,10 @@ def clock():
 
 def label(value):
     """Of a case or a rival, in the identifier of a benchmark."""
-    return f"{value.operation}-{value.size}" if isinstance(value, Case) else value
+    if not isinstance(value, Case):
+        return value
+    axis = "" if value.axis in (-1, None) else f"-axis{value.axis}"
+    return f"{value.operation}-{value.dtype}-{value.size}{axis}{'-out' if value.out else ''}"
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +63,20 @@ def workers():
 @pytest.mark.benchmark(timer=clock)
 @pytest.mark.parametrize(("case", "rival"), PAIRS, ids=label)
 def bench_rival(benchmark, case, rival, workers, ratios):
-    benchmark.group = f"{case.operation}, float32, {case.size}"
-    times = {"fastsoftmax": [], rival: []}
+    benchmark.group = label(case)
+    times = {OURS: [], rival: []}
 
     def turn(name):
-        times[name].append(workers[name].ask("time", case))
+        times[name].append(workers.ask(name, "time", case))
         return times[name][-1]
 
     def theirs():
         global _elapsed
         _elapsed += turn(rival)
 
-    for name in times:
-        workers[name].ask("time", case)  # warm
-    benchmark.pedantic(theirs, setup=lambda: turn("fastsoftmax") and None, rounds=TURNS)
-    ratio = median_ratio(times[rival], times["fastsoftmax"])
-    benchmark.extra_info |= {"fastsoftmax": statistics.median(times["fastsoftmax"]), "ratio": ratio}
+    for name in times:  # warm
+        assert workers.ask(name, "time", case), workers.absent | workers.failed
+    benchmark.pedantic(theirs, setup=lambda: turn(OURS) and None, rounds=TURNS)
+    ratio = median_ratio(times[rival], times[OURS])
+    benchmark.extra_info |= {OURS: statistics.median(times[OURS]), "ratio": ratio}
     ratios.append((f"{RIVALS[rival].label}, {benchmark.group}", ratio))

@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastsoftmax`` and ``python -m fastsoftmax info``."""
+"""The command line: ``python -m fastsoftmax``, alone or with ``info`` or ``bench``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import Any
 
 import fastsoftmax
 
-from ._comparison import OPERATIONS, Array, Case, figure, interleaved, largest_error, median_ratio
+from .bench import command
+from .bench.cases import Case
+from .bench.formulas import OPERATIONS, Array
+from .bench.measuring import figure, interleaved, largest_error, median_ratio
 
 ROW_SECONDS = 0.5  # of measuring, for each row of the table
 
 
-# The last digits of log_softmax and logsumexp in float64 would need a finer reference than longdouble.
 CASES = (
     Case("softmax", "float32", (10,)),
     Case("softmax", "float32", (4096, 10)),
@@ -119,6 +121,8 @@ def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if options.command == "info":
         print_info(options.json)
+    elif options.command == "bench":
+        command.run(options)
     else:
         print_info(as_json=False)
         print_table()
@@ -130,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(dest="command", metavar="command")
     info = commands.add_parser("info", help="print the configuration alone")
     info.add_argument("--json", action="store_true", help="as JSON")
+    command.add_to(commands)
     return main_parser
 
 
@@ -139,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # what was measured until then has been printed
+        sys.exit(130)
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

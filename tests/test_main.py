@@ -10,7 +10,8 @@ import pytest
 
 import fastsoftmax
 from fastsoftmax import __main__ as command_line
-from fastsoftmax import _comparison
+from fastsoftmax.bench import formulas, measuring
+from fastsoftmax.bench.cases import Case
 
 
 def command(*arguments):
@@ -62,7 +63,7 @@ def test_configuration_and_table():
 
 
 def test_table_row():
-    case = _comparison.Case("softmax", "float32", (4096, 10))
+    case = Case("softmax", "float32", (4096, 10))
     times = {"NumPy": [3e-4, 8e-4, 4e-4], "SciPy": [8e-4, 16e-4, 8e-4], "fastsoftmax": [1e-4, 2e-4, 1e-4]}
     errors = {"NumPy": 15.6, "SciPy": 20.0, "fastsoftmax": 3.24}
     row = command_line.table_row(case, times, errors).replace("|", "").split()
@@ -74,22 +75,22 @@ def test_without_scipy(monkeypatch):
     """None in sys.modules makes the import fail; the table then has no figures of SciPy."""
     monkeypatch.setitem(sys.modules, "scipy.special", None)
     monkeypatch.setattr(command_line, "ROW_SECONDS", 0.0)
-    lines = command_line.table_rows([_comparison.Case("sigmoid", "float32", (7,), None)])
+    lines = command_line.table_rows([Case("sigmoid", "float32", (7,), None)])
     row = list(lines)[-1].replace("|", "").split()
     assert len(row) == 11  # there is no axis
     assert [i for i, text in enumerate(row) if text == "-"] == [4, 7, 9]
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("operation", _comparison.OPERATIONS)
+@pytest.mark.parametrize("operation", formulas.OPERATIONS)
 def test_errors_in_the_table(operation):
     """All implementations compute the same, and the errors are those of good float32 arithmetic."""
     axis = None if operation == "sigmoid" else 0
-    case = _comparison.Case(operation, "float32", (30, 20), axis)
+    case = Case(operation, "float32", (30, 20), axis)
     functions = command_line.implementations(case)
     assert list(functions) == ["NumPy", "SciPy", "fastsoftmax"]
     found = {
-        name: _comparison.largest_error(f(case.scores()), case.reference()) for name, f in functions.items()
+        name: measuring.largest_error(f(case.scores()), case.reference()) for name, f in functions.items()
     }
     assert found["fastsoftmax"] <= 6
     assert max(found.values()) < 100
@@ -98,20 +99,20 @@ def test_errors_in_the_table(operation):
 def test_largest_error():
     exact = np.array([1.0, 2.0, 3.0], np.longdouble)
     got = exact.astype(np.float32)
-    assert _comparison.largest_error(got, exact) == 0
+    assert measuring.largest_error(got, exact) == 0
     got[2] = np.nextafter(got[2], np.float32(0))
-    assert _comparison.largest_error(got, exact) == 1
-    assert np.isnan(_comparison.largest_error(got, exact.astype(np.float32)))
+    assert measuring.largest_error(got, exact) == 1
+    assert np.isnan(measuring.largest_error(got, exact.astype(np.float32)))
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (1.26, "1.3"), (9.96, "10"), (417.3, "417")])
 def test_figure(value, text):
-    assert _comparison.figure(value) == text
+    assert measuring.figure(value) == text
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_no_figure(value):
-    assert _comparison.figure(value) == "-"
+    assert measuring.figure(value) == "-"
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["info", "--xml"], ["--json"], ["info", "more"]])
@@ -129,7 +130,7 @@ def test_help():
     assert "info" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["info"]])
+@pytest.mark.parametrize("arguments", [[], ["info"], ["bench", "--quick", "--rivals", "numpy"]])
 def test_output_that_nobody_reads(arguments):
     """As with ``python -m fastsoftmax | head -n 1``: no traceback."""
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Losses for the comparison: their targets, the formulas as one writes them in NumPy, and PyTorch's calls.
+"""Losses: their targets, the formulas as one writes them in NumPy, and calls of PyTorch and JAX.
 
 The result is the loss, averaged over rows or elements, or for a `..._value_and_grad` its gradient.
 """
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastsoftmax._comparison import Array, Call, Case, numpy_log_softmax, numpy_sigmoid, numpy_softmax
+from .cases import Case
+from .formulas import Array, Call, numpy_log_softmax, numpy_sigmoid, numpy_softmax
 
 WITH_GRADIENT = "_value_and_grad"
 
@@ -30,7 +31,7 @@ def numpy_cross_entropy(x: Array, labels: Array) -> Any:
     return -np.take_along_axis(numpy_log_softmax(x, -1), labels[:, None], -1).mean()
 
 
-def numpy_cross_entropy_gradient(x: Array, labels: Array) -> Array:
+def numpy_cross_entropy_gradient(x: Array, labels: Array) -> Any:
     gradient = numpy_softmax(x, -1)
     gradient[np.arange(len(labels)), labels] -= 1
     return gradient / len(labels)
@@ -40,7 +41,7 @@ def numpy_binary_cross_entropy(x: Array, targets: Array) -> Any:
     return (np.maximum(x, 0) - x * targets + np.log1p(np.exp(-np.abs(x)))).mean()
 
 
-def numpy_binary_cross_entropy_gradient(x: Array, targets: Array) -> Array:
+def numpy_binary_cross_entropy_gradient(x: Array, targets: Array) -> Any:
     return (numpy_sigmoid(x) - targets) / x.size
 
 
@@ -49,7 +50,7 @@ class Loss(NamedTuple):
 
     targets: Callable[[Case], Array]
     numpy: Callable[[Array, Array], Any]
-    numpy_gradient: Callable[[Array, Array], Array]
+    numpy_gradient: Callable[[Array, Array], Any]
     torch: str
 
 
@@ -74,7 +75,8 @@ def has_gradient(case: Case) -> bool:
 
 
 def fastsoftmax_call(loss: Loss, case: Case, fastsoftmax: Any, x: Array) -> Call:
-    call = partial(getattr(fastsoftmax, case.operation), x, loss.targets(case))
+    options = {"out": np.empty_like(x)} if case.out else {}
+    call = partial(getattr(fastsoftmax, case.operation), x, loss.targets(case), **options)
     return (lambda: call()[1]) if has_gradient(case) else call
 
 
@@ -84,7 +86,7 @@ def numpy_call(loss: Loss, case: Case, x: Array) -> Call:
     if not has_gradient(case):
         return partial(loss.numpy, x, targets)
 
-    def value_and_gradient() -> Array:
+    def value_and_gradient() -> Any:
         loss.numpy(x, targets)
         return loss.numpy_gradient(x, targets)
 
@@ -107,7 +109,24 @@ def torch_call(loss: Loss, case: Case, torch: Any, x: Array) -> Call:
     return forward_and_backward
 
 
-def reference(loss: Loss, case: Case) -> Array:
-    """The result in longdouble."""
+def jax_call(case: Case, jax: Any, x: Array) -> Call:
+    """Cross-entropy, and where there is a gradient both from one compiled function."""
+    labels = jax.numpy.asarray(class_labels(case))[:, None]
+
+    def mean(scores: Any) -> Any:
+        return -jax.numpy.take_along_axis(jax.nn.log_softmax(scores, axis=-1), labels, -1).mean()
+
+    function = jax.jit(jax.value_and_grad(mean) if has_gradient(case) else mean)
+    scores = jax.numpy.asarray(x)
+    if has_gradient(case):
+        return lambda: jax.block_until_ready(function(scores))[1]
+    return lambda: jax.block_until_ready(function(scores))
+
+
+def reference(case: Case) -> Array:
+    """The result of any operation in longdouble."""
+    loss = loss_of(case)
+    if not loss:
+        return case.reference()
     x, targets = case.scores().astype(np.longdouble), loss.targets(case)
     return np.asarray((loss.numpy_gradient if has_gradient(case) else loss.numpy)(x, targets))
