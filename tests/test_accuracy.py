@@ -60,6 +60,25 @@ def test_many_short_columns_and_rows(case, dtype, measure):
         )
 
 
+@functools.lru_cache(maxsize=2)
+def one_above_many(case, n, dtype):
+    """Normal logits and one up to 60 above them: next to its exponential the others lose half an ulp each."""
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((120_000 // n, n)).astype(dtype)
+    x[:, 0] += rng.uniform(-1, 60, len(x)).astype(dtype)
+    x = -x if case.name == "softmin" else x
+    return x, case.exact(x)
+
+
+@pytest.mark.parametrize("n", [20, 33, 120, 500, 5000])
+@pytest.mark.parametrize("case", ROWWISE, ids=str)
+def test_one_above_many(case, n, dtype, measure):
+    x, exact = one_above_many(case, n, dtype)
+    measure(case, case.call(x), x, f"one above many, n={n}", exact=exact)
+    got = case.call(np.ascontiguousarray(x.T), axis=0)
+    measure(case, got, x, f"one above many, axis 0, n={n}", exact=exact.T)
+
+
 LONG = ("N(0,3)", "N(0,20)", "zeros", "dominant 1e-6", "shift 1e5", "shift -1e6", "ascending 200", "late 70")
 LONG += ("cancelling", "masked -1e9")
 

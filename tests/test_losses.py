@@ -113,6 +113,27 @@ def test_every_axis(loss, kind, axis, dtype):
         problem(loss, shape, dtype, kind).check(axis)
 
 
+@pytest.mark.parametrize("n", [2, 10, 300, 5000])
+@pytest.mark.parametrize("rows", [1, 20])
+def test_losses_next_to_nothing_and_far_from_it(rows, n, dtype):
+    """The label so far above or below the others that one exponential underflows beside the other."""
+    gap, tolerance = (85.0, 1e-6) if dtype == np.float32 else (700.0, 1e-12)
+    x, labels = np.zeros((rows, n), dtype), np.arange(rows) % n
+
+    def check(expected, at_label):
+        losses, gradient = fs.cross_entropy_value_and_grad(x, labels, reduction="none")
+        for got, value in ((losses, expected), (gradient[np.arange(rows), labels], at_label)):
+            with np.errstate(under="ignore"):
+                np.testing.assert_allclose(got, float(value), rtol=tolerance)
+        assert float(fs.cross_entropy(x, labels)) == pytest.approx(float(expected), rel=tolerance)
+
+    x[np.arange(rows), labels] = gap
+    others = (n - 1) * np.exp(np.longdouble(-gap))
+    check(others, -others)
+    x[np.arange(rows), labels] = -2 * gap
+    check(np.log(n - 1) + 2 * gap, -1.0)
+
+
 @pytest.mark.parametrize("loss", [BY_NAME["cross_entropy"]], ids=str)
 def test_confident_rows_keep_their_digits(loss, dtype):
     """The loss of a nearly certain class and its p - 1 are small numbers, not differences of large ones."""

@@ -32,6 +32,13 @@ struct CrossEntropyArguments {
         a.x = x, a.temperature = temperature, a.where = where;
         return a;
     }
+    CrossEntropyArguments swapped() const {
+        CrossEntropyArguments a = *this;
+        a.x = x.swapped(), a.target = target.swapped(), a.loss = loss.swapped(), a.gradient = gradient.swapped();
+        a.sample_weight = sample_weight.swapped(), a.temperature = temperature.swapped(), a.where = where.swapped();
+        return a;
+    }
+
     bool labels() const { return is_integer(target.number); }
     // The label of a row; -1 where it is not to be counted. All others were checked before.
     isize label(isize o, isize i) const {
@@ -79,6 +86,11 @@ struct RowLosses {
         return all.value();
     }
 };
+
+// A loss times the weight of its class, which may be 0 where the loss is infinite.
+FS_INLINE double weighted(double weight, double loss) {
+    return weight == 0 && loss == std::numeric_limits<double>::infinity() ? 0 : weight * loss;
+}
 
 // ----------------------------------------------------------------------------------------------------------------- labels
 // The loss of a label y is log1p(R / e_y), with R the sum of the other classes' exponentials, and the derivative there -R / (R + e_y): a confident
@@ -143,10 +155,11 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         piece = p;
         from = logits.reader<C>(0, 0);
         direct_in = from.direct();
-        buffer = scratch<C>(chunk + (chunk > kept.memory ? chunk : kept.memory));
-        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer<C>(0, 0) : Writer<C>(), buffer + chunk);
+        buffer = scratch<C>(chunk + kept.memory);
+        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer<C>(0, 0) : Writer<C>(), buffer + chunk, direct_in);
     }
     void end() {
+        if (kept.unsettled()) settle();
         kept.end();
         flush();
     }
@@ -155,32 +168,57 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         const isize y = a->label(o, i);
         if (y < 0 || (a->where.data && !a->present(o, i))) return a->clear_gradient(o, i), losses->store(o, i, 0);
         const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
-        const LabelSums<C> s = sums_of(x, y, o, i, Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one());
-        const Sum total = s.total();
-        const double w = a->class_weight(y), row = a->row_weight(o, i), others = s.others.value();
-        double log_sum = 0;
-        if (a->z_loss != 0) log_sum = log_sum_less(0, o, i, total);
-        if constexpr (Gradient) {
-            const double factor = row * a->scale * (Scaled ? logits.scale(o, i).hi : 1), square = 2 * a->z_loss * log_sum;
-            kept.write((w + square) * factor, y, static_cast<C>(factor * (square * s.label - w * others) / total.value()));
+        // Short rows keep their exponentials even if these are not wanted: to sum them again is cheap, should that be necessary.
+        if (!Gradient && n() > kept_in_l1) {
+            LabelSums<C> s = sums_around(x, y, scale_of(o, i));
+            find_tiny(s, x, y, scale_of(o, i));
+            add_loss(s, s.total(), x[y], a->class_weight(y), a->row_weight(o, i), o, i);
+        } else if (kept.keep(x, o, i)) {
+            settle();
         }
-        const bool usual = others <= likely * s.label;
-        if (usual && a->z_loss == 0) return wait(o, i, others, s.label, w * row);
-        const double loss = usual ? std::log1p(others / s.label) : log_sum_less(x[y], o, i, total);
-        losses->put(o, i, row * (w * loss + a->z_loss * log_sum * log_sum));
     }
 
   private:
-    // Short rows keep their exponentials even if these are not wanted: to sum them again is cheap, should that be necessary.
-    FS_INLINE LabelSums<C> sums_of(const C *x, isize y, isize o, isize i, const Scale<X> &scale) {
-        if (!Gradient && n() > kept_in_l1) return sums_around(x, y, scale);
-        const Sum total = kept.keep(x, o, i, scale);
-        center = kept.center, exponent = kept.exponent;
-        const double label = kept.kept(y);
-        Sum others = total;
-        if (label > 0.5 * total.hi) others = kept.others(y);
-        else others.add({-label, 0});
-        return {others, label};
+    Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
+
+    FS_INLINE void settle() {
+        kept.settle([&](const auto &row) { return scale_of(row.outer, row.inner); }, [&](auto &row) { settle_row(row); });
+    }
+    template <class Row> FS_INLINE void settle_row(Row &row) {
+        const isize y = a->label(row.outer, row.inner);
+        LabelSums<C> s{row.sum, row.e[y]};
+        if (s.label > 0.5 * row.sum.hi) s.others = kept.others(row, y);
+        else s.others.add({-static_cast<double>(s.label), 0});
+        center = row.center, exponent = row.exponent;
+        find_tiny(s, row.x, y, scale_of(row.outer, row.inner));
+        const Sum total = s.total();
+        const double w = a->class_weight(y), weight = a->row_weight(row.outer, row.inner);
+        const double log_sum = add_loss(s, total, row.x[y], w, weight, row.outer, row.inner);
+        row.numerator = 1;
+        if constexpr (Gradient) {
+            const double factor = weight * a->scale * (Scaled ? logits.scale(row.outer, row.inner).hi : 1), square = 2 * a->z_loss * log_sum;
+            row.numerator = (w + square) * factor, row.place = y;
+            row.value = static_cast<C>(factor * (square * s.label - w * s.others.value()) / total.value());
+        }
+    }
+    // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
+    FS_INLINE double add_loss(const LabelSums<C> &s, Sum total, C logit, double w, double weight, isize o, isize i) {
+        const double others = s.others.value(), log_sum = a->z_loss != 0 ? log_sum_less(0, o, i, total) : 0;
+        const bool usual = others <= likely * s.label;
+        if (usual && a->z_loss == 0) return wait(o, i, others, s.label, w * weight), log_sum;
+        const double loss = usual ? std::log1p(others / s.label) : log_sum_less(logit, o, i, total);
+        losses->put(o, i, weight * (weighted(w, loss) + a->z_loss * log_sum * log_sum));
+        return log_sum;
+    }
+
+    // Others so far below the label that some may have been flushed to zero are summed again, relative to it.
+    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) {
+        if (!(s.others.hi < (sizeof(C) == 4 ? 0x1p-70 : 0x1p-900) * s.label)) return;
+        LaneSums<X> rest, copies;
+        add_rest<X, Scaled>(x, n(), x[y], scale, rest, copies);
+        s.others = true_rest<C>(rest.total());
+        s.others.add({copies.total().value() - 1, 0});
+        s.label = 1, center = x[y], exponent = 0;
     }
     LabelSums<C> sums_around(const C *x, isize y, const Scale<X> &scale) {
         if (worth_a_guess<X>(x[0], scale)) {
@@ -198,8 +236,9 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         using One = Vec<double, 16>;
         const double sum = total.value();
         if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
-        if (v == -std::numeric_limits<double>::infinity()) return -v;
-        const Factor y = logits.scale(o, i).times(v - static_cast<double>(center));
+        const double above = v - static_cast<double>(center);
+        if (above == -std::numeric_limits<double>::infinity()) return -above;
+        const Factor y = logits.scale(o, i).times(above);
         const auto hi = One::set(total.hi);
         const auto l = log_ratio<One>({hi, One::set(total.lo)}, {One::set(1), One::set(0)}, hi, One::set(exponent));
         const auto d = two_sum(l.hi, -One::set(y.hi));
@@ -224,6 +263,121 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         losses->add(piece, sums.total());
         for (isize k = 0; a->loss && k < waiting.count; ++k) losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
         waiting.count = 0;
+    }
+};
+
+// Short rows, one in each lane.
+template <class C, bool Scaled, bool Gradient> struct LabelTile {
+    using X = Vec<C>;
+    using D = Vec<double>;
+    using V = typename X::V;
+    using I = typename X::I;
+    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr double likely = 0x1p60, confident = sizeof(C) == 4 ? 0x1p-70 : 0x1p-900;  // R / e_y within which both have all their digits
+
+    const CrossEntropyArguments *a;
+    RowLosses *losses;
+    NormalizeArguments logits;
+    bool direct;  // the columns are contiguous in memory
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        LaneSums<D> sums;
+        for (isize at = 0; at < count; at += X::lanes) vector(outer, first + at, count - at < X::lanes ? count - at : X::lanes, sums);
+        losses->add(outer * ((a->x.inner + width - 1) / width) + first / width, sums.total());
+    }
+
+  private:
+    struct Lanes {  // of a vector of rows
+        typename Format<C>::Int label[X::lanes];
+        double weight[X::lanes], factor[X::lanes];  // of the loss, of the gradient
+        double loss[X::lanes], at_label[X::lanes];  // and the gradient there
+    };
+
+    void vector(isize outer, isize first, isize count, LaneSums<D> &sums) const {
+        Lanes lane;
+        describe(lane, outer, first, count);
+        I label;
+        std::memcpy(&label, lane.label, sizeof label);
+        ShortRows<X> rows;
+        Columns<X> x{rows.columns, X::lanes};
+        const bool in_memory = direct && count == X::lanes;
+        if (in_memory) x = {reinterpret_cast<const C *>(a->x.at(outer, first)), a->x.n_stride / isize(sizeof(C))};
+        else rows.gather(a->x, outer, first, count, a->where);
+        const Scale<X> scale = lane_scales<X, Scaled>(logits, outer, first, count);
+        V max = X::set(absent_logit<C>);
+        for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
+        const Shift<X> shift = Shift<X>::from(max, scale);
+
+        LaneSums<X> others;
+        V own = {};
+        sum_rows<X>(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
+            const V e = exp_shifted<X, Scaled>(x[j], shift, scale);
+            const I here = label == static_cast<typename Format<C>::Int>(j);
+            if constexpr (Gradient) X::store(rows.columns + j * X::lanes, e);
+            own = here ? e : own;
+            return here ? V{} : e;
+        });
+        settle(lane, others, own, outer, first, count);
+        for (isize l = 0; l < X::lanes; l += D::lanes) sums.add(D::load(lane.loss + l));
+        for (isize l = 0; a->loss && l < count; ++l) a->loss.store(outer, 0, first + l, lane.loss[l]);
+        if constexpr (Gradient) write(lane, label, others, own, rows, outer, first, count);
+    }
+
+    // Rows that do not count have the label -1.
+    void describe(Lanes &lane, isize outer, isize first, isize count) const {
+        for (isize l = 0; l < X::lanes; ++l) {
+            const isize i = first + l;
+            isize y = l < count ? a->label(outer, i) : -1;
+            if (y >= 0 && a->where.data && !a->present(outer, i)) y = -1;
+            lane.label[l] = static_cast<typename Format<C>::Int>(y);
+            lane.weight[l] = y < 0 ? 0 : a->class_weight(y) * a->row_weight(outer, i);
+            lane.factor[l] = lane.weight[l] * a->scale * (Scaled && y >= 0 ? logits.scale(outer, i).hi : 1);
+        }
+    }
+
+    FS_INLINE void settle(Lanes &lane, const LaneSums<X> &others, V own, isize outer, isize first, isize count) const {
+        double ratio[X::lanes];  // R / e_y
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            const auto r = others.part(k).hi + others.part(k).lo, e = wide_part<X>(own, k), weight = D::load(lane.weight + k * D::lanes);
+            const auto loss = weight * sum_of(log1p_nonnegative<D>(r / e, typename D::V{}));
+            D::store(ratio + k * D::lanes, r / e);
+            D::store(lane.loss + k * D::lanes, weight == typename D::V{} ? weight : loss);
+            D::store(lane.at_label + k * D::lanes, -D::load(lane.factor + k * D::lanes) * (r / (r + e)));
+        }
+        for (isize l = 0; l < count; ++l) {
+            if (lane.label[l] >= 0 && !(ratio[l] <= likely && ratio[l] >= confident)) settle_far(lane, l, outer, first + l);
+        }
+    }
+
+    // The exponentials of the label or of the others may have underflowed, or the row has no distribution.
+    __attribute__((noinline)) void settle_far(Lanes &lane, isize l, isize outer, isize i) const {
+        C buffer[short_row];
+        const C *x = logits.reader<C>(outer, i).get(0, n(), buffer);
+        const isize y = lane.label[l];
+        const double s = logits.scale(outer, i).hi, own = static_cast<double>(x[y]), nan = std::numeric_limits<double>::quiet_NaN();
+        double max = own, others = 0;
+        for (isize j = 0; j < n(); ++j) max = x[j] > max ? static_cast<double>(x[j]) : max;
+        for (isize j = 0; j < n(); ++j) others += j == y ? 0 : std::exp((static_cast<double>(x[j]) - max) * s);
+        double loss = own == max ? std::log1p(others) : (max - own) * s + std::log(others + std::exp((own - max) * s));
+        if (!(max - max == 0) || others != others) loss = nan, lane.at_label[l] = nan;
+        else if (own == max) lane.at_label[l] = -lane.factor[l] * (others / (1 + others));
+        lane.loss[l] = a->row_weight(outer, i) * weighted(a->class_weight(y), loss);
+    }
+
+    FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, ShortRows<X> &rows, isize outer, isize first, isize count) const {
+        total.add(own);
+        const auto normalizer = Normalizer<X, false>::each(total, lane.factor);
+        C at_label[X::lanes];
+        for (isize l = 0; l < X::lanes; ++l) at_label[l] = static_cast<C>(lane.at_label[l]);
+        const V own_result = X::load(at_label);
+        for (isize j = 0; j < n(); ++j) {
+            const V g = normalizer.apply(X::load(rows.columns + j * X::lanes));
+            const V y = label == static_cast<typename Format<C>::Int>(j) ? own_result : g;
+            X::store(rows.columns + j * X::lanes, label >= 0 ? y : V{});
+        }
+        rows.scatter(a->gradient, outer, first, count, a->where);
     }
 };
 
@@ -388,7 +542,25 @@ template <class C, bool Scaled> struct TargetRow {
     }
 };
 
+// The sum of the losses of short rows with labels, if there are enough of them; NaN is one, so there is a flag.
+template <bool Scaled, bool Gradient, class C> bool short_cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute, double &sum) {
+    using Tile = LabelTile<C, Scaled, Gradient>;
+    const int lanes_run = a.labels() && a.smoothing == 0 && a.z_loss == 0 ? short_rows_run(a.x, short_row) : 0;
+    if (!lanes_run) return false;
+    const CrossEntropyArguments s = lanes_run == along_inner ? a : a.swapped();
+    const bool direct = lanes_run == along_inner && columns_direct<C>(a.x) && !a.where.data;
+    RowLosses losses(s, s.x.outer * ((s.x.inner + Tile::width - 1) / Tile::width));
+    TilesWork<Tile> work(Tile{&s, &losses, s.logits(), direct}, s.x.outer, s.x.inner, Tile::width);
+    execute(&work, threads);
+    sum = losses.total();
+    return true;
+}
+
 template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments &a, isize threads, Execute execute) {
+    double sum = 0;
+    if (a.gradient ? short_cross_entropy<Scaled, true, C>(a, threads, execute, sum) : short_cross_entropy<Scaled, false, C>(a, threads, execute, sum)) {
+        return sum;
+    }
     const isize rows = a.x.outer * a.x.inner;
     RowLosses losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     if (a.labels() && a.smoothing == 0 && a.x.n <= chunk) {

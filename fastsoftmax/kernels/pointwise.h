@@ -31,8 +31,8 @@ struct BinaryLogits {
     template <class X, class V = typename X::V> FS_INLINE void apply(V x, V t, V weight, V positive, V &loss, V &gradient) const {
         const Logistic<X> f(x);
         const V p = positive * t, n = X::set(1) - t;
-        loss = weight * (term(p, f.softplus(-x)) + term(n, f.softplus(x)));
-        gradient = weight * (n * f.sigmoid(x) - p * f.sigmoid(-x));
+        loss = term(weight, term(p, f.softplus(-x)) + term(n, f.softplus(x)));
+        gradient = term(weight, n * f.sigmoid(x) - p * f.sigmoid(-x));
     }
 };
 
@@ -67,8 +67,8 @@ struct BinaryProbabilities {
         // Where a logarithm is clamped it is flat. -t/p and (1-t)/(1-p) apart: their sum (p - t) / (p (1 - p)) would lose the clamp.
         const V g = term(n, log_q < least ? zero : one / (one - p)) - term(t, log_p < least ? zero : one / p);
         const auto inside = p >= zero;
-        loss = inside ? (p <= one ? weight * y : nan) : nan;
-        gradient = inside ? (p <= one ? weight * g : nan) : nan;
+        loss = inside ? (p <= one ? term(weight, y) : nan) : nan;
+        gradient = inside ? (p <= one ? term(weight, g) : nan) : nan;
     }
 };
 
@@ -303,7 +303,7 @@ struct NllLabelRow {
         const bool counts = y >= 0 && y < n && y != ignored;
         const double c = counts && a->weight ? a->weight.value(0, y, 0) : 1;
         const double w = c * (a->row_weight ? a->row_weight.value(o, i) : 1);
-        const double loss = counts ? 0 - w * a->x.value(o, y, i) : 0;
+        const double loss = counts && c != 0 ? 0 - w * a->x.value(o, y, i) : 0;  // a class of no weight: whatever its logarithm is
         if (a->loss) a->loss.store(o, 0, i, loss);
         (*sums)[static_cast<std::size_t>(piece)].add({loss, 0});
         if (!a->gradient) return;

@@ -14,11 +14,10 @@ template <class X, class C, class Exp> inline void add_exp(const C *x, isize n, 
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return exp(lanes.load(x + i, absent_logit<C>)); });
 }
 
-// exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than
-// masked loads and stores. (A row of less than a vector is padded.) It is kept apart, in `last`, since e may be the output, where the overlap would be
-// scaled twice. beside(i) comes along with every whole vector.
+// exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than masked
+// loads and stores. (A row of less than a vector is padded.) beside(i) comes along with every whole vector.
 template <class X, class C, class Exp, class Beside>
-FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp, Beside beside) {
+FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const C *x, C *e, isize n, const Exp &exp, Beside beside) {
     LaneSums<X> sums;
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         if constexpr (decltype(lanes)::whole) {
@@ -27,62 +26,55 @@ FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp, Besid
             beside(i);
             return y;
         } else {
-            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : X::load(x + n - X::lanes));
-            X::store(last, y);
+            const isize at = n < X::lanes ? 0 : n - X::lanes;
+            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : X::load(x + at));
+            X::store(e + at, y);
             return n < X::lanes ? y : X::last(y, n - i);
         }
     });
-    return sums.total();
+    return sums.unfolded();
 }
-template <class X, class C, class Exp> FS_INLINE Sum keep_exp(const C *x, C *e, C *last, isize n, const Exp &exp) {
-    return keep_exp<X>(x, e, last, n, exp, [](isize) {});
-}
-
-// Stores of whole vectors that cross cache lines cost two: a long row begins with what makes all others meet them (15 % at 32000 elements, AVX-512).
-template <class X, class C, class N> FS_INLINE void write_kept(const N &normalizer, const C *e, const C *last, C *y, isize n) {
-    const isize whole = n / X::lanes * X::lanes;
-    isize head = 0;
-    if (n > kept_in_l1) {
-        head = static_cast<isize>(-reinterpret_cast<std::uintptr_t>(y) % sizeof(typename X::V) / sizeof(C));
-        X::store_part(y, normalizer.apply(X::load_part(e, head, 0)), head);
-    }
-    each_vector<X>(whole - head, [&](isize i, auto lanes) { lanes.store(y + head + i, normalizer.apply(lanes.load(e + head + i, 0))); });
-    if (n < X::lanes) X::store_part(y, normalizer.apply(X::load(last)), n);
-    else if (whole < n) X::store(y + n - X::lanes, normalizer.apply(X::load(last)));
+template <class X, class C, class Exp> FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const C *x, C *e, isize n, const Exp &exp) {
+    return keep_exp<X>(x, e, n, exp, [](isize) {});
 }
 
 // e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error (but with the table exponential of AVX-512, which needs no
 // help to stay within bounds); where arithmetic is not fused, softmax divides instead (the exponential's error is larger there).
 template <class X, bool Softmax> struct Normalizer {
     using T = typename X::Scalar;
-    static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = !divides && !ExpCore<X>::overflows;
+    static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = !divides && !(sizeof(T) == 4 && ExpCore<X>::overflows);
     typename X::V hi, lo;
 
-    static FS_INLINE Normalizer all(double numerator, Sum total) {
-        Normalizer n;
+    // For a whole row.
+    struct Scalar {
+        T hi, lo;
+    };
+    Normalizer() = default;
+    explicit FS_INLINE Normalizer(Scalar s) : hi(X::set(s.hi)), lo(X::set(s.lo)) {}
+
+    static FS_INLINE Scalar scalar(double numerator, Sum total) {
         if constexpr (two_terms || divides) {
             using D = Vec<double, 16>;
             const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
-            n.hi = X::set(static_cast<T>(q.hi[0]));
-            if constexpr (two_terms) n.lo = X::set(low(q.hi[0], q.lo[0]));
-        } else {  // 4 % faster at 1024x100
+            return {static_cast<T>(q.hi[0]), two_terms ? low(q.hi[0], q.lo[0]) : T(0)};
+        } else {
             const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN();
-            n.hi = X::set(static_cast<T>(numerator * (1 / s)));
+            return {static_cast<T>(numerator * (1 / s)), 0};
         }
-        return n;
     }
-    // One for each lane, from the sums of lanes.
-    void set_lanes(const double *numerators, const LaneSums<X> &sums) {
+    static FS_INLINE Normalizer all(double numerator, Sum total) { return Normalizer(scalar(numerator, total)); }
+    // One for each lane, from the sums of lanes; numerators are 1 if there are none.
+    static FS_INLINE Normalizer each(const LaneSums<X> &sums, const double *numerators) {
         using D = Vec<double>;
-        T h[X::lanes], l[X::lanes];
-        double total_hi[X::lanes], total_lo[X::lanes];
-        for (isize k = 0; k < X::lanes; ++k) total_hi[k] = sums.lane(k).hi, total_lo[k] = sums.lane(k).lo;
-        for (isize k = 0; k < X::lanes; k += D::lanes) {
-            const auto q = quotient<D>(D::load(numerators + k), {D::load(total_hi + k), D::load(total_lo + k)});
-            for (isize i = 0; i < D::lanes; ++i) h[k + i] = static_cast<T>(q.hi[i]), l[k + i] = low(q.hi[i], q.lo[i]);
+        Pair<typename D::V> q[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            q[k] = quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), sums.part(k));
         }
-        hi = X::load(h);
-        if constexpr (two_terms) lo = X::load(l);
+        const auto both = pair_from_wide<X>(q);
+        Normalizer n;
+        n.hi = both.hi;
+        if constexpr (two_terms) n.lo = both.lo - both.lo == typename X::V{} ? both.lo : typename X::V{};
+        return n;
     }
     FS_INLINE typename X::V apply(typename X::V e) const {
         return divides ? e / hi : two_terms ? multiply_add(e, hi, e * lo) : e * hi;
@@ -105,8 +97,8 @@ template <class X, bool Softmax> struct Normalizer {
 };
 
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
-template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n) {
-    each_vector<X>(n, [&](isize i, auto lanes) { lanes.store(y + i, writer.apply(lanes.load(x + i, 0))); });
+template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n, bool streaming) {
+    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return writer.apply(lanes.load(x + i, 0)); });
 }
 
 // Whether the constant shift may do: judged by the first logit, and by the sum when that is known. The constant makes rows independent of what they
@@ -117,141 +109,184 @@ template <class X> FS_INLINE bool worth_a_guess(typename X::Scalar first, const 
 // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
 template <class C> FS_INLINE bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
 
+// The same with the shift from the maximum; short rows as ShortTile has them.
+template <class X, bool Scaled, class C>
+FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const C *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
+    using V = typename X::V;
+    typename X::I off = bits<X>(X::set(n > short_row));
+    if (n <= short_row) each_vector<X>(n, [&](isize i, auto lanes) { off |= off_lattice<X>(lanes.load(x + i, 0)); });
+    const V max = X::set(span_max<X>(x, n));
+    shift = any<X>(off) ? Shift<X>::from(max, scale) : Shift<X>::from(max, scale, max == max);
+    return keep_exp<X>(x, e, n, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); });
+}
+
 // Rows of one chunk whose exponentials are kept until their sum is known, and written then, each times a number of its own.
 //
-// Rows that fit L1 keep them in scratch and are written along with the exponentials of the next row: that hides the latency of the sum and its
-// reciprocal, and loads and stores among arithmetic. Longer ones keep them in the output itself, if it is not the input, which must stay intact until
-// the sum is known to be right. (Measured, AVX-512, float: writing along gains 20 % at 1000 elements and loses 40 % at 32000, where scratch, streaming
-// stores or not, doubles the time.)
+// Rows that fit L1 keep them in scratch, a batch of rows at a time. Their sums are settled together, and a batch is written along with the exponentials of
+// the next one: that hides the latency of sums and reciprocals, and loads and stores among arithmetic. Longer rows keep them in the output itself, if it is
+// not the input, which must stay intact until the sum is known to be right. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64
+// elements and 12 % at 100; writing along gains 20 % at 1000 and loses 40 % at 32000, where scratch doubles the time.)
 template <class C, bool Softmax, bool Scaled> class KeptRows {
     using X = Vec<C>;
     using V = typename X::V;
+    using Sums = LaneSums<X>;
+    using Unfolded = typename Sums::Unfolded;
+    using Normal = Normalizer<X, Softmax>;
+
+  public:
     struct Row {
         isize outer, inner;
-        C *e, last[X::lanes];
+        const C *x;
+        C *e, *y;  // the exponentials, the results
+        bool guessed;
+        C center;  // the shift of its exponentials: exp(s (x - center)) 2^-exponent
+        double exponent;
         Sum sum;
         double numerator;
+        typename Normal::Scalar normalizer;
         isize place;  // of the one result that is `value` whatever its exponential; -1: none
         C value;
     };
+    static constexpr isize most = 16;  // rows of a batch
+    // The two batches are not a multiple of 4096 bytes apart: the processor would take the loads of one for those of what it has just stored to the other.
+    static constexpr isize apart(isize elements) { return elements / 1024 * 1024 + 1024 + 512; }
+    static constexpr isize other_bank = apart(kept_in_l1 + most * X::lanes), memory = other_bank + chunk;  // in elements of scratch
 
-    isize n = 0;
+  private:
+    isize n = 0, batch = 1, pitch = 0;
+    bool in_scratch = true;
     AnyView out{};
     Mask where{};
     Writer<C> to{};
     bool direct = false;
     C *buffer = nullptr;
-    Row rows[2];
-    int slot = 0, pending = 0;  // rows[slot] is the current one; 1 or 2: rows[pending - 1] is to be written
+    Row rows[2][most];
+    Unfolded sums[most];
+    int bank = 0;                  // the current batch is rows[bank], the one before rows[!bank]
+    isize count = 0;               // rows of the current batch
+    isize waiting = 0, written = 0;  // rows of the one before, and how many of them have their results
 
   public:
-    static constexpr isize memory = chunk + kept_in_l1 + 4 * X::lanes;  // elements of scratch
-    C center = 0;         // the shift of the last row's exponentials: exp(s (x - center)) 2^-exponent
-    double exponent = 0;
+    KeptRows() {}
+    KeptRows(const KeptRows &) {}  // begin() sets all there is: a copy of the rows would cost a tiny call a quarter of its time
 
-    // `writer` is that of the first row.
-    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_) {
+    // `writer` is that of the first row. Rows may wait for others if their logits stay where they are.
+    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_, bool may_wait) {
         n = n_, out = out_, where = where_, to = writer, buffer = scratch_;
         direct = out.data && to.direct();
-        pending = 0;
+        batch = !may_wait || n > batch_elements ? 1 : batch_elements / n < most ? batch_elements / n : most;
+        pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
+        in_scratch = n <= kept_in_l1;
+        count = waiting = written = 0;
     }
 
-    // Keeps the exponentials of a row, and returns their sum.
-    FS_INLINE Sum keep(const C *x, isize o, isize i, const Scale<X> &scale) {
-        slot = pending == 1;
-        Row &row = rows[slot];
-        row.outer = o, row.inner = i;
-        row.e = buffer + slot * (kept_in_l1 + X::lanes);
-        if (n > kept_in_l1) {
-            C *y = place(row);
-            if (y != x) row.e = y;
+    // Takes a row. True: the batch must be settled.
+    FS_INLINE bool keep(const C *x, isize o, isize i) {
+        Row &row = rows[bank][count];
+        row.outer = o, row.inner = i, row.x = x;
+        return ++count == batch;
+    }
+
+    // Settles the batch: then(row) is told the sum of each row, and decides on its numerator (and place). scale_of(row) is its scale.
+    template <class ScaleOf, class Then> FS_INLINE void settle(ScaleOf scale_of, Then then) {
+        Row *row = rows[bank];
+        bool all = !Scaled && in_scratch;
+        for (isize k = 0; k < count; ++k) {
+            row[k].guessed = n > short_row && worth_a_guess<X>(row[k].x[0], scale_of(row[k]));
+            row[k].e = buffer + bank * other_bank + k * pitch;
+            row[k].y = direct ? reinterpret_cast<C *>(out.at(row[k].outer, row[k].inner)) : row[k].e;
+            if (!in_scratch && row[k].y != row[k].x) row[k].e = row[k].y;
+            all &= row[k].guessed;
         }
-        return row.sum = exponentials(x, row, scale);
+        if (all) guess_all(row, rows[!bank]);
+        else guess_each(row, scale_of);
+        write_waiting();
+        for (isize k = 0; k < count; ++k) row[k].place = -1, then(row[k]);
+        for (isize k = 0; k < count; ++k) row[k].normalizer = Normal::scalar(row[k].numerator, row[k].sum);
+        waiting = out.data ? count : 0, written = 0, count = 0, bank = !bank;
+        if (!in_scratch) write_waiting();
     }
+    bool unsettled() const { return count > 0; }
+    // After the last batch.
+    void end() { write_waiting(); }
 
-    // The kept exponential of an element, and the sum of all others.
-    C kept(isize at) const {
-        const Row &row = rows[slot];
-        return n % X::lanes && at >= n - n % X::lanes ? row.last[n < X::lanes ? at : at - (n - X::lanes)] : row.e[at];
-    }
-    Sum others(isize at) const {
-        const Row &row = rows[slot];
-        LaneSums<X> sums;
-        const isize whole = n / X::lanes * X::lanes;
-        const auto add = [&](V v, isize start) {
-            if (at >= start && at < start + X::lanes) v[at - start] = 0;
-            sums.add(v);
-        };
-        for (isize j = 0; j < whole; j += X::lanes) add(X::load(row.e + j), j);
-        if (whole < n) add(n < X::lanes ? X::load(row.last) : X::last(X::load(row.last), n - whole), n < X::lanes ? 0 : n - X::lanes);
-        return sums.total();
-    }
-
-    // The results of the row are numerator / sum times its exponentials.
-    FS_INLINE void write(double numerator, isize at = -1, C value = 0) {
-        Row &row = rows[slot];
-        row.numerator = numerator, row.place = at, row.value = value;
-        if (n > kept_in_l1) return write_row(row);
-        end();
-        pending = slot + 1;
-    }
-    // After the last row.
-    void end() {
-        if (pending) write_row(rows[pending - 1]);
-        pending = 0;
+    // The sum of all kept exponentials but one.
+    Sum others(const Row &row, isize at) const {
+        Sums rest;
+        each_vector<X>(n, [&](isize j, auto lanes) {
+            V v = lanes.load(row.e + j, 0);
+            if (at >= j && at < j + X::lanes) v[at - j] = 0;
+            rest.add(v);
+        });
+        return rest.total();
     }
 
   private:
-    // Where results are computed: in the output itself, or in scratch, from where finish() takes them there.
-    C *place(const Row &row) const { return direct ? reinterpret_cast<C *>(out.at(row.outer, row.inner)) : row.e; }
-    Normalizer<X, Softmax> normalizer(const Row &row) const { return Normalizer<X, Softmax>::all(row.numerator, row.sum); }
+    // The exponentials of a batch with the typical shift, and the results of the rows that wait.
+    void guess_all(Row *row, const Row *before) {
+        const Scale<X> one = Scale<X>::one();
+        const TypicalExp<X, false> exp(one);
+        for (isize k = 0; k < count; ++k) {
+            sums[k] = k < waiting ? keep_and_write(row[k], before[k], exp) : keep_exp<X>(row[k].x, row[k].e, n, exp);
+        }
+        for (; written < count && written < waiting; ++written) finish(before[written]);
+        Sum total[most];
+        Sums::totals(sums, count, total);
+        for (isize k = 0; k < count; ++k) {
+            row[k].sum = total[k], row[k].center = 0, row[k].exponent = Shift<X>::typical_exponent;
+            if (!near_enough<C>(total[k].value())) be_careful(row[k], one);
+        }
+    }
+    FS_INLINE Unfolded keep_and_write(Row &row, const Row &before, const TypicalExp<X, false> &exp) const {
+        const Normal scaled(before.normalizer);
+        const C *e = before.e;
+        C *y = before.y;
+        const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
+        const Unfolded sum = keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA { X::store(y + i, scaled.apply(X::load(e + i))); });
+        X::store(y + n - X::lanes, end);
+        return sum;
+    }
 
-    FS_INLINE void write_row(const Row &row) const {
-        C *y = place(row);
-        write_kept<X>(normalizer(row), row.e, row.last, y, n);
-        finish(row, y);
+    // The same row by row, where not all can be guessed.
+    template <class ScaleOf> void guess_each(Row *row, ScaleOf scale_of) {
+        for (isize k = 0; k < count; ++k) {
+            const Scale<X> scale = scale_of(row[k]);
+            if (row[k].guessed) {
+                const TypicalExp<X, Scaled> exp(scale);
+                row[k].center = 0, row[k].exponent = Shift<X>::typical_exponent;
+                row[k].sum = folded(keep_exp<X>(row[k].x, row[k].e, n, exp));
+                if (near_enough<C>(row[k].sum.value())) continue;
+            }
+            be_careful(row[k], scale);
+        }
     }
-    FS_INLINE void finish(const Row &row, C *y) const {
-        if (row.place >= 0) y[row.place] = row.value;
-        if (!direct) scatter(row, y);
+    void be_careful(Row &row, const Scale<X> &scale) const {
+        Shift<X> shift;
+        row.sum = folded(careful_exp<X, Scaled>(row.x, row.e, n, scale, shift));
+        row.center = shift.center[0], row.exponent = shift.exponent(0);
     }
-    __attribute__((noinline)) void scatter(const Row &row, C *y) const {
+    static Sum folded(const Unfolded &sum) {
+        Sum total;
+        Sums::totals(&sum, 1, &total);
+        return total;
+    }
+
+    void write_waiting() {
+        for (; written < waiting; ++written) {
+            const Row &row = rows[!bank][written];
+            write_with<X>(Normal(row.normalizer), row.e, row.y, n, false);
+            finish(row);
+        }
+    }
+    FS_INLINE void finish(const Row &row) const {
+        if (row.place >= 0) row.y[row.place] = row.value;
+        if (!direct) scatter(row);
+    }
+    __attribute__((noinline)) void scatter(const Row &row) const {
         Writer<C> t = to;
         t.p += out.offset(row.outer, row.inner);
         if (t.mask) t.mask += where.offset(row.outer, row.inner);
-        t.put(0, n, y);
-    }
-
-    // Those of a short row are functions of the exact differences from its maximum: they do not change when all its logits move.
-    FS_INLINE Sum exponentials(const C *x, Row &row, const Scale<X> &scale) {
-        if (n <= short_row) {
-            center = span_max<X>(x, n), exponent = 0;
-            const V top = X::set(center);
-            const Shift<X> zero = Shift<X>::fixed(0, scale);
-            return keep_exp<X>(x, row.e, row.last, n, [&](V v) { return exp_below<X, Scaled>(v, top, zero, scale); });
-        }
-        if (worth_a_guess<X>(x[0], scale)) {
-            center = 0, exponent = Shift<X>::typical_exponent;
-            const TypicalExp<X, Scaled> exp(scale);
-            const Sum sum = pending ? keep_and_write(x, row, exp) : keep_exp<X>(x, row.e, row.last, n, exp);
-            if (near_enough<C>(sum.value())) return sum;
-        }
-        const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(x, n)), scale);
-        center = shift.center[0], exponent = shift.exponent(0);
-        return keep_exp<X>(x, row.e, row.last, n, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); });
-    }
-
-    // Exponentials of this row, and the results of the one that waits.
-    FS_INLINE Sum keep_and_write(const C *x, Row &row, const TypicalExp<X, Scaled> &exp) {
-        const Row &before = rows[pending - 1];
-        const auto scaled = normalizer(before);
-        const C *e = before.e;
-        C *y = place(before);
-        const Sum sum = keep_exp<X>(x, row.e, row.last, n, exp, [&](isize i) { X::store(y + i, scaled.apply(X::load(e + i))); });
-        if (n % X::lanes) X::store(y + n - X::lanes, scaled.apply(X::load(before.last)));
-        finish(before, y);
-        pending = 0;
-        return sum;
+        t.put(0, n, row.y);
     }
 };
 

@@ -71,12 +71,13 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
     static constexpr isize lanes = Bytes / static_cast<int>(sizeof(T));
 
     static FS_INLINE V set(T x) { return V{} + x; }
-    static FS_INLINE V load(const T *p) {
-        V v;
-        std::memcpy(&v, p, sizeof v);
-        return v;
-    }
-    static FS_INLINE void store(T *p, V v) { std::memcpy(p, &v, sizeof v); }
+    // Vectors in memory are aligned as their elements are. By their type the compiler knows that a store of one changes nothing else than numbers; memcpy
+    // would have it load pointers and counts again.
+    typedef T InMemory __attribute__((vector_size(Bytes), aligned(sizeof(T))));
+    static FS_INLINE V load(const T *p) { return *reinterpret_cast<const InMemory *>(p); }
+    static FS_INLINE void store(T *p, V v) { *reinterpret_cast<InMemory *>(p) = v; }
+    // Past the caches, where p is aligned as the vector is; stream_fence() follows.
+    static FS_INLINE void stream(T *p, V v) { store(p, v); }
 
     // The first `count` lanes from memory, `fill` in the others; nothing beyond p + count is touched.
     static FS_INLINE V load_part(const T *p, isize count, T fill) {
@@ -112,6 +113,22 @@ template <> FS_INLINE void Vec<double, 64>::store_part(double *p, V v, isize cou
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1u), (__m512d)v);
 }
 #endif
+
+#if defined(__AVX512F__)
+template <> FS_INLINE void Vec<float, 64>::stream(float *p, V v) { _mm512_stream_ps(p, (__m512)v); }
+template <> FS_INLINE void Vec<double, 64>::stream(double *p, V v) { _mm512_stream_pd(p, (__m512d)v); }
+#elif defined(__AVX__)
+template <> FS_INLINE void Vec<float, 32>::stream(float *p, V v) { _mm256_stream_ps(p, (__m256)v); }
+template <> FS_INLINE void Vec<double, 32>::stream(double *p, V v) { _mm256_stream_pd(p, (__m256d)v); }
+#elif defined(__SSE2__)
+template <> FS_INLINE void Vec<float, 16>::stream(float *p, V v) { _mm_stream_ps(p, (__m128)v); }
+template <> FS_INLINE void Vec<double, 16>::stream(double *p, V v) { _mm_stream_pd(p, (__m128d)v); }
+#endif
+FS_INLINE void stream_fence() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
 
 // a * b + c: fused where the instruction set can, two roundings on the SSE2 baseline.
 template <class V> FS_INLINE V multiply_add(V a, V b, V c) { return a * b + c; }
@@ -211,6 +228,85 @@ template <> FS_INLINE Vec<double, 32>::V widened<Vec<float, 32>>(Vec<float, 32>:
 }
 #endif
 
+// Two halves as one vector, and two vectors of double as one of the narrower (or the same) type.
+template <class X> FS_INLINE typename X::V joined(typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V lower,
+                                                  typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V upper) {
+    typename X::V v;
+    std::memcpy(&v, &lower, sizeof lower);
+    std::memcpy(reinterpret_cast<char *>(&v) + sizeof lower, &upper, sizeof upper);
+    return v;
+}
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+template <> FS_INLINE Vec<float, 64>::V joined<Vec<float, 64>>(Vec<float, 32>::V lower, Vec<float, 32>::V upper) {
+    return (Vec<float, 64>::V)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)lower), (__m256)upper, 1);
+}
+template <> FS_INLINE Vec<double, 64>::V joined<Vec<double, 64>>(Vec<double, 32>::V lower, Vec<double, 32>::V upper) {
+    return (Vec<double, 64>::V)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)lower), (__m256d)upper, 1);
+}
+#endif
+#if defined(__AVX__)
+template <> FS_INLINE Vec<float, 32>::V joined<Vec<float, 32>>(Vec<float, 16>::V lower, Vec<float, 16>::V upper) {
+    return (Vec<float, 32>::V)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)lower), (__m128)upper, 1);
+}
+template <> FS_INLINE Vec<double, 32>::V joined<Vec<double, 32>>(Vec<double, 16>::V lower, Vec<double, 16>::V upper) {
+    return (Vec<double, 32>::V)_mm256_insertf128_pd(_mm256_castpd128_pd256((__m128d)lower), (__m128d)upper, 1);
+}
+#endif
+template <class X> FS_INLINE typename X::V narrowed(typename Vec<double, sizeof(typename X::V)>::V lower,
+                                                    typename Vec<double, sizeof(typename X::V)>::V upper) {
+    using Half = typename VectorOf<float, sizeof(typename X::V) / 2>::type;
+    return joined<X>(__builtin_convertvector(lower, Half), __builtin_convertvector(upper, Half));
+}
+
+// A vector as one or two of double, and back.
+template <class X> constexpr int wide_parts = sizeof(double) / sizeof(typename X::Scalar);
+template <class X> FS_INLINE typename Vec<double, sizeof(typename X::V)>::V wide_part(typename X::V v, int which) {
+    if constexpr (wide_parts<X> == 1) return v;
+    else return widened<X>(v, which);
+}
+template <class X> FS_INLINE typename X::V from_wide(const typename Vec<double, sizeof(typename X::V)>::V *parts) {
+    if constexpr (wide_parts<X> == 1) return parts[0];
+    else return narrowed<X>(parts[0], parts[1]);
+}
+
+// Whether a comparison holds in any lane.
+template <class X> FS_INLINE bool any(typename X::I mask) {
+    if constexpr (sizeof mask > 16) {
+        using Half = Vec<typename X::Scalar, sizeof mask / 2>;
+        const auto v = (typename X::V)mask;
+        return any<Half>(bits<Half>(half<X>(v, 0)) | bits<Half>(half<X>(v, 1)));
+    } else {
+        const auto m = (Vec<double, 16>::I)mask;
+        return (m[0] | m[1]) != 0;
+    }
+}
+
+// Within every 16 bytes: the lower (upper) elements of a and b in turns.
+template <class V> FS_INLINE V zip_low(V a, V b);
+template <class V> FS_INLINE V zip_high(V a, V b);
+#define FS_ZIP(T, Bytes, Native, low, high)                                                                                               \
+    template <> FS_INLINE Vec<T, Bytes>::V zip_low(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)low((Native)a, (Native)b); }  \
+    template <> FS_INLINE Vec<T, Bytes>::V zip_high(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)high((Native)a, (Native)b); }
+#if defined(__AVX512F__)
+FS_ZIP(float, 64, __m512, _mm512_unpacklo_ps, _mm512_unpackhi_ps)
+FS_ZIP(double, 64, __m512d, _mm512_unpacklo_pd, _mm512_unpackhi_pd)
+#elif defined(__AVX__)
+FS_ZIP(float, 32, __m256, _mm256_unpacklo_ps, _mm256_unpackhi_ps)
+FS_ZIP(double, 32, __m256d, _mm256_unpacklo_pd, _mm256_unpackhi_pd)
+#elif defined(__SSE2__)
+FS_ZIP(float, 16, __m128, _mm_unpacklo_ps, _mm_unpackhi_ps)
+FS_ZIP(double, 16, __m128d, _mm_unpacklo_pd, _mm_unpackhi_pd)
+#elif defined(__aarch64__)
+FS_ZIP(float, 16, float32x4_t, vzip1q_f32, vzip2q_f32)
+FS_ZIP(double, 16, float64x2_t, vzip1q_f64, vzip2q_f64)
+#else
+template <> FS_INLINE Vec<float, 16>::V zip_low(Vec<float, 16>::V a, Vec<float, 16>::V b) { return Vec<float, 16>::V{a[0], b[0], a[1], b[1]}; }
+template <> FS_INLINE Vec<float, 16>::V zip_high(Vec<float, 16>::V a, Vec<float, 16>::V b) { return Vec<float, 16>::V{a[2], b[2], a[3], b[3]}; }
+template <> FS_INLINE Vec<double, 16>::V zip_low(Vec<double, 16>::V a, Vec<double, 16>::V b) { return Vec<double, 16>::V{a[0], b[0]}; }
+template <> FS_INLINE Vec<double, 16>::V zip_high(Vec<double, 16>::V a, Vec<double, 16>::V b) { return Vec<double, 16>::V{a[1], b[1]}; }
+#endif
+#undef FS_ZIP
+
 template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
     if constexpr (sizeof(v) > 16) {
         return fold<Vec<typename X::Scalar, sizeof(v) / 2>>(op(half<X>(v, 0), half<X>(v, 1)), op);
@@ -226,6 +322,15 @@ template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, 
 template <class V> struct Pair {
     V hi, lo;  // the unevaluated sum hi + lo
 };
+
+// Pairs of double (as many as the vector is wide) as one pair of the vector's type.
+template <class X> FS_INLINE Pair<typename X::V> pair_from_wide(const Pair<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
+    typename Vec<double, sizeof(typename X::V)>::V part[wide_parts<X>];
+    for (int k = 0; k < wide_parts<X>; ++k) part[k] = parts[k].hi;
+    const typename X::V hi = from_wide<X>(part);
+    for (int k = 0; k < wide_parts<X>; ++k) part[k] = (parts[k].hi - wide_part<X>(hi, k)) + parts[k].lo;
+    return {hi, from_wide<X>(part)};
+}
 
 template <class V> FS_INLINE Pair<V> two_sum(V a, V b) {
     V s = a + b, t = s - a;

@@ -96,6 +96,30 @@ template <> struct ExpCore<Vec<float, 64>> {
         return (V)_mm512_scalef_ps((__m512)multiply_add(power, p, power), (__m512)n);
     }
 };
+
+// The same for double with two registers of 2^(i/16) and degree 6: exp(r) = 1 + r + r^2 q(r), q fitted to |r| <= ln(2) / 32 by Remez' algorithm, relative
+// error 2^-56.2. Largest error 1.00 ulp. (Measured: softmax of 256 x 1000 takes 0.57 ns per element, with degree 12 and no table 0.76.)
+template <> struct ExpCore<Vec<double, 64>> {
+    using X = Vec<double, 64>;
+    using V = X::V;
+    static constexpr double magic = 0x1.8p48, bias = 0;
+    static constexpr bool overflows = true;
+    static constexpr double least = 1075.75;  // 2^-1076 rounds to 0
+
+    static FS_INLINE V finish(V r, V t) {
+        const V low = {0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
+                       0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0};
+        const V high = {0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
+                        0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
+        const V power = (V)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)t), (__m512d)high);
+        V q = multiply_add(r, X::set(0x1.6c14c66fdd4c0p-10), X::set(0x1.11123afa8914fp-7));
+        q = multiply_add(q, r, X::set(0x1.55555558fe7b6p-5));
+        q = multiply_add(q, r, X::set(0x1.555555548f23dp-3));
+        q = multiply_add(q, r, X::set(0x1.fffffffffffb9p-2));
+        const V p = multiply_add(q * r, r, r);
+        return (V)_mm512_scalef_pd((__m512d)multiply_add(power, p, power), (__m512d)(t - magic));
+    }
+};
 #endif
 
 // What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the compute type.
@@ -164,14 +188,15 @@ template <class X> struct Shift {
     static constexpr int typical_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
     static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(typical_exponent, scale); }
 
-    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing.
-    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale) {
+    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing. Where differences from the maximum are known to
+    // be exact, it may be the center whatever its size.
+    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale, typename X::I exact = typename X::I{}) {
         using T = typename X::Scalar;
         using V = typename X::V;
         using F = Format<T>;
         const V zero = {}, magic = X::set(F::round_magic);
         max = absolute<X>(max) <= std::numeric_limits<T>::max() ? max : zero;
-        const auto far = absolute<X>(max) * scale.hi >= ExpConstants<T>::subtract_from;
+        const auto far = (absolute<X>(max) * scale.hi >= ExpConstants<T>::subtract_from) | exact;
         Shift s;
         s.center = far ? max : zero;
         const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
@@ -181,6 +206,13 @@ template <class X> struct Shift {
         return s;
     }
 };
+
+// Bits that are 0 if x is a multiple of 2^-10 (2^-20), as integers and hand-written scores are. Where all logits are, so are their differences, and those
+// are exact where they matter: either the maximum is below 2^8 (2^11), or it is the center anyway.
+template <class X> FS_INLINE typename X::I off_lattice(typename X::V x) {
+    const typename X::V magic = X::set(sizeof(typename X::Scalar) == 4 ? 0x1.8p13 : 0x1.8p32);
+    return bits<X>((x + magic) - magic) ^ bits<X>(x);
+}
 
 // r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction to put back.
 template <class X, bool Scaled, bool Corrected>
@@ -214,29 +246,33 @@ template <class X, bool Scaled> FS_INLINE typename X::V exp_shifted(typename X::
     return exp_reduced<X, Scaled>(larger(shift.lowest, x - shift.center), shift, scale);
 }
 
-// x - max as hi + lo; where the exponential is flushed to zero anyway, lo is 0 (it is NaN for infinite x).
-template <class X> FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, const Shift<X> &shift) {
+// x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is NaN for infinite x).
+template <class X> FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typename X::V lowest) {
     const Pair<typename X::V> d = two_sum(x, -max);
-    return {larger(shift.lowest, d.hi), absolute<X>(d.hi) <= -shift.lowest ? d.lo : typename X::V{}};
+    return {larger(lowest, d.hi), absolute<X>(d.hi) <= -lowest ? d.lo : typename X::V{}};
 }
 
 // exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the exact difference, and 1 at the maximum (times
 // 2^-N). `shift` is a fixed one.
 template <class X, bool Scaled>
 FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift, const Scale<X> &scale) {
-    const Pair<typename X::V> d = difference<X>(x, max, shift);
+    const Pair<typename X::V> d = difference<X>(x, max, shift.lowest);
     return exp_reduced<X, Scaled, true>(d.hi, shift, scale, d.lo);
 }
 
-// The same as hi + lo, good to 2^-57 relative: for double, where even the last bit of an exponential is too much of an error.
+// exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-57 relative: for double, where even the last bit of an exponential is too much of an error. By the
+// general method, whatever ExpCore does.
 template <class X, bool Scaled>
-FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max, const Shift<X> &shift, const Scale<X> &scale) {
+FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max, typename X::V exponent, const Scale<X> &scale) {
     using V = typename X::V;
-    using C = ExpConstants<typename X::Scalar>;
-    const Pair<V> d = difference<X>(x, max, shift);
+    using T = typename X::Scalar;
+    using C = ExpConstants<T>;
+    using F = Format<T>;
+    const V magic = F::round_magic + (F::bias - exponent), lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+    const Pair<V> d = difference<X>(x, max, lowest);
     const V p = Scaled ? d.hi * scale.hi : d.hi;
     const V p_lo = Scaled ? multiply_subtract_exact<X>(d.hi, scale.hi, p) + (d.hi * scale.lo + d.lo * scale.hi) : d.lo;
-    const V t = multiply_add(d.hi, scale.log2e, shift.magic), n = t - shift.magic, power = power_of_two<X>(bits<X>(t));
+    const V t = multiply_add(d.hi, scale.log2e, magic), n = t - magic, power = power_of_two<X>(bits<X>(t));
     const Pair<V> r = two_sum(p - n * C::ln2_hi, p_lo - n * C::ln2_lo);
     const Pair<V> head = two_sum(X::set(1), r.hi), e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
     return {e.hi * power, (e.lo + (head.lo + (r.lo + r.lo * r.hi))) * power};

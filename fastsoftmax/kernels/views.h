@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "half.h"
+#include "thresholds.h"
 
 namespace {
 namespace fs {
@@ -255,6 +256,12 @@ template <class C> struct Writer {
         });
     }
 };
+
+// Whether results of x are written past the caches: they fill them, and go from vectors straight to memory that is not being read.
+template <class C> bool streams(const AnyView &x, const AnyView &out, const Mask &where) {
+    const isize bytes = out.outer * out.n * out.inner * isize(sizeof(C));
+    return bytes >= stream_from && out.template plain<C>() && !where.data && out.data != x.data;
+}
 
 }  // namespace fs
 }  // namespace

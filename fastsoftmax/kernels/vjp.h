@@ -1,7 +1,7 @@
 // Vector-Jacobian products of softmax and log_softmax from their outputs: one sum per row, one sweep to write.
 #pragma once
 
-#include "vexp.h"
+#include "transpose.h"
 #include "work.h"
 
 namespace {
@@ -92,10 +92,12 @@ template <class T, class Op> struct VjpTile {
     static constexpr isize width = tile_vectors * X::lanes;
 
     const VjpArguments *a;
-    bool staged;
+    bool direct;  // the columns are contiguous in memory
 
     void run(isize outer, isize first, isize count) const {
         const isize n = a->g.n;
+        if (!direct && n <= short_row) return run_short(outer, first, count);
+        const bool staged = !direct;
         T *buffer = staged ? scratch<T>(2 * n * width) : nullptr;
         T *out = staged ? buffer : reinterpret_cast<T *>(a->out.at(outer, first));
         const T *g = gather_columns(a->g, staged, outer, first, count, width, buffer);
@@ -108,6 +110,17 @@ template <class T, class Op> struct VjpTile {
             else columns(g + at, g_step, y + at, y_step, out + at, out_step, outer, first + at, count - at, FirstLanes<X>{count - at});
         }
         if (staged) scatter_columns(a->out, outer, first, count, width, buffer, Mask(), T(0));
+    }
+
+    void run_short(isize outer, isize first, isize count) const {
+        for (isize at = 0; at < count; at += X::lanes) {
+            const isize size = count - at < X::lanes ? count - at : X::lanes;
+            ShortRows<X> g, y;
+            g.gather(a->g, outer, first + at, size);
+            y.gather(a->y, outer, first + at, size);
+            columns(g.columns, X::lanes, y.columns, X::lanes, y.columns, X::lanes, outer, first + at, size, AllLanes<X>());
+            y.scatter(a->out, outer, first + at, size);
+        }
     }
 
     // One vector of columns.
@@ -123,28 +136,32 @@ template <class T, class Op> struct VjpTile {
             }
             sums.add(s);
         }
-        V total = {}, factor = {};
-        for (isize l = 0; l < count; ++l) {
-            total[l] = static_cast<T>(sums.lane(l).value());
-            factor[l] = static_cast<T>(1 / *a->temperature.at(outer, first + l));
-        }
+        typename Vec<double>::V wide[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) wide[k] = sums.part(k).hi + sums.part(k).lo;
+        const V total = from_wide<X>(wide), factor = factors(outer, first, count);
         for (isize i = 0; i < n; ++i) {
             const V r = Op::template result<X>(lanes.load(g + i * g_step, 0), lanes.load(y + i * y_step, 0), total);
             lanes.store(out + i * out_step, r * factor);
         }
+    }
+
+    // 1 / temperature of each column.
+    V factors(isize outer, isize first, isize count) const {
+        if (!a->temperature.outer_stride && !a->temperature.inner_stride) return X::set(static_cast<T>(1 / *a->temperature.data));
+        V f = {};
+        for (isize l = 0; l < count; ++l) f[l] = static_cast<T>(1 / *a->temperature.at(outer, first + l));
+        return f;
     }
 };
 
 template <class Op, class T> void vjp_of(const VjpArguments &a, isize threads, Execute execute) {
     using Tile = VjpTile<T, Op>;
     const bool direct = columns_direct<T>(a.g) && columns_direct<T>(a.y) && columns_direct<T>(a.out);
-    if (direct || columns_staged(a.g)) {
-        TilesWork<Tile> work(Tile{&a, !direct}, a.g.outer, a.g.inner, Tile::width);
-        return execute(&work, threads);
-    }
     const VjpArguments s = a.swapped();
-    if (columns_staged(s.g)) {
-        TilesWork<Tile> work(Tile{&s, true}, s.g.outer, s.g.inner, Tile::width);
+    const int lanes_run = short_rows_run(a.g, short_row);
+    if (direct || lanes_run || columns_staged(a.g) || columns_staged(s.g)) {
+        const VjpArguments &t = direct || lanes_run == along_inner || (!lanes_run && columns_staged(a.g)) ? a : s;
+        TilesWork<Tile> work(Tile{&t, direct}, t.g.outer, t.g.inner, Tile::width);
         return execute(&work, threads);
     }
     RowsWork<VjpRow<T, Op>> work(VjpRow<T, Op>(a), a.g.outer, a.g.inner, a.g.n, threads);

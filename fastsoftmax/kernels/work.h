@@ -20,14 +20,6 @@ struct Work {
 
 using Execute = void (*)(Work *, isize threads);  // runs all stages of a work; written in Cython, where the threads are
 
-constexpr isize chunk = 32768;        // elements of a long row in one piece; shorter rows are one piece (256 kB of float64: fits L2)
-constexpr isize kept_in_l1 = 4096;    // elements of a row whose exponentials are kept apart from the output
-constexpr isize gather_block = 2048;  // elements of a strided, masked or converted line handled at a time (fits L1)
-constexpr isize piece_elements = 16384;  // short rows are grouped to about so many elements a piece
-constexpr isize short_row = 32;       // rows up to this length run across lanes, many at a time
-constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
-constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
-
 // Rows are grouped into pieces of about as many elements.
 FS_INLINE isize rows_per_piece(isize n) { return n < piece_elements ? piece_elements / n : 1; }
 
@@ -139,11 +131,16 @@ template <class C> bool columns_direct(const AnyView &v) {
            v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
 }
 
-// ... or after a tile of them was gathered, which pays for short rows and where neighbouring columns share cache lines.
+// ... or after a tile of them was gathered, which pays where neighbouring columns share cache lines.
 inline bool columns_staged(const AnyView &v) {
     const isize size = size_of(v.number);
-    return v.inner >= FS_VECTOR_BYTES / 4 &&
-           (v.n <= short_row || (v.n <= tile_elements / 64 && v.inner_stride == size && v.n_stride != size));
+    return v.inner >= FS_VECTOR_BYTES / 4 && v.n <= tile_elements / 64 && v.inner_stride == size && v.n_stride != size;
+}
+
+// Short rows run across lanes: those of the inner axis if it fills a vector, else of the longer one, if there are a few. That depends on shapes alone, and so do results.
+enum { along_inner = 1, along_outer = 2 };
+inline int short_rows_run(const AnyView &v, isize limit) {
+    return v.n > limit || v.outer * v.inner < enough_rows ? 0 : v.inner >= FS_VECTOR_BYTES / 4 || v.inner >= v.outer ? along_inner : along_outer;
 }
 
 }  // namespace fs

@@ -1,0 +1,27 @@
+// Sizes at which another way is faster. Elements, unless it says otherwise; measured on AVX-512 (Zen 4: L1 32 kB, L2 1 MB, L3 32 MB) by
+// benchmarks/thresholds.py, whose figures are in benchmarks/README.md. Those that decide on threads are in _threads.py.
+#pragma once
+
+#include "simd.h"
+
+namespace {
+namespace fs {
+
+constexpr isize chunk = 32768;        // elements of a long row in one piece; shorter rows are one piece (256 kB of float64: fits L2)
+constexpr isize kept_in_l1 = 4096;    // elements of a row whose exponentials are kept apart from the output
+constexpr isize small_call = 256;  // elements of a call that does without views and batches
+constexpr isize batch_elements = 2048;  // of rows whose sums are settled together
+constexpr isize gather_block = 2048;  // elements of a strided, masked or converted line handled at a time (fits L1)
+constexpr isize piece_elements = 16384;  // short rows are grouped to about so many elements a piece
+constexpr isize short_row = 32;       // rows up to this length run across lanes, many at a time
+constexpr isize short_log_row = 112;  // the same where logarithms of sums are taken
+constexpr isize enough_rows = 4;      // rows from which they do: a vector takes the time of two or three
+constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
+constexpr isize tile_bytes = isize(512) << 10;  // of a tile of columns in memory: half of L2
+constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
+constexpr isize fetch_from = isize(4) << 20;    // bytes of an array whose columns are fetched ahead
+constexpr isize stream_from = isize(24) << 20;  // bytes of results that are written past the caches
+constexpr isize recomputed_from = 768;  // elements of a streamed row whose exponentials are computed again rather than kept
+
+}  // namespace fs
+}  // namespace
