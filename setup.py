@@ -129,7 +129,7 @@ def extensions():
         return Extension(name, [source], extra_compile_args=flags[isa], language=language, **common)
 
     modules = [module(f"fastsoftmax.kernels.{isa}", stub, isa) for isa, stub in stubs.items()]
-    modules.append(module("fastsoftmax._cpu", str(PACKAGE / "_cpu.pyx")))
+    modules += [module(f"fastsoftmax.{name}", str(PACKAGE / f"{name}.pyx")) for name in ("_cpu", "_pool")]
     modules.append(module(SHARED, str(PACKAGE / "kernels" / "_shared.cpp"), language=None))
     modules = cythonize(modules, build_dir="build/cython", shared_utility_qualified_name=SHARED)
     for built in modules:  # cythonize() drops the one, and trips over the other in the shared module

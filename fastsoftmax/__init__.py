@@ -1,6 +1,7 @@
 """Batched, stable softmax, log-softmax, sigmoid, their gradients and losses, for NumPy arrays on CPUs."""
 
 from ._backend import config, show_config, use_backend
+from ._memory import set_buffer_pool
 from ._threads import get_num_threads, set_num_threads
 from .calibration import fit_temperature
 from .ops.binary_cross_entropy import binary_cross_entropy, binary_cross_entropy_value_and_grad
@@ -56,6 +57,7 @@ __all__ = [
     "logsumexp_vjp",
     "nll_loss",
     "nll_loss_value_and_grad",
+    "set_buffer_pool",
     "set_num_threads",
     "show_config",
     "sigmoid",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _threads
+from . import _memory, _threads
 from ._backend import TWINS
 
 Array = NDArray[Any]
@@ -303,7 +303,11 @@ def apart(a: Array | None, out: Array) -> Array | None:
 
 def new_or_checked(out: Any, like: Array, dtype: np.dtype[Any]) -> Array:
     """The array for a result of the shape of `like`: a new one, in the same order of axes, or `out`."""
-    return np.empty_like(like, dtype, subok=False) if out is None else check_out(out, like.shape, dtype)
+    if out is not None:
+        return check_out(out, like.shape, dtype)
+    if like.flags.c_contiguous:
+        return _memory.empty(like.shape, dtype)
+    return np.empty_like(like, dtype, subok=False)
 
 
 def destination(out: Any, result: Array, *inputs: Array | None) -> tuple[Any, ...]:

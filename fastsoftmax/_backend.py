@@ -171,6 +171,11 @@ def _import(name: str, label: str) -> ModuleType | None:
     return None
 
 
+def optional_module(name: str) -> ModuleType | None:
+    """A compiled module of the package that is no backend; None where there are none."""
+    return _import(f"{__package__}.{name}", "compiled kernels") if cpu is not None else None
+
+
 def _implementation(name: str, backend: str) -> Any:
     """The compiled kernel of that name, or its twin."""
     return getattr(_modules.get(backend), name, TWINS[name])

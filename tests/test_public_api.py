@@ -28,6 +28,7 @@ PACKAGE = {
     "config": "()",
     "show_config": "()",
     "use_backend": "(name)",
+    "set_buffer_pool": "(nbytes)",
     "set_num_threads": "(n)",
     "get_num_threads": "()",
 }

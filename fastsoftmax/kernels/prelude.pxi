@@ -191,6 +191,7 @@ cdef Number number_of(cnp.ndarray a) noexcept:
 ctypedef void (*Plain)(const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept nogil
 
 cdef Py_ssize_t TINY = 4096  # elements below which it does not pay to let other Python threads run
+cdef Py_ssize_t POOLED = 1 << 22  # bytes from which _memory may have kept an array
 cdef Py_ssize_t SERIAL = 16384  # elements below which nobody need be asked for a number of threads; _threads would say 1
 
 
@@ -234,6 +235,14 @@ cdef Py_ssize_t threads_for(object num_threads, Py_ssize_t size) except 0:
     return resolve(num_threads, size)
 
 
+# A new array of the shape (but for the last axis, if it is to be reduced) and dtype of a plain one.
+cdef cnp.ndarray new_like(cnp.ndarray x, bint reduced):
+    if not reduced and cnp.PyArray_NBYTES(x) >= POOLED:
+        from fastsoftmax._memory import empty
+        return empty((<object> x).shape, x.dtype)
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - reduced, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+
+
 # The result of a plain call, or None if it is not one; `reduced` says whether results lack the last axis.
 cdef object plain(object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
     cdef cnp.ndarray a, y
@@ -245,7 +254,7 @@ cdef object plain(object x, object out, object num_threads, bint reduced, Plain 
         return None
     a = x
     if out is None:
-        y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a) - reduced, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+        y = new_like(a, reduced)
     elif not reduced and is_plain_out(out, a):
         y = out
     else:
@@ -311,7 +320,7 @@ cdef object plain_loss(object x, object target, object reduction, bint gradient,
     threads = threads_for(num_threads, size)
     if gradient:
         if out is None:
-            g = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+            g = new_like(a, False)
         elif is_plain_out(out, a) and are_apart(out, t):
             g = out
         else:
