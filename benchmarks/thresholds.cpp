@@ -1,0 +1,58 @@
+// Times one operation of kernels/normalize.h: thresholds.py compiles this with other values in thresholds.h.
+//
+//     thresholds OPERATION TYPE ROWS N AXIS     prints nanoseconds per element, the least of many repetitions
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+
+#include "normalize.h"
+
+using namespace fs;
+
+static void serially(Work *work, isize) {
+    do {
+        for (isize piece = 0; piece < work->pieces(); ++piece) work->run(piece);
+    } while (work->advance());
+}
+
+// Rows along the last axis, or columns along the first, of a contiguous array.
+template <class C> AnyView view(C *p, isize rows, isize n, bool columns, bool reduced) {
+    const isize size = sizeof(C), length = reduced ? 1 : n;
+    const isize shape[] = {columns ? 1 : rows, length, columns ? rows : 1};
+    const isize strides[] = {columns ? size : length * size, columns ? rows * size : size, size};
+    return AnyView(p, number_of<C>, shape, strides);
+}
+
+template <class Kind, class C> double time(isize rows, isize n, bool columns) {
+    std::vector<C> x(static_cast<std::size_t>(rows * n)), y(x.size());
+    std::mt19937 random(1);
+    std::normal_distribution<double> normal(0, 3);
+    for (C &v : x) v = static_cast<C>(normal(random));
+    NormalizeArguments a;
+    a.x = view(x.data(), rows, n, columns, false);
+    a.out = view(y.data(), rows, n, columns, Kind::result == Result::logsumexp);
+    using Clock = std::chrono::steady_clock;
+    double least = 1e9;
+    const auto end = Clock::now() + std::chrono::milliseconds(400);
+    for (int turn = 0; turn < 4 || Clock::now() < end; ++turn) {
+        const auto start = Clock::now();
+        normalize(Kind(), a, 1, serially);
+        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        if (turn && seconds < least) least = seconds;
+    }
+    return least * 1e9 / static_cast<double>(rows * n);
+}
+
+template <class C> double time(char operation, isize rows, isize n, bool columns) {
+    if (operation == 's') return time<Softmax, C>(rows, n, columns);
+    if (operation == 'l') return time<LogSoftmax, C>(rows, n, columns);
+    return time<LogSumExp, C>(rows, n, columns);
+}
+
+int main(int, char **argument) {
+    const char operation = argument[1][0], type = argument[2][0];
+    const isize rows = std::atol(argument[3]), n = std::atol(argument[4]);
+    const bool columns = argument[5][0] == '0';
+    std::printf("%.4f\n", type == 'f' ? time<float>(operation, rows, n, columns) : time<double>(operation, rows, n, columns));
+}
