@@ -242,7 +242,15 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
         const C *e = before.e;
         C *y = before.y;
         const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
-        const Unfolded sum = keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA { X::store(y + i, scaled.apply(X::load(e + i))); });
+        // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what
+        // was just stored (a third more time). Then the second half of the results comes first.
+        const isize whole = n / X::lanes * X::lanes;
+        const auto above = (reinterpret_cast<std::uintptr_t>(y) - reinterpret_cast<std::uintptr_t>(row.x)) % 4096;
+        const isize turn = above < 512 ? whole / (2 * X::lanes) * X::lanes : 0;
+        const Unfolded sum = keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA {
+            const isize j = i + turn < whole ? i + turn : i + turn - whole;
+            X::store(y + j, scaled.apply(X::load(e + j)));
+        });
         X::store(y + n - X::lanes, end);
         return sum;
     }
