@@ -1,5 +1,5 @@
-// Sizes at which another way is faster. Elements, unless it says otherwise; measured on AVX-512 (Zen 4: L1 32 kB, L2 1 MB, L3 32 MB) by
-// benchmarks/thresholds.py, whose figures are in benchmarks/README.md. Those that decide on threads are in _threads.py.
+// Sizes at which another way is faster. Elements, unless it says otherwise; measured on AVX-512 (Zen 4: L1 32 kB, L2 1 MB, L3 32 MB);
+// benchmarks/thresholds.py measures them anew. Those that decide on threads are in _threads.py.
 #pragma once
 
 #include "simd.h"
