@@ -9,13 +9,12 @@ memory of freed large results is kept for the next ones of about that size, up t
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _backend
+from . import _backend, _threads
 
 SMALLEST = 4 << 20  # bytes; below, the allocator of the C library keeps memory by itself
 DEFAULT_LIMIT = 128 << 20
@@ -57,15 +56,7 @@ def set_buffer_pool(nbytes: SupportsIndex) -> None:
     >>> fastsoftmax.set_buffer_pool(128 * 2**20)
     """
     global _limit
-    if isinstance(nbytes, bool):
-        raise TypeError(f"nbytes must be an integer, got {nbytes!r}")
-    try:
-        limit = operator.index(nbytes)
-    except TypeError:
-        raise TypeError(f"nbytes must be an integer, got {type(nbytes).__name__}") from None
-    if limit < 0:
-        raise ValueError(f"nbytes must be at least 0, got {limit}")
-    _limit = min(limit, 2**62)
+    _limit = _threads.checked(nbytes, "nbytes", least=0, most=2**62)
     if _pool is not None:
         _pool.set_limit(_limit)
 

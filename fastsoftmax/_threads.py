@@ -22,6 +22,8 @@ from ._backend import cpu
 SERIAL_BELOW = 49152
 WORK_PER_THREAD = 32768
 
+MOST_THREADS = 2**31 - 1  # the kernels take a C int
+
 _chosen: int | None = None  # by set_num_threads
 _ran_parallel = False  # whether this process, or the one it was forked from, was allowed a parallel region
 _forked = False  # whether this process must not run one
@@ -47,7 +49,7 @@ def set_num_threads(n: SupportsIndex) -> None:
     1
     """
     global _chosen
-    _chosen = _checked(n, "n")
+    _chosen = checked(n, "n")
 
 
 def get_num_threads() -> int:
@@ -70,7 +72,7 @@ def get_num_threads() -> int:
 def resolve(num_threads: SupportsIndex | None, work: int) -> int:
     """How many threads a call uses for `work` exponentials, given its `num_threads` argument."""
     global _ran_parallel
-    wanted = None if num_threads is None else _checked(num_threads, "num_threads")
+    wanted = None if num_threads is None else checked(num_threads, "num_threads")
     if work < SERIAL_BELOW or _forked:
         return 1
     threads = min(_setting() if wanted is None else wanted, work // WORK_PER_THREAD)
@@ -79,17 +81,17 @@ def resolve(num_threads: SupportsIndex | None, work: int) -> int:
     return threads
 
 
-def _checked(n: SupportsIndex, name: str) -> int:
-    """`n` as an int of at least 1; the error names the argument."""
+def checked(n: SupportsIndex, name: str, least: int = 1, most: int = MOST_THREADS) -> int:
+    """`n` as an int of at least `least`, or `most` if it is more; the error names the argument."""
     if isinstance(n, bool):
         raise TypeError(f"{name} must be an integer, got {n!r}")
     try:
         count = operator.index(n)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {type(n).__name__}") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
-    return min(count, 2**31 - 1)  # the kernels take a C int
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return min(count, most)
 
 
 def _setting() -> int:
@@ -110,7 +112,7 @@ def _environment(name: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ImportError(f"{name} must be an integer of at least 1, got {text!r}")
-    return _checked(int(text), name)
+    return checked(int(text), name)
 
 
 @cache
