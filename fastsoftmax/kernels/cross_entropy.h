@@ -97,31 +97,34 @@ FS_INLINE double weighted(double weight, double loss) {
 // row keeps its digits in both, whatever the shift.
 
 template <class C> struct LabelSums {
-    Sum others;  // R
-    double label;  // e_y
-    Sum total() const {
-        Sum s = others;
-        s.add({label, 0});
-        return s;
+    double others;  // R
+    C label;        // e_y
+    Sum total;
+    C center;         // the shift: exp(s (x - center)) 2^-exponent
+    double exponent;
+
+    LabelSums(Sum sum, C label_, C center_, double exponent_)
+        : others((sum.hi - static_cast<double>(label_)) + sum.lo), label(label_), total(sum), center(center_), exponent(exponent_) {}
+    // The label carries so much of the total that the others must be summed without it.
+    bool confident() const { return static_cast<double>(label) > 0.5 * total.hi; }
+    void set_others(Sum s) {
+        others = s.value();
+        s.add({static_cast<double>(label), 0});
+        total = s;
     }
 };
 
-// Both from one sweep, which leaves the label's lane out of the sums.
-template <class X, class C, class Exp> FS_INLINE LabelSums<C> sum_around(const C *x, isize n, isize y, const Exp &exp) {
-    const isize at = y / X::lanes * X::lanes, next = at + X::lanes;
+// The exponentials of a row but the label's, in one sweep, which leaves its lane out.
+template <class X, class C, class Exp> Sum sum_others(const C *x, isize n, isize y, const Exp &exp) {
     LaneSums<X> sums;
-    add_exp<X>(x, at, exp, sums);
-    C lane[X::lanes];
-    X::store(lane, exp(next <= n ? X::load(x + at) : X::load_part(x + at, n - at, absent_logit<C>)));
-    const C label = lane[y - at];
-    lane[y - at] = 0;
-    sums.add(X::load(lane));
-    if (next < n) add_exp<X>(x + next, n - next, exp, sums);
-    return {sums.total(), label};
+    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        sums.add(X::without(exp(lanes.load(x + i, absent_logit<C>)), y - i));
+    });
+    return sums.total();
 }
 
-// Rows of one chunk.
-template <class C, bool Scaled, bool Gradient> struct LabelRow {
+// Rows of one chunk; what those that want the loss alone and those that want a gradient have in common.
+template <class C, bool Scaled> struct LabelRows {
     using X = Vec<C>;
     using D = Vec<double>;
     using V = typename X::V;
@@ -133,9 +136,6 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
     Reader<C> from{};
     bool direct_in = false;
     C *buffer = nullptr;
-    KeptRows<C, false, Scaled> kept{};
-    C center = 0;  // the shift of the row's exponentials
-    double exponent = 0;
     isize piece = 0;
 
     // Rows whose logarithms are taken together. A copy starts with none.
@@ -147,110 +147,49 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         Batch(const Batch &) {}
     } waiting;
 
-    LabelRow(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+    LabelRows(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
+    FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
 
-    void begin(isize p) {
+    void begin(isize p, isize memory) {
         piece = p;
         from = logits.reader<C>(0, 0);
         direct_in = from.direct();
-        buffer = scratch<C>(chunk + kept.memory);
-        kept.begin(n(), a->gradient, a->where, Gradient ? a->gradient_writer<C>(0, 0) : Writer<C>(), buffer + chunk, direct_in);
+        buffer = scratch<C>(chunk + memory);
     }
-    void end() {
-        if (kept.unsettled()) settle();
-        kept.end();
-        flush();
-    }
-
-    void whole(isize o, isize i) {
+    // The label of a row, or -1 if the row does not count.
+    FS_INLINE isize counted(isize o, isize i) const {
         const isize y = a->label(o, i);
-        if (y < 0 || (a->where.data && !a->present(o, i))) return a->clear_gradient(o, i), losses->store(o, i, 0);
-        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
-        // Short rows keep their exponentials even if these are not wanted: to sum them again is cheap, should that be necessary.
-        if (!Gradient && n() > kept_in_l1) {
-            LabelSums<C> s = sums_around(x, y, scale_of(o, i));
-            find_tiny(s, x, y, scale_of(o, i));
-            add_loss(s, s.total(), x[y], a->class_weight(y), a->row_weight(o, i), o, i);
-        } else if (kept.keep(x, o, i)) {
-            settle();
-        }
+        return y >= 0 && a->where.data && !a->present(o, i) ? -1 : y;
+    }
+    FS_INLINE const C *row(isize o, isize i) const {
+        return direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
     }
 
-  private:
-    Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
-
-    FS_INLINE void settle() {
-        kept.settle([&](const auto &row) { return scale_of(row.outer, row.inner); }, [&](auto &row) { settle_row(row); });
-    }
-    template <class Row> FS_INLINE void settle_row(Row &row) {
-        const isize y = a->label(row.outer, row.inner);
-        LabelSums<C> s{row.sum, row.e[y]};
-        if (s.label > 0.5 * row.sum.hi) s.others = kept.others(row, y);
-        else s.others.add({-static_cast<double>(s.label), 0});
-        center = row.center, exponent = row.exponent;
-        find_tiny(s, row.x, y, scale_of(row.outer, row.inner));
-        const Sum total = s.total();
-        const double w = a->class_weight(y), weight = a->row_weight(row.outer, row.inner);
-        const double log_sum = add_loss(s, total, row.x[y], w, weight, row.outer, row.inner);
-        row.numerator = 1;
-        if constexpr (Gradient) {
-            const double factor = weight * a->scale * (Scaled ? logits.scale(row.outer, row.inner).hi : 1), square = 2 * a->z_loss * log_sum;
-            row.numerator = (w + square) * factor, row.place = y;
-            row.value = static_cast<C>(factor * (square * s.label - w * s.others.value()) / total.value());
-        }
-    }
     // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
-    FS_INLINE double add_loss(const LabelSums<C> &s, Sum total, C logit, double w, double weight, isize o, isize i) {
-        const double others = s.others.value(), log_sum = a->z_loss != 0 ? log_sum_less(0, o, i, total) : 0;
-        const bool usual = others <= likely * s.label;
-        if (usual && a->z_loss == 0) return wait(o, i, others, s.label, w * weight), log_sum;
-        const double loss = usual ? std::log1p(others / s.label) : log_sum_less(logit, o, i, total);
+    FS_INLINE double add(const LabelSums<C> &s, C logit, double w, double weight, isize o, isize i) {
+        const double log_sum = a->z_loss != 0 ? log_sum_less(0, o, i, s) : 0, label = static_cast<double>(s.label);
+        const bool usual = s.others <= likely * label;
+        if (usual && a->z_loss == 0) return wait(o, i, s.others, label, w * weight), log_sum;
+        const double loss = usual ? std::log1p(s.others / label) : log_sum_less(static_cast<double>(logit), o, i, s);
         losses->put(o, i, weight * (weighted(w, loss) + a->z_loss * log_sum * log_sum));
         return log_sum;
     }
 
     // Others so far below the label that some may have been flushed to zero are summed again, relative to it.
-    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) {
-        if (!(s.others.hi < (sizeof(C) == 4 ? 0x1p-70 : 0x1p-900) * s.label)) return;
+    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) const {
+        if (s.others < (sizeof(C) == 4 ? 0x1p-70 : 0x1p-900) * static_cast<double>(s.label)) sum_tiny(s, x, y, scale);
+    }
+    __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) const {
         LaneSums<X> rest, copies;
         add_rest<X, Scaled>(x, n(), x[y], scale, rest, copies);
-        s.others = true_rest<C>(rest.total());
-        s.others.add({copies.total().value() - 1, 0});
-        s.label = 1, center = x[y], exponent = 0;
-    }
-    LabelSums<C> sums_around(const C *x, isize y, const Scale<X> &scale) {
-        if (worth_a_guess<X>(x[0], scale)) {
-            const LabelSums<C> s = sum_around<X>(x, n(), y, TypicalExp<X, Scaled>(scale));
-            center = 0, exponent = Shift<X>::typical_exponent;
-            if (near_enough<C>(s.total().value())) return s;
-        }
-        const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(x, n())), scale);
-        center = shift.center[0], exponent = shift.exponent(0);
-        return sum_around<X>(x, n(), y, [&](V v) { return exp_shifted<X, Scaled>(v, shift, scale); });
+        Sum others = true_rest<C>(rest.total());
+        others.add({copies.total().value() - 1, 0});
+        s.label = 1, s.center = x[y], s.exponent = 0;
+        s.set_others(others);
     }
 
-    // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row without a distribution, else +inf where v is -inf.
-    double log_sum_less(double v, isize o, isize i, Sum total) const {
-        using One = Vec<double, 16>;
-        const double sum = total.value();
-        if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
-        const double above = v - static_cast<double>(center);
-        if (above == -std::numeric_limits<double>::infinity()) return -above;
-        const Factor y = logits.scale(o, i).times(above);
-        const auto hi = One::set(total.hi);
-        const auto l = log_ratio<One>({hi, One::set(total.lo)}, {One::set(1), One::set(0)}, hi, One::set(exponent));
-        const auto d = two_sum(l.hi, -One::set(y.hi));
-        return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
-    }
-
-    FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
-        const isize k = waiting.count++;
-        waiting.outer[k] = o, waiting.inner[k] = i;
-        waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
-        if (waiting.count == Batch::size) flush();
-    }
     void flush() {
         double loss[Batch::size];
         LaneSums<D> sums;
@@ -263,6 +202,146 @@ template <class C, bool Scaled, bool Gradient> struct LabelRow {
         losses->add(piece, sums.total());
         for (isize k = 0; a->loss && k < waiting.count; ++k) losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
         waiting.count = 0;
+    }
+
+  private:
+    FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
+        const isize k = waiting.count++;
+        waiting.outer[k] = o, waiting.inner[k] = i;
+        waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
+        if (waiting.count == Batch::size) flush();
+    }
+    // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row without a distribution, else +inf where v is -inf.
+    __attribute__((noinline)) double log_sum_less(double v, isize o, isize i, const LabelSums<C> &s) const {
+        using One = Vec<double, 16>;
+        const double sum = s.total.value();
+        if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
+        const double above = v - static_cast<double>(s.center);
+        if (above == -std::numeric_limits<double>::infinity()) return -above;
+        const Factor y = logits.scale(o, i).times(above);
+        const auto hi = One::set(s.total.hi);
+        const auto l = log_ratio<One>({hi, One::set(s.total.lo)}, {One::set(1), One::set(0)}, hi, One::set(s.exponent));
+        const auto d = two_sum(l.hi, -One::set(y.hi));
+        return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
+    }
+};
+
+// The loss alone: rows are read once, and only those that turn out to be unusual again.
+template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
+    using Base = LabelRows<C, Scaled>;
+    using X = typename Base::X;
+    using V = typename Base::V;
+    using Exp = TypicalExp<X, Scaled>;
+    using Base::n, Base::scale_of;
+    static constexpr isize most = 64;
+
+    struct Row {
+        isize outer, inner, label;
+        const C *x;
+    };
+    struct Batch {  // a copy starts with none
+        isize count = 0, limit = 1;
+        Row rows[most];
+        Batch() {}
+        Batch(const Batch &) {}
+    } batch;
+
+    using Base::Base;
+
+    void begin(isize p) {
+        Base::begin(p, 0);
+        batch.limit = this->direct_in ? most : 1;
+    }
+    void end() {
+        settle();
+        this->flush();
+    }
+    void whole(isize o, isize i) {
+        const isize y = this->counted(o, i);
+        if (y < 0) return this->losses->store(o, i, 0);
+        batch.rows[batch.count++] = {o, i, y, this->row(o, i)};
+        if (batch.count == batch.limit) settle();
+    }
+
+  private:
+    void settle() {
+        Sum sums[most];
+        C logit[most], label[most];
+        const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
+        guess_sums<X, Scaled, most>(batch.count, scale_at, sums, logit, label, [this](isize k, const Exp &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+            const Row &row = batch.rows[k];
+            if (worth_a_guess<X>(row.x[0], exp.scale)) add_exp<X>(row.x, this->n(), exp, s);
+            return row.x[row.label];
+        });
+        for (isize k = 0; k < batch.count; ++k) {
+            const Row &row = batch.rows[k];
+            LabelSums<C> s(sums[k], label[k], 0, Shift<X>::typical_exponent);
+            if (!near_enough<C>(s.total.value())) s = be_careful(row);
+            else if (s.confident()) be_exact(s, row);
+            this->add(s, row.x[row.label], this->a->class_weight(row.label), this->a->row_weight(row.outer, row.inner), row.outer, row.inner);
+        }
+        batch.count = 0;
+    }
+
+    // The label has most of the total.
+    __attribute__((noinline)) void be_exact(LabelSums<C> &s, const Row &row) const {
+        const Scale<X> scale = scale_of(row.outer, row.inner);
+        const Exp exp(scale);
+        const isize start = row.label / summed_elements<X> * summed_elements<X>, end = start + summed_elements<X> < n() ? start + summed_elements<X> : n();
+        s.set_others(sum_without<X>(row.x + start, end - start, row.label - start, exp, s.total));
+        if (!(s.others >= (sizeof(C) == 4 ? 0x1p-20 : 0x1p-40) * static_cast<double>(s.label))) s.set_others(sum_others<X>(row.x, n(), row.label, exp));
+        this->find_tiny(s, row.x, row.label, scale);
+    }
+    // With the shift from the maximum.
+    __attribute__((noinline)) LabelSums<C> be_careful(const Row &row) const {
+        const Scale<X> scale = scale_of(row.outer, row.inner);
+        const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(row.x, n())), scale);
+        const auto exp = [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
+        LabelSums<C> s({}, exp(X::set(row.x[row.label]))[0], shift.center[0], shift.exponent(0));
+        s.set_others(sum_others<X>(row.x, n(), row.label, exp));
+        this->find_tiny(s, row.x, row.label, scale);
+        return s;
+    }
+};
+
+// The loss and the gradient.
+template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
+    using Base = LabelRows<C, Scaled>;
+    using Kept = KeptRows<C, false, Scaled>;
+    using Base::n, Base::a, Base::scale_of;
+    Kept kept{};
+
+    using Base::Base;
+
+    void begin(isize p) {
+        Base::begin(p, kept.memory);
+        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), this->buffer + chunk, this->direct_in);
+    }
+    void end() {
+        if (kept.unsettled()) settle();
+        kept.end();
+        this->flush();
+    }
+    void whole(isize o, isize i) {
+        const isize y = this->counted(o, i);
+        if (y < 0) return a->clear_gradient(o, i), this->losses->store(o, i, 0);
+        if (kept.keep(this->row(o, i), o, i, y)) settle();
+    }
+
+  private:
+    FS_INLINE void settle() {
+        using Row = typename Kept::Row;
+        kept.settle([this](const Row &row) { return this->scale_of(row.outer, row.inner); }, [this](Row &row) FS_INLINE_LAMBDA { this->settle_row(row); });
+    }
+    FS_INLINE void settle_row(typename Kept::Row &row) {
+        const isize y = row.place;
+        LabelSums<C> s(row.sum, row.e[y], row.center, row.exponent);
+        if (s.confident()) s.set_others(kept.others(row, y)), this->find_tiny(s, row.x, y, scale_of(row.outer, row.inner));
+        const double w = a->class_weight(y), weight = a->row_weight(row.outer, row.inner);
+        const double log_sum = this->add(s, row.x[y], w, weight, row.outer, row.inner);
+        const double factor = weight * a->scale * (Scaled ? this->logits.scale(row.outer, row.inner).hi : 1), square = 2 * a->z_loss * log_sum;
+        row.numerator = (w + square) * factor;
+        row.value = static_cast<C>(factor * (square * static_cast<double>(s.label) - w * s.others) / s.total.value());
     }
 };
 
@@ -538,7 +617,7 @@ template <class C, bool Scaled> struct TargetRow {
     }
     double log_p(C logit) const {
         const Factor f = row.a.scale(outer, inner);
-        return ((static_cast<double>(logit) - static_cast<double>(row.max)) * f.hi - row.log.hi[0]) - row.log.lo[0];
+        return ((static_cast<double>(logit) - static_cast<double>(row.max)) * f.hi - row.log.hi) - row.log.lo;
     }
 };
 
@@ -565,10 +644,10 @@ template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyAr
     RowLosses losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     if (a.labels() && a.smoothing == 0 && a.x.n <= chunk) {
         if (a.gradient) {
-            WholeRowsWork<LabelRow<C, Scaled, true>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
+            WholeRowsWork<LabelGradientRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
             execute(&work, threads);
         } else {
-            WholeRowsWork<LabelRow<C, Scaled, false>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
+            WholeRowsWork<LabelLossRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
             execute(&work, threads);
         }
     } else {

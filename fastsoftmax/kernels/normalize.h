@@ -1,6 +1,8 @@
 // softmax, log_softmax, logsumexp and the gradient of logsumexp: one maximum, one sum of exponentials, one way out.
 #pragma once
 
+#include <type_traits>
+
 #include "rows.h"
 #include "transpose.h"
 #include "vlog.h"
@@ -175,16 +177,22 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
     });
 }
 
-// The sum of all exponentials of a row and its maximum, from one sweep. Each exponential is added to wider sums by itself, so that those of all others
-// are the difference to that of the maximum, unless they are very small.
+// The sum of all exponentials of a row and its maximum.
 template <class C> struct ExpTotal {
     Sum sum;
     C max, at_max;    // and its exponential
     C center;         // the shift: exp(s (x - center)) 2^-exponent
     double exponent;
 
-    // The maximum carries a good part of the sum, and the others are so small that they must be summed by themselves.
+    // The logarithm of the total, relative to the maximum, is below 1: then it is made of the sum of the others, which must have its own digits.
+    static constexpr double dominates = 2.75;
+    bool dominated() const { return sum.hi < dominates * static_cast<double>(at_max); }
+    // The others are so small that they must be summed relative to the maximum.
     bool wants_rest() const { return sum.hi - static_cast<double>(at_max) <= 0x1p-14 * static_cast<double>(at_max) && at_max > 0; }
+    void set_others(Sum others) {
+        sum = others;
+        sum.add({static_cast<double>(at_max), 0});
+    }
 };
 
 // The logarithms of several such totals, relative to their maxima, in vectors.
@@ -211,50 +219,61 @@ template <class C, bool Scaled, isize size> struct LogTotals {
             const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
             const auto far = Log::from({x(hi), x(lo)}, x(exponent), x(top_hi), x(top_lo));
             const auto near = Log::template from_others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
-            const auto dominated = x(hi) < 7 * x(at_max);  // log1p of the others keeps the digits that the total would lose
+            const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);  // log1p of the others keeps the digits that the total would lose
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
             for (isize k = 0; k < D::lanes && l + k < count; ++k) logs[l + k] = {log_hi[k], log_lo[k]};
         }
     }
 };
 
-template <bool Scaled, class C> Pair<Vec<double, 16>::V> log_of_total(const ExpTotal<C> &t, Factor scale) {
-    using D = Vec<double, 16>;
+template <bool Scaled, class C> Sum log_of_total(const ExpTotal<C> &t, Factor scale) {
     LogTotals<C, Scaled, Vec<double>::lanes> totals;
     Sum log;
     totals.set(0, t, scale);
     totals.solve(1, &log);
-    return {D::set(log.hi), D::set(log.lo)};
+    return log;
+}
+// The same from what add_rest adds.
+template <class C> Sum log_of_rest(Sum rest, Sum copies) {
+    using D = Vec<double, 16>;
+    const Sum r = true_rest<C>(rest);
+    const auto log = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.value()));
+    return {log.hi[0], log.lo[0]};
 }
 
-template <class X, class C, class Exp> FS_INLINE void add_each_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
-    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(exp(lanes.load(x + i, absent_logit<C>))); });
-}
-template <class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+// by_itself: each term is added to the wider sums by itself, so that none takes digits of the others.
+template <bool by_itself, class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
     auto most = X::set(absent_logit<C>);
-    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         const auto v = lanes.load(x + i, absent_logit<C>);
         most = larger(v, most);
-        sums.add(exp(v));
-    });
+        return exp(v);
+    };
+    if constexpr (by_itself) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(term(i, lanes)); });
+    else sum_vectors<X>(n, sums, term);
     return largest_lane<X>(most);
 }
-template <class X, bool Scaled, class C> ExpTotal<C> exp_total(const C *x, isize n, const Scale<X> &scale) {
-    ExpTotal<C> t;
-    if (worth_a_guess<X>(x[0], scale)) {
-        const TypicalExp<X, Scaled> exp(scale);
-        LaneSums<X> sums;
-        t.max = add_exp_and_max<X>(x, n, exp, sums), t.sum = sums.total();
-        t.at_max = exp(X::set(t.max))[0], t.center = 0, t.exponent = Shift<X>::typical_exponent;
-        if (near_enough<C>(t.sum.value())) return t;
-    } else {
-        t.max = span_max<X>(x, n);
+
+// The others of a dominated total: the maximum's block is summed again without it. get(start, count) are logits of the chunk that holds the maximum.
+template <class X, class C, class Get, class Exp> void refine(ExpTotal<C> &t, isize start, isize end, Get get, const Exp &exp) {
+    constexpr isize size = summed_elements<X>;
+    for (isize at = start; at < end; at += size) {
+        const isize count = end - at < size ? end - at : size;
+        const C *x = get(at, count);
+        const isize j = span_find<X>(x, count, t.max);
+        if (j < count) return t.set_others(sum_without<X>(x, count, j, exp, t.sum));
     }
+}
+// Of a contiguous row, with the shift from its maximum.
+template <class X, bool Scaled, class C> ExpTotal<C> careful_total(const C *x, isize n, const Scale<X> &scale) {
+    ExpTotal<C> t;
+    t.max = span_max<X>(x, n);
     const Shift<X> shift = Shift<X>::from(X::set(t.max), scale);
     const auto exp = [&](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
     LaneSums<X> sums;
-    t.max = add_exp_and_max<X>(x, n, exp, sums), t.sum = sums.total();
-    t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
+    add_exp<X>(x, n, exp, sums);
+    t.sum = sums.total(), t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
+    if (t.dominated()) refine<X>(t, 0, n, [&](isize at, isize) { return x + at; }, exp);
     return t;
 }
 
@@ -305,248 +324,12 @@ double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<V
     return sum().value();
 }
 
-// ------------------------------------------------------------------------------------------------------------------- rows
-// softmax guesses the shift and sums at once (the shift need not be the maximum); where the sum shows that the guess was wrong (a logit far above,
-// NaN, infinities) the maximum is found and the sum made again. The others find the maximum first; those with a logarithm need it anyway.
-//
-// A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps over chunks, computing them twice.
-template <class C, Result R, bool Scaled> struct NormalizeRow {
-    using X = Vec<C>;
-    using D = Vec<double, 16>;
-    static constexpr bool logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
-    enum Stage { guess, maximum, total, rest, write };
-    struct Partial {
-        C max;
-        Sum sum, copies;
-    };
-
-    const NormalizeArguments *a;
-    isize outer = 0, inner = 0;
-    Reader<C> from{};
-    Writer<C> to{};
-    bool direct_in = false, direct_out = false;
-    bool streaming = false;
-    C *buffer = nullptr, *results = nullptr;  // for logits that are gathered, and what is kept
-    KeptRows<C, R == Result::softmax, Scaled> kept{};
-
-    static constexpr isize batch = 8;
-    struct Waiting {
-        isize outer, inner;
-        const C *x;
-        ExpTotal<C> total;
-    };
-    struct Batch {  // a copy starts with none
-        isize count = 0;
-        Waiting rows[batch];
-        Batch() {}
-        Batch(const Batch &) {}
-    } waiting;
-
-    // Of a row of several chunks.
-    Stage stage = guess;
-    bool guessed = false;
-    Scale<X> scale{};
-    Shift<X> shift{};
-    C max = 0;
-    Normalizer<X, R == Result::softmax> normalizer{};
-    LogWriter<X, Scaled> logarithm{};
-    std::vector<Partial> partial;
-
-    explicit NormalizeRow(const NormalizeArguments &arguments) : a(&arguments) {}
-
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
-    Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
-
-    // ---- a row of one chunk
-    // Once per piece of work: what all its rows have in common.
-    void begin(isize) {
-        from = a->reader<C>(0, 0);
-        if constexpr (keeps) to = a->writer<R, C>(0, 0);
-        direct_in = from.direct(), direct_out = keeps && to.direct();
-        streaming = logarithmic && keeps && streams<C>(a->x, a->out, a->where);
-        buffer = scratch<C>(chunk + kept.memory), results = buffer + chunk;
-        kept.begin(n(), a->out, a->where, to, results, direct_in);
-    }
-    void end() {
-        if constexpr (logarithmic) {
-            flush();
-            if (streaming) stream_fence();
-            return;
-        }
-        if (kept.unsettled()) settle();
-        kept.end();
-    }
-
-    void whole(isize o, isize i) {
-        outer = o, inner = i;
-        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer);
-        if constexpr (logarithmic) {
-            whole_logarithm(x);
-        } else if (kept.keep(x, o, i)) {
-            settle();
-        }
-    }
-    FS_INLINE void settle() {
-        kept.settle([&](const auto &row) { return scale_of(row.outer, row.inner); },
-                    [&](auto &row) { row.numerator = numerator<R>(a->gradient, row.outer, row.inner); });
-    }
-
-    // Logarithms are taken of several rows together, if these need not be gathered and are still in the cache when they are written.
-    void whole_logarithm(const C *x) {
-        waiting.rows[waiting.count++] = {outer, inner, x, exp_total<X, Scaled>(x, n(), scale_of(outer, inner))};
-        if (waiting.count == batch || !direct_in || n() > kept_in_l1) flush();
-    }
-    void flush() {
-        Sum logs[batch];
-        LogTotals<C, Scaled, batch> totals;
-        for (isize k = 0; k < waiting.count; ++k) {
-            const Waiting &w = waiting.rows[k];
-            totals.set(k, w.total, Scaled ? a->scale(w.outer, w.inner) : Factor{1, 0});
-        }
-        totals.solve(waiting.count, logs);
-        for (isize k = 0; k < waiting.count; ++k) {
-            const Waiting &w = waiting.rows[k];
-            outer = w.outer, inner = w.inner;
-            write_logarithm(w.x, w.total, all_lanes(logs[k]));
-        }
-        waiting.count = 0;
-    }
-    void write_logarithm(const C *x, const ExpTotal<C> &t, Pair<typename D::V> log) {
-        if (t.wants_rest()) {
-            LaneSums<X> rest, copies;
-            add_rest<X, Scaled>(x, n(), t.max, scale_of(outer, inner), rest, copies);
-            log = log_of_rest(true_rest<C>(rest.total()), copies.total());
-        }
-        if constexpr (keeps) {
-            C *y = direct_out ? reinterpret_cast<C *>(a->out.at(outer, inner)) : results;
-            write_with<X>(log_writer(t.max, log), x, y, n(), streaming);
-            if (!direct_out) scatter(y);
-        } else {
-            finish(t.max, log, [&] { return span_has_nan(x, n()); });
-        }
-    }
-
-    __attribute__((noinline)) void scatter(C *y) const {
-        Writer<C> t = to;
-        t.p += a->out.offset(outer, inner);
-        if (t.mask) t.mask += a->where.offset(outer, inner);
-        t.put(0, n(), y);
-    }
-
-    // ---- a row of several chunks
-    void start(isize o, isize i) {
-        outer = o, inner = i;
-        partial.resize(static_cast<std::size_t>(chunks()));
-        from = a->reader<C>(o, i);
-        if constexpr (keeps) to = a->writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
-        scale = scale_of(o, i);
-        C first;
-        guessed = worth_a_guess<X>(*from.get(0, 1, &first), scale);
-        stage = guessed ? guess : maximum;
-    }
-
-    void sweep(isize k) {
-        const isize start = k * chunk, count = n() - start < chunk ? n() - start : chunk;
-        Partial &p = partial[static_cast<std::size_t>(k)];
-        C buffer[gather_block], results[gather_block];
-        LaneSums<X> sums, copies;
-        p.max = absent_logit<C>;
-        const auto shifted = [sh = shift, sc = scale](auto v) { return exp_shifted<X, Scaled>(v, sh, sc); };
-        const isize step = from.direct() && (stage != write || to.direct()) ? count : gather_block;
-        for (isize at = start; at < start + count; at += step) {
-            const isize size = start + count - at < step ? start + count - at : step;
-            const C *x = from.get(at, size, buffer);
-            if (stage == guess) {
-                if constexpr (logarithmic) p.max = larger(p.max, add_exp_and_max<X>(x, size, TypicalExp<X, Scaled>(scale), sums));
-                else add_exp<X>(x, size, TypicalExp<X, Scaled>(scale), sums);
-            } else if (stage == maximum) {
-                p.max = larger(p.max, span_max<X>(x, size));
-            } else if (stage == total) {
-                if constexpr (logarithmic) add_each_exp<X>(x, size, shifted, sums);
-                else add_exp<X>(x, size, shifted, sums);
-            } else if (stage == rest) {
-                add_rest<X, Scaled>(x, size, max, scale, sums, copies);
-            } else {
-                C *y = to.place(at, results);
-                if constexpr (logarithmic) write_with<X>(logarithm, x, y, size, streaming);
-                else if (guessed) write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), normalizer);
-                else write_exp<X>(x, y, size, streaming, shifted, normalizer);
-                to.put(at, size, results);
-            }
-        }
-        if (streaming && stage == write) stream_fence();
-        p.sum = sums.total();
-        p.copies = copies.total();
-    }
-
-    bool next() {
-        if (stage == write) return false;
-        Partial all{absent_logit<C>, {}, {}};
-        for (const Partial &p : partial) {
-            all.max = larger(p.max, all.max);
-            all.sum.add(p.sum);
-            all.copies.add(p.copies);
-        }
-        if (stage == maximum) {
-            max = all.max;
-            shift = Shift<X>::from(X::set(max), scale);
-            return stage = total, true;
-        }
-        if (stage == guess && !near_enough<C>(all.sum.value())) return guessed = false, stage = maximum, true;
-        if constexpr (logarithmic) {
-            if (stage == guess) max = all.max, shift = Shift<X>::typical(scale), stage = total;
-            const ExpTotal<C> t{all.sum, max, exp_shifted<X, Scaled>(X::set(max), shift, scale)[0], shift.center[0], shift.exponent(0)};
-            if (stage == total && t.wants_rest()) return stage = rest, true;
-            const auto log = stage == total ? log_of_total<Scaled>(t, a->scale(outer, inner)) : log_of_rest(true_rest<C>(all.sum), all.copies);
-            if constexpr (keeps) logarithm = log_writer(max, log);
-            else finish(max, log, [&] { return has_nan(); });
-            return stage = write, keeps;
-        } else {
-            normalizer = Normalizer<X, R == Result::softmax>::all(numerator<R>(a->gradient, outer, inner), all.sum);
-            return stage = write, true;
-        }
-    }
-
-    bool has_nan() const {
-        C buffer[gather_block];
-        bool found = false;
-        for (isize at = 0; at < n(); at += gather_block) {
-            const isize size = n() - at < gather_block ? n() - at : gather_block;
-            found |= span_has_nan(from.get(at, size, buffer), size);
-        }
-        return found;
-    }
-
-    // ---- the logarithm of the total, relative to the maximum
-    static Pair<typename D::V> all_lanes(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
-
-    static Pair<typename D::V> log_of_rest(Sum others, Sum copies) {
-        return LogTotal<D>::from_rest(all_lanes(others), D::set(copies.value()));
-    }
-    Pair<typename D::V> to_base(Pair<typename D::V> log) const {
-        return a->ln_base.is_one() ? log : LogTotal<D>::divide(log, a->ln_base);
-    }
-    LogWriter<X, Scaled> log_writer(C m, Pair<typename D::V> log) const {
-        log = to_base(log);
-        LogWriter<X, Scaled> w;
-        w.set_lane(0, m, log.hi[0], log.lo[0], Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
-        w.broadcast();
-        return w;
-    }
-    template <class HasNan> void finish(C m, Pair<typename D::V> log, HasNan has_nan) const {
-        a->out.store(outer, 0, inner, log_sum(*a, outer, inner, static_cast<double>(m), log, has_nan));
-    }
-};
-
 // ------------------------------------------------------------------------------------------------- the logarithm of a row
 // Maximum and log of the total of a row in sweeps over its chunks, for operations that want the log-probability of single classes: start(), then rounds
 // of sweep() for every chunk and next() until it says no.
 template <class C, bool Scaled> struct RowLog {
     using X = Vec<C>;
     using V = typename X::V;
-    using D = Vec<double, 16>;
-    using Total = LogTotal<D>;
     enum Stage { guess, maximum, total, rest };
     struct Partial {
         C max;
@@ -561,7 +344,7 @@ template <class C, bool Scaled> struct RowLog {
     Shift<X> shift{};
     C max = 0;
     Sum sum;                         // of the exponentials that `shift` makes
-    Pair<typename D::V> log{};       // of the total, relative to the maximum
+    Sum log;                         // of the total, relative to the maximum
     LogWriter<X, Scaled> writer{};
 
     explicit RowLog(const NormalizeArguments &arguments) : a(arguments) {}
@@ -581,9 +364,9 @@ template <class C, bool Scaled> struct RowLog {
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
             const C *v = x.get(at, size, buffer);
-            if (stage == guess) most = larger(most, add_exp_and_max<X>(v, size, TypicalExp<X, Scaled>(scale), sums));
+            if (stage == guess) most = larger(most, add_exp_and_max<false, X>(v, size, TypicalExp<X, Scaled>(scale), sums));
             else if (stage == maximum) most = larger(most, span_max<X>(v, size));
-            else if (stage == total) add_each_exp<X>(v, size, [sh = shift, sc = scale](V u) { return exp_shifted<X, Scaled>(u, sh, sc); }, sums);
+            else if (stage == total) most = larger(most, add_exp_and_max<false, X>(v, size, shifted(), sums));
             else add_rest<X, Scaled>(v, size, max, scale, sums, copies);
         }
         return {most, sums.total(), copies.total()};
@@ -601,29 +384,338 @@ template <class C, bool Scaled> struct RowLog {
             shift = Shift<X>::from(X::set(max), scale);
             return stage = total, true;
         }
-        if (stage == guess) max = all.max, shift = Shift<X>::typical(scale), stage = total;
-        if (stage == total) {
-            sum = all.sum;
-            const ExpTotal<C> t{sum, max, exp_shifted<X, Scaled>(X::set(max), shift, scale)[0], shift.center[0], shift.exponent(0)};
-            if (t.wants_rest()) return stage = rest, true;
-            log = log_of_total<Scaled>(t, a.scale(outer, inner));
-        } else {
-            const Sum r = true_rest<C>(all.sum);
-            log = Total::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(all.copies.value()));
+        if (stage == rest) {
+            log = log_of_rest<C>(all.sum, all.copies);
+            return set_writer(), false;
         }
-        writer.set_lane(0, max, log.hi[0], log.lo[0], Scaled ? a.inverse_temperature(outer, inner) : Factor{1, 0});
-        writer.broadcast();
-        return false;
+        const bool guessed = stage == guess;
+        if (guessed) max = all.max, shift = Shift<X>::typical(scale), stage = total;
+        ExpTotal<C> t{all.sum, max, shifted()(X::set(max))[0], shift.center[0], shift.exponent(0)};
+        if (t.dominated()) {
+            if (guessed) refine_with(t, partial, TypicalExp<X, Scaled>(scale));
+            else refine_with(t, partial, shifted());
+        }
+        sum = t.sum;
+        if (t.wants_rest()) return stage = rest, true;
+        log = log_of_total<Scaled>(t, a.scale(outer, inner));
+        return set_writer(), false;
     }
 
     // Whether the row has a distribution: no NaN, no +inf, not only -inf.
-    bool defined() const { return log.hi[0] - log.hi[0] == 0; }
-    double log_total() const { return log.hi[0] + log.lo[0]; }
+    bool defined() const { return log.hi - log.hi == 0; }
+    double log_total() const { return log.hi + log.lo; }
     C logit(isize c) const {
         C v;
         return *x.get(c, 1, &v);
     }
     C log_p(isize c) const { return writer.apply(X::set(logit(c)))[0]; }
+
+  private:
+    auto shifted() const {
+        return [sh = shift, sc = scale](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
+    }
+    template <class Exp> void refine_with(ExpTotal<C> &t, const std::vector<Partial> &partial, const Exp &exp) const {
+        isize start = 0;
+        for (std::size_t k = 0; k < partial.size() && partial[k].max != t.max; ++k) start += chunk;
+        C buffer[summed_elements<X>];
+        refine<X>(t, start, a.x.n - start < chunk ? a.x.n : start + chunk, [&](isize at, isize count) { return x.get(at, count, buffer); }, exp);
+    }
+    void set_writer() {
+        writer.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(outer, inner) : Factor{1, 0});
+        writer.broadcast();
+    }
+};
+
+// ------------------------------------------------------------------------------------------------------------------- rows
+// softmax guesses the shift and sums at once (the shift need not be the maximum); where the sum shows that the guess was wrong (a logit far above,
+// NaN, infinities) the maximum is found and the sum made again. Logarithms need the maximum too, and find it in the same sweep.
+//
+// A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps over chunks, computing them twice.
+template <class C, bool Scaled> struct RowOfArguments {
+    using X = Vec<C>;
+    const NormalizeArguments *a;
+    explicit RowOfArguments(const NormalizeArguments &arguments) : a(&arguments) {}
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    isize chunk_end(isize start) const { return n() - start < chunk ? n() : start + chunk; }
+    FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
+};
+
+// Rows of one chunk, the results of which are exponentials.
+template <class C, Result R, bool Scaled> struct ExpRow : RowOfArguments<C, Scaled> {
+    using Base = RowOfArguments<C, Scaled>;
+    using Base::a, Base::n;
+    using Kept = KeptRows<C, R == Result::softmax, Scaled>;
+    Reader<C> from{};
+    bool direct_in = false;
+    C *buffer = nullptr;
+    Kept kept{};
+
+    using Base::Base;
+
+    // Once per piece of work: what all its rows have in common.
+    void begin(isize) {
+        from = a->template reader<C>(0, 0);
+        direct_in = from.direct();
+        buffer = scratch<C>(chunk + kept.memory);
+        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, direct_in);
+    }
+    void end() {
+        if (kept.unsettled()) settle();
+        kept.end();
+    }
+    void whole(isize o, isize i) {
+        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer);
+        if (kept.keep(x, o, i)) settle();
+    }
+
+  private:
+    FS_INLINE void settle() {
+        using Row = typename Kept::Row;
+        kept.settle([this](const Row &row) FS_INLINE_LAMBDA { return this->scale_of(row.outer, row.inner); },
+                    [this](Row &row) FS_INLINE_LAMBDA { row.numerator = numerator<R>(this->a->gradient, row.outer, row.inner); });
+    }
+};
+
+// Longer ones.
+template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, Scaled> {
+    using Base = RowOfArguments<C, Scaled>;
+    using Base::a, Base::n;
+    using X = Vec<C>;
+    enum Stage { guess, maximum, total, write };
+    struct Partial {
+        C max;
+        Sum sum;
+    };
+    isize outer = 0, inner = 0;
+    Reader<C> from{};
+    Writer<C> to{};
+    bool streaming = false, guessed = false;
+    Stage stage = guess;
+    Scale<X> scale{};
+    Shift<X> shift{};
+    Normalizer<X, R == Result::softmax> normalizer{};
+    std::vector<Partial> partial;
+
+    using Base::Base;
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        partial.resize(static_cast<std::size_t>(this->chunks()));
+        from = a->template reader<C>(o, i), to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
+        scale = this->scale_of(o, i);
+        C first;
+        guessed = worth_a_guess<X>(*from.get(0, 1, &first), scale);
+        stage = guessed ? guess : maximum;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = this->chunk_end(start), step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        C buffer[gather_block], results[gather_block];
+        LaneSums<X> sums;
+        p.max = absent_logit<C>;
+        const auto shifted = [sh = shift, sc = scale](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
+        for (isize at = start; at < end; at += step) {
+            const isize size = end - at < step ? end - at : step;
+            const C *x = from.get(at, size, buffer);
+            if (stage == guess) {
+                add_exp<X>(x, size, TypicalExp<X, Scaled>(scale), sums);
+            } else if (stage == maximum) {
+                p.max = larger(p.max, span_max<X>(x, size));
+            } else if (stage == total) {
+                add_exp<X>(x, size, shifted, sums);
+            } else {
+                C *y = to.place(at, results);
+                if (guessed) write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), normalizer);
+                else write_exp<X>(x, y, size, streaming, shifted, normalizer);
+                to.put(at, size, results);
+            }
+        }
+        if (streaming && stage == write) stream_fence();
+        p.sum = sums.total();
+    }
+
+    bool next() {
+        if (stage == write) return false;
+        Partial all{absent_logit<C>, {}};
+        for (const Partial &p : partial) all.max = larger(p.max, all.max), all.sum.add(p.sum);
+        if (stage == guess && !near_enough<C>(all.sum.value())) return guessed = false, stage = maximum, true;
+        if (stage == maximum) {
+            shift = Shift<X>::from(X::set(all.max), scale);
+            return stage = total, true;
+        }
+        normalizer = Normalizer<X, R == Result::softmax>::all(numerator<R>(a->gradient, outer, inner), all.sum);
+        return stage = write, true;
+    }
+};
+
+// What becomes of the logarithm of a total (relative to the maximum): logsumexp itself ...
+template <class C, class HasNan>
+void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log, HasNan has_nan) {
+    using D = Vec<double, 16>;
+    a.out.store(o, 0, i, log_sum(a, o, i, static_cast<double>(max), {D::set(log.hi), D::set(log.lo)}, has_nan));
+}
+// ... or what log_softmax takes from logits.
+template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max, Sum log) {
+    using D = Vec<double, 16>;
+    if (!a.ln_base.is_one()) {
+        const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
+        log = {l.hi[0], l.lo[0]};
+    }
+    LogWriter<Vec<C>, Scaled> w;
+    w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : Factor{1, 0});
+    w.broadcast();
+    return w;
+}
+
+// Rows of one chunk, the results of which are logarithms. These are taken of several rows together, if they need not be gathered and are still in the
+// cache when they are written.
+template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scaled> {
+    using Base = RowOfArguments<C, Scaled>;
+    using Base::a, Base::n, Base::scale_of;
+    using X = Vec<C>;
+    static constexpr bool keeps = R == Result::log_softmax;
+    Reader<C> from{};
+    Writer<C> to{};
+    bool direct_in = false, direct_out = false, streaming = false;
+    C *buffer = nullptr, *results = nullptr;
+
+    static constexpr isize most = 16;
+    struct Row {
+        isize outer, inner;
+        const C *x;
+    };
+    struct Batch {  // a copy starts with none
+        isize count = 0, limit = 1;
+        Row rows[most];
+        Batch() {}
+        Batch(const Batch &) {}
+    } batch;
+
+    using Base::Base;
+
+    void begin(isize) {
+        from = a->template reader<C>(0, 0);
+        if constexpr (keeps) to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
+        direct_in = from.direct(), direct_out = keeps && to.direct();
+        buffer = scratch<C>(2 * chunk), results = buffer + chunk;
+        batch.limit = !direct_in || n() > kept_in_l1 ? 1 : most;
+    }
+    void end() {
+        flush();
+        if (streaming) stream_fence();
+    }
+    void whole(isize o, isize i) {
+        batch.rows[batch.count++] = {o, i, direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer)};
+        if (batch.count == batch.limit) flush();
+    }
+
+  private:
+    void flush() {
+        ExpTotal<C> total[most];
+        Sum log[most];
+        LogTotals<C, Scaled, most> totals;
+        sum_rows(total);
+        for (isize k = 0; k < batch.count; ++k) totals.set(k, total[k], Scaled ? a->scale(batch.rows[k].outer, batch.rows[k].inner) : Factor{1, 0});
+        totals.solve(batch.count, log);
+        for (isize k = 0; k < batch.count; ++k) write(batch.rows[k], total[k], log[k]);
+        batch.count = 0;
+    }
+    void sum_rows(ExpTotal<C> *total) const {
+        Sum sums[most];
+        C max[most], at_max[most];
+        const bool by_itself = n() < 4 * block * X::lanes;  // takes less time than to sum the maximum's block again, of every second row
+        const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
+        guess_sums<X, Scaled, most>(batch.count, scale_at, sums, max, at_max, [this, by_itself](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+            const C *x = batch.rows[k].x;
+            if (!worth_a_guess<X>(x[0], exp.scale)) return C(0);
+            return by_itself ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
+        });
+        for (isize k = 0; k < batch.count; ++k) {
+            const C *x = batch.rows[k].x;
+            ExpTotal<C> &t = total[k];
+            t = {sums[k], max[k], at_max[k], 0, Shift<X>::typical_exponent};
+            if (!near_enough<C>(t.sum.value())) t = careful_total<X, Scaled>(x, n(), scale_at(k));
+            else if (!by_itself && t.dominated()) refine<X>(t, 0, n(), [x](isize at, isize) { return x + at; }, TypicalExp<X, Scaled>(scale_at(k)));
+        }
+    }
+    void write(const Row &row, const ExpTotal<C> &t, Sum log) const {
+        if (t.wants_rest()) {
+            LaneSums<X> rest, copies;
+            add_rest<X, Scaled>(row.x, n(), t.max, scale_of(row.outer, row.inner), rest, copies);
+            log = log_of_rest<C>(rest.total(), copies.total());
+        }
+        if constexpr (keeps) {
+            C *y = direct_out ? reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) : results;
+            write_with<X>(log_writer<Scaled>(*a, row.outer, row.inner, t.max, log), row.x, y, n(), streaming);
+            if (!direct_out) scatter(row);
+        } else {
+            store_log_sum(*a, row.outer, row.inner, t.max, log, [&] { return span_has_nan(row.x, n()); });
+        }
+    }
+    __attribute__((noinline)) void scatter(const Row &row) const {
+        Writer<C> t = to;
+        t.p += a->out.offset(row.outer, row.inner);
+        if (t.mask) t.mask += a->where.offset(row.outer, row.inner);
+        t.put(0, n(), results);
+    }
+};
+
+// Longer ones.
+template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, Scaled> {
+    using Base = RowOfArguments<C, Scaled>;
+    using Base::a, Base::n;
+    using X = Vec<C>;
+    static constexpr bool keeps = R == Result::log_softmax;
+    RowLog<C, Scaled> row;
+    std::vector<typename RowLog<C, Scaled>::Partial> partial;
+    Writer<C> to{};
+    bool streaming = false, writes = false;
+    LogWriter<X, Scaled> writer{};
+
+    explicit LongLogRow(const NormalizeArguments &arguments) : Base(arguments), row(arguments) {}
+
+    void start(isize o, isize i) {
+        partial.resize(static_cast<std::size_t>(this->chunks()));
+        row.start(o, i);
+        if constexpr (keeps) to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
+        writes = false;
+    }
+    void sweep(isize k) {
+        const isize start = k * chunk, end = this->chunk_end(start);
+        if (!writes) partial[static_cast<std::size_t>(k)] = row.sweep(start, end);
+        else write(start, end);
+    }
+    bool next() {
+        if (writes) return false;
+        if (row.next(partial)) return true;
+        if constexpr (keeps) writer = log_writer<Scaled>(*a, row.outer, row.inner, row.max, row.log);
+        else store_log_sum(*a, row.outer, row.inner, row.max, row.log, [&] { return has_nan(); });
+        return writes = keeps;
+    }
+
+  private:
+    void write(isize start, isize end) const {
+        C buffer[gather_block], results[gather_block];
+        const isize step = row.x.direct() && to.direct() ? chunk : gather_block;
+        for (isize at = start; at < end; at += step) {
+            const isize size = end - at < step ? end - at : step;
+            write_with<X>(writer, row.x.get(at, size, buffer), to.place(at, results), size, streaming);
+            to.put(at, size, results);
+        }
+        if (streaming) stream_fence();
+    }
+    bool has_nan() const {
+        C buffer[gather_block];
+        bool found = false;
+        for (isize at = 0; at < n(); at += gather_block) {
+            const isize size = n() - at < gather_block ? n() - at : gather_block;
+            found |= span_has_nan(row.x.get(at, size, buffer), size);
+        }
+        return found;
+    }
 };
 
 // -------------------------------------------------------------------------------------------------------------- short rows
@@ -1032,9 +1124,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
         for (isize l = 0; l < count; ++l) {
             if (!wanted[l]) continue;
-            const Sum r = true_rest<C>(rest[l / X::lanes].lane(l % X::lanes));
-            const auto t = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies[l / X::lanes].lane(l % X::lanes).value()));
-            logs[l] = {t.hi[0], t.lo[0]};
+            logs[l] = log_of_rest<C>(rest[l / X::lanes].lane(l % X::lanes), copies[l / X::lanes].lane(l % X::lanes));
         }
     }
 
@@ -1073,12 +1163,13 @@ template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeA
         TilesWork<Tile> work(Tile{&t, !direct}, t.x.outer, t.x.inner, Tile::width);
         return execute(&work, threads);
     }
-    using Row = NormalizeRow<C, R, Scaled>;
     const bool recomputed = R == Result::softmax && a.x.n >= recomputed_from && a.x.n <= kept_in_l1 && streams<C>(a.x, a.out, a.where);
     if (a.x.n <= chunk && !recomputed) {
+        using Row = std::conditional_t<takes_logarithm(R), LogRow<C, R, Scaled>, ExpRow<C, R, Scaled>>;
         WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
         return execute(&work, threads);
     }
+    using Row = std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
     RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }
@@ -1106,21 +1197,19 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
 }
 
 // The logarithm of the total of a row, relative to its maximum, as the sum of the others tells it.
-template <class C> Pair<Vec<double, 16>::V> log_of_row(const C *x, isize n, C max) {
+template <class C> Sum log_of_row(const C *x, isize n, C max) {
     using X = Vec<C>;
-    using D = Vec<double, 16>;
     LaneSums<X> rest, copies;
     add_rest<X, false>(x, n, max, Scale<X>::one(), rest, copies);
-    const Sum others = true_rest<C>(rest.total());
-    return LogTotal<D>::from_rest({D::set(others.hi), D::set(others.lo)}, D::set(copies.total().value()));
+    return log_of_rest<C>(rest.total(), copies.total());
 }
 template <class C> void log_softmax_small(const C *x, C *y, isize rows, isize n) {
     using X = Vec<C>;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
         const C max = span_max<X>(x, n);
-        const auto log = log_of_row(x, n, max);
+        const Sum log = log_of_row(x, n, max);
         LogWriter<X, false> writer;
-        writer.set_lane(0, max, log.hi[0] + static_cast<double>(max - max), log.lo[0], {1, 0});  // NaN where the maximum is infinite
+        writer.set_lane(0, max, log.hi + static_cast<double>(max - max), log.lo, {1, 0});  // NaN where the maximum is infinite
         writer.broadcast();
         write_with<X>(writer, x, y, n, false);
     }
@@ -1129,7 +1218,7 @@ template <class C> void logsumexp_small(const NormalizeArguments &a) {
     const C *x = reinterpret_cast<const C *>(a.x.data);
     for (isize r = 0; r < a.x.outer; ++r, x += a.x.n) {
         const C max = span_max<Vec<C>>(x, a.x.n);
-        a.out.store(r, 0, 0, log_sum(a, r, 0, static_cast<double>(max), log_of_row(x, a.x.n, max), [&] { return span_has_nan(x, a.x.n); }));
+        store_log_sum(a, r, 0, max, log_of_row(x, a.x.n, max), [&] { return span_has_nan(x, a.x.n); });
     }
 }
 

@@ -168,7 +168,7 @@ template <class Op, class C> struct PointwiseWork : FlatWork {
 
 // The mean or sum of binary cross-entropies from logits without weights, targets as they are: x, t and the gradient are touched once.
 //
-//     loss = c |x| + log(1 + e),   e = exp(-|x|),   c = 1 - t for x >= 0, else t
+//     loss = c x + log(1 + e),   gradient = (c + d e) / (1 + e),   e = exp(-|x|),   c, d = 1 - t, -t for x >= 0, else -t, 1 - t
 //
 // The logarithms of `group` vectors are taken as one: u = (1 + e1)(1 + e2)... - 1 = u + e + u e has no cancellation, all being positive.
 template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C> {
@@ -184,23 +184,24 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
         C *g = a->gradient ? reinterpret_cast<C *>(a->gradient.at(row, 0)) + start : nullptr;
         const V scale = X::set(static_cast<C>(a->scale));
         LaneSums<X> sums;
-        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V v) FS_INLINE_LAMBDA { lanes.store(g + i, v * scale); });
-        else sweep(x, t, end - start, sums, [](isize, auto, V) FS_INLINE_LAMBDA {});
+        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V above, V below) FS_INLINE_LAMBDA { lanes.store(g + i, above * (scale / below)); });
+        else sweep(x, t, end - start, sums, [](isize, auto, V, V) FS_INLINE_LAMBDA {});
         this->sums[static_cast<std::size_t>(piece)].add(sums.total());
     }
 
   private:
     template <class Put> static FS_INLINE void sweep(const C *x, const C *t, isize n, LaneSums<X> &sums, Put put) {
         const C least = -std::numeric_limits<C>::infinity();  // contributes nothing where the target is 0
+        const FixedExp<X, false, 0> exp(Scale<X>::one());
         for (isize i = 0; i < n;) {
             V u = {}, linear = {};
             const auto add = [&](auto lanes) FS_INLINE_LAMBDA {
-                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), one = X::set(1), other = one - y;
-                const V e = exp_plain<X>(-absolute<X>(v)), inverse = one / (one + e), small = e * inverse;
+                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), on = X::set(1) - y, off = -y;
                 const auto negative = v < V{};
-                linear = linear + term(negative ? y : other, absolute<X>(v));
+                const V c = negative ? off : on, d = negative ? on : off, e = exp(-absolute<X>(v));
+                linear = linear + term(c, v);
                 u = multiply_add(u, e, u) + e;
-                put(i, lanes, other * (negative ? small : inverse) - y * (negative ? inverse : small));
+                put(i, lanes, multiply_add(d, e, c), X::set(1) + e);
             };
             isize k = 0;
             for (; k < group && i + X::lanes <= n; ++k, i += X::lanes) add(AllLanes<X>());

@@ -10,8 +10,25 @@ namespace fs {
 // Sweeps over a contiguous block of one row. Exp is a function of vectors.
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
 
-template <class X, class C, class Exp> inline void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+template <class X, class C, class Exp> FS_INLINE void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return exp(lanes.load(x + i, absent_logit<C>)); });
+}
+
+// `sum` less the exponential at one place of it, with all digits of the others even if it is nearly all there is: what its block of `count` elements (at a
+// multiple of summed_elements from the start of the row) added to the sum is taken away, and added again without it.
+template <class X, class C, class Exp> Sum sum_without(const C *x, isize count, isize place, const Exp &exp, Sum sum) {
+    C e[summed_elements<X>];
+    LaneSums<X> with, without;
+    sum_vectors<X>(count, with, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        const auto v = exp(lanes.load(x + i, absent_logit<C>));
+        lanes.store(e + i, v);
+        return v;
+    });
+    sum_vectors<X>(count, without, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return X::without(lanes.load(e + i, 0), place - i); });
+    const Sum all = with.total();
+    sum.add({-all.hi, -all.lo});
+    sum.add(without.total());
+    return sum;
 }
 
 // exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than masked
@@ -109,7 +126,28 @@ template <class X> FS_INLINE bool worth_a_guess(typename X::Scalar first, const 
 // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
 template <class C> FS_INLINE bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
 
-// The same with the shift from the maximum; short rows as ShortTile has them.
+// The sums of the exponentials of rows with the constant shift, together, and the exponential of one logit of each: sum_row(k, exp, sums) adds those of a
+// row (or not, where that is not worth it) and returns the logit.
+template <class X, bool Scaled, isize most, class C, class ScaleOf, class SumRow>
+FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Sum *total, C *logit, C *at_logit, SumRow sum_row) {
+    typename LaneSums<X>::Unfolded unfolded[most];
+    const auto one = [&](isize k, const TypicalExp<X, Scaled> &exp) FS_INLINE_LAMBDA {
+        LaneSums<X> sums;
+        logit[k] = sum_row(k, exp, sums);
+        unfolded[k] = sums.unfolded();
+        if constexpr (Scaled) at_logit[k] = exp(X::set(logit[k]))[0];
+    };
+    if constexpr (Scaled) {
+        for (isize k = 0; k < count; ++k) one(k, TypicalExp<X, true>(scale_of(k)));
+    } else {
+        const TypicalExp<X, false> exp(Scale<X>::one());
+        for (isize k = 0; k < count; ++k) one(k, exp);
+        each_vector<X>(count, [&](isize k, auto lanes) { lanes.store(at_logit + k, exp(lanes.load(logit + k, 0))); });
+    }
+    LaneSums<X>::totals(unfolded, count, total);
+}
+
+// exp(x) of a row with the shift from the maximum, kept; short rows as ShortTile has them.
 template <class X, bool Scaled, class C>
 FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const C *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
     using V = typename X::V;
@@ -181,13 +219,13 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
     }
 
     // Takes a row. True: the batch must be settled.
-    FS_INLINE bool keep(const C *x, isize o, isize i) {
+    FS_INLINE bool keep(const C *x, isize o, isize i, isize place = -1) {
         Row &row = rows[bank][count];
-        row.outer = o, row.inner = i, row.x = x;
+        row.outer = o, row.inner = i, row.x = x, row.place = place;
         return ++count == batch;
     }
 
-    // Settles the batch: then(row) is told the sum of each row, and decides on its numerator (and place). scale_of(row) is its scale.
+    // Settles the batch: then(row) is told the sum of each row, and decides on its numerator (and value). scale_of(row) is its scale.
     template <class ScaleOf, class Then> FS_INLINE void settle(ScaleOf scale_of, Then then) {
         Row *row = rows[bank];
         bool all = !Scaled && in_scratch;
@@ -201,7 +239,7 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
         if (all) guess_all(row, rows[!bank]);
         else guess_each(row, scale_of);
         write_waiting();
-        for (isize k = 0; k < count; ++k) row[k].place = -1, then(row[k]);
+        for (isize k = 0; k < count; ++k) then(row[k]);
         for (isize k = 0; k < count; ++k) row[k].normalizer = Normal::scalar(row[k].numerator, row[k].sum);
         waiting = out.data ? count : 0, written = 0, count = 0, bank = !bank;
         if (!in_scratch) write_waiting();
@@ -244,13 +282,11 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
         const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
         // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what
         // was just stored (a third more time). Then the second half of the results comes first.
-        const isize whole = n / X::lanes * X::lanes;
         const auto above = (reinterpret_cast<std::uintptr_t>(y) - reinterpret_cast<std::uintptr_t>(row.x)) % 4096;
-        const isize turn = above < 512 ? whole / (2 * X::lanes) * X::lanes : 0;
-        const Unfolded sum = keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA {
-            const isize j = i + turn < whole ? i + turn : i + turn - whole;
-            X::store(y + j, scaled.apply(X::load(e + j)));
-        });
+        const isize whole = n / X::lanes * X::lanes, turn = whole / (2 * X::lanes) * X::lanes;
+        const auto write = [&](isize j) FS_INLINE_LAMBDA { X::store(y + j, scaled.apply(X::load(e + j))); };
+        const Unfolded sum = above < 512 ? keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA { write(i + turn < whole ? i + turn : i + turn - whole); })
+                                         : keep_exp<X>(row.x, row.e, n, exp, write);
         X::store(y + n - X::lanes, end);
         return sum;
     }

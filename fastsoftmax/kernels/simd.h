@@ -86,12 +86,15 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
         for (isize i = 0; i < count; ++i) lane[i] = p[i];
         return load(lane);
     }
-    // The last `count` lanes of v, 0 in the others.
-    static FS_INLINE V last(V v, isize count) {
+    static FS_INLINE I indices() {
         I index;
         for (isize i = 0; i < lanes; ++i) index[i] = static_cast<typename Format<T>::Int>(i);
-        return index >= static_cast<typename Format<T>::Int>(lanes - count) ? v : V{};
+        return index;
     }
+    // The last `count` lanes of v, 0 in the others.
+    static FS_INLINE V last(V v, isize count) { return indices() >= static_cast<typename Format<T>::Int>(lanes - count) ? v : V{}; }
+    // v with 0 in one lane, or unchanged if there is no such lane.
+    static FS_INLINE V without(V v, isize lane) { return indices() == static_cast<typename Format<T>::Int>(lane) ? V{} : v; }
     static FS_INLINE void store_part(T *p, V v, isize count) {
         T lane[lanes];
         store(lane, v);

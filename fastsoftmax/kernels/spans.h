@@ -134,6 +134,9 @@ template <class X> struct LaneSums<X, double> {
     }
 };
 
+// Elements of a row whose vectors are added to the wider sums at once.
+template <class X> constexpr isize summed_elements = (sizeof(typename X::Scalar) == 4 ? 2 : 1) * block * X::lanes;
+
 // Adds term(i, lanes) for every vector of n elements, in blocks.
 template <class X, class Term> FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
     constexpr isize lanes = X::lanes;
@@ -195,6 +198,15 @@ template <class X> inline typename X::Scalar span_max(const typename X::Scalar *
     for (; i + X::lanes <= n; i += X::lanes) m[0] = larger(X::load(x + i), m[0]);
     if (i < n) m[1] = larger(X::load_part(x + i, n - i, least), m[1]);
     return largest_lane<X>(larger(larger(m[0], m[1]), larger(m[2], m[3])));
+}
+
+// The first index of a value, or n.
+template <class X> inline isize span_find(const typename X::Scalar *x, isize n, typename X::Scalar value) {
+    const auto wanted = X::set(value);
+    isize i = 0;
+    while (i + X::lanes <= n && !any<X>(X::load(x + i) == wanted)) i += X::lanes;
+    while (i < n && x[i] != value) ++i;
+    return i;
 }
 
 template <class T> inline bool span_has_nan(const T *x, isize n) {

@@ -284,19 +284,19 @@ template <class X, bool Scaled> FS_INLINE typename X::V exp_uncentered(typename 
     return exp_reduced<X, Scaled>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
 }
 
-// exp(s x) 2^-N for any x with the N of Shift::typical, as a function object that is made once for a row.
-template <class X, bool Scaled> struct TypicalExp {
+// exp(s x) 2^-exponent for any x, as a function object that is made once for a row.
+template <class X, bool Scaled, int exponent> struct FixedExp {
     Shift<X> shift;
     Scale<X> scale;
 
-    explicit FS_INLINE TypicalExp(const Scale<X> &s) : shift(Shift<X>::typical(s)), scale(s) {}
+    explicit FS_INLINE FixedExp(const Scale<X> &s) : shift(Shift<X>::fixed(exponent, s)), scale(s) {}
     FS_INLINE typename X::V operator()(typename X::V x) const { return exp_uncentered<X, Scaled>(x, shift, scale); }
 };
 
 #if defined(__AVX512F__)
-// The table of powers holds 2^-N already, and the constants are kept in registers: GCC would load them again for the remainder of every row, 7 % of
+// The table of powers holds 2^-exponent already, and the constants are kept in registers: GCC would load them again for the remainder of every row, 7 % of
 // the time of a row of 100.
-template <bool Scaled> struct TypicalExp<Vec<float, 64>, Scaled> {
+template <bool Scaled, int exponent> struct FixedExp<Vec<float, 64>, Scaled, exponent> {
     using X = Vec<float, 64>;
     using V = X::V;
     using Core = ExpCore<X>;
@@ -304,10 +304,10 @@ template <bool Scaled> struct TypicalExp<Vec<float, 64>, Scaled> {
     Scale<X> scale;
     V lowest, log2e, magic, ln2_hi, ln2_lo, c3, c2, powers;
 
-    explicit FS_INLINE TypicalExp(const Scale<X> &s)
-        : scale(s), lowest(held(Shift<X>::typical(s).lowest)), log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
+    explicit FS_INLINE FixedExp(const Scale<X> &s)
+        : scale(s), lowest(held(Shift<X>::fixed(exponent, s).lowest)), log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
           magic(held(X::set(Core::magic))), ln2_hi(held(X::set(-Constants::ln2_hi))), ln2_lo(held(X::set(-Constants::ln2_lo))),
-          c3(held(X::set(Core::c3))), c2(held(X::set(Core::c2))), powers(held(Core::powers(1 << -Shift<X>::typical_exponent))) {}
+          c3(held(X::set(Core::c3))), c2(held(X::set(Core::c2))), powers(held(Core::powers(1 << -exponent))) {}
 
     FS_INLINE V operator()(V x) const {
         const V d = larger(lowest, x), t = multiply_add(d, log2e, magic), n = t - magic;
@@ -322,6 +322,8 @@ template <bool Scaled> struct TypicalExp<Vec<float, 64>, Scaled> {
     }
 };
 #endif
+
+template <class X, bool Scaled> using TypicalExp = FixedExp<X, Scaled, Shift<X>::typical_exponent>;
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
 template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
