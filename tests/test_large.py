@@ -7,6 +7,9 @@ import threading
 import numpy as np
 import pytest
 
+import oracle
+from cases import FLOATS
+
 import fastsoftmax as fs
 from fastsoftmax import _memory
 
@@ -47,6 +50,45 @@ def test_large_columns(shape, backend):
     got = fs.softmax(x, axis=0)
     some = [0, 1, 130, shape[1] - 1]
     assert distance(got[:, some], fs.softmax(np.ascontiguousarray(x[:, some].T)).T.copy()) <= 3
+
+
+# Columns in wide strips: 2 MiB and more, or logarithms of long ones. With a few columns that strips leave to others.
+COLUMNS = [(20, 27_001), (33, 16_500), (300, 2001), (1000, 700), (2100, 512), (130, 515)]
+
+
+def columns(shape, dtype):
+    n, inner = shape
+    x = np.random.default_rng(inner).normal(0, 3, shape).astype(dtype)
+    x[n // 2, 3] = np.nan
+    x[1, 200] = np.inf
+    x[:, 205] = -np.inf
+    x[:, 310] += 9000
+    x[:, 320:340] = x[:, 320:340].round()
+    x[n - 1, 411] = 75
+    x[n // 3, 412] = 40
+    x[:, 413] = -20 - np.abs(x[:, 413])
+    x[:, inner - 1] -= 9000
+    return x
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", COLUMNS, ids=str)
+@pytest.mark.parametrize(("name", "bound"), [("softmax", 6), ("log_softmax", 3), ("logsumexp", 3)])
+def test_strips_of_columns(name, bound, shape, dtype, backend):
+    x = columns(shape, dtype)
+    some = np.r_[0:16, 196:208, 305:345, 405:416, shape[1] - 17 : shape[1]]
+    exact = getattr(oracle, name)(x[:, some], axis=0)
+    got = getattr(fs, name)(x, axis=0)
+    assert oracle.ulp_error(got[..., some], exact).max() <= bound
+    if name != "logsumexp":
+        room = np.full((shape[0], shape[1] + 24), 7, dtype)  # with other numbers at both sides
+        out = room[:, 11 : 11 + shape[1]]
+        for threads in (1, 2):
+            getattr(fs, name)(x, axis=0, out=out, num_threads=threads)
+            np.testing.assert_array_equal(out, got)
+            assert (room[:, :11] == 7).all()
+            assert (room[:, 11 + shape[1] :] == 7).all()
+        np.testing.assert_array_equal(getattr(fs, name)(x, axis=0, out=x), got)
 
 
 # --- the pool ---------------------------------------------------------------------------------------------
