@@ -133,9 +133,7 @@ template <class C, bool Scaled> struct LabelRows {
     const CrossEntropyArguments *a;
     RowLosses *losses;
     NormalizeArguments logits;
-    Reader<C> from{};
-    bool direct_in = false;
-    C *buffer = nullptr;
+    RowSource<C> source{};
     isize piece = 0;
 
     // Rows whose logarithms are taken together. A copy starts with none.
@@ -152,19 +150,11 @@ template <class C, bool Scaled> struct LabelRows {
     isize n() const { return a->x.n; }
     FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
 
-    void begin(isize p, isize memory) {
-        piece = p;
-        from = logits.reader<C>(0, 0);
-        direct_in = from.direct();
-        buffer = scratch<C>(chunk + memory);
-    }
+    void begin(isize p, C *buffer) { piece = p, source = RowSource<C>(logits, buffer); }
     // The label of a row, or -1 if the row does not count.
     FS_INLINE isize counted(isize o, isize i) const {
         const isize y = a->label(o, i);
         return y >= 0 && a->where.data && !a->present(o, i) ? -1 : y;
-    }
-    FS_INLINE const C *row(isize o, isize i) const {
-        return direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : logits.gathered(from, o, i, buffer);
     }
 
     // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
@@ -249,8 +239,8 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
     using Base::Base;
 
     void begin(isize p) {
-        Base::begin(p, 0);
-        batch.limit = this->direct_in ? most : 1;
+        Base::begin(p, scratch<C>(chunk));
+        batch.limit = this->source.limit(most);
     }
     void end() {
         settle();
@@ -259,8 +249,8 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
     void whole(isize o, isize i) {
         const isize y = this->counted(o, i);
         if (y < 0) return this->losses->store(o, i, 0);
-        batch.rows[batch.count++] = {o, i, y, this->row(o, i)};
-        if (batch.count == batch.limit) settle();
+        batch.rows[batch.count] = {o, i, y, this->source.get(o, i, batch.count)};
+        if (++batch.count == batch.limit) settle();
     }
 
   private:
@@ -297,7 +287,8 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         const Scale<X> scale = scale_of(row.outer, row.inner);
         const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(row.x, n())), scale);
         const auto exp = [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
-        LabelSums<C> s({}, exp(X::set(row.x[row.label]))[0], shift.center[0], shift.exponent(0));
+        const C label = exp(X::set(row.x[row.label]))[0];
+        LabelSums<C> s({}, label - label == 0 ? label : std::numeric_limits<C>::quiet_NaN(), shift.center[0], shift.exponent(0));  // no distribution: +inf
         s.set_others(sum_others<X>(row.x, n(), row.label, exp));
         this->find_tiny(s, row.x, row.label, scale);
         return s;
@@ -314,8 +305,9 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     using Base::Base;
 
     void begin(isize p) {
-        Base::begin(p, kept.memory);
-        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), this->buffer + chunk, this->direct_in);
+        C *buffer = scratch<C>(chunk + kept.memory);
+        Base::begin(p, buffer);
+        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), buffer + chunk, this->source.limit(Kept::most));
     }
     void end() {
         if (kept.unsettled()) settle();
@@ -325,7 +317,7 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     void whole(isize o, isize i) {
         const isize y = this->counted(o, i);
         if (y < 0) return a->clear_gradient(o, i), this->losses->store(o, i, 0);
-        if (kept.keep(this->row(o, i), o, i, y)) settle();
+        if (kept.keep(this->source.get(o, i, kept.place()), o, i, y)) settle();
     }
 
   private:

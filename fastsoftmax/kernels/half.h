@@ -1,6 +1,8 @@
 // The 16-bit formats, which are for storage only: float16 (IEEE 754 binary16) and bfloat16 (the upper half of a float).
 #pragma once
 
+#include <type_traits>
+
 #include "simd.h"
 
 namespace {
@@ -83,6 +85,75 @@ template <> inline void convert(const float *from, Float16 *to, isize count) {
     for (; j < count; ++j) to[j] = Float16(from[j]);
 }
 #endif
+
+// Vectors from and to 16-bit numbers.
+template <class X, class H> struct Halves {
+    using V = typename X::V;
+    using T = typename X::Scalar;
+    static FS_INLINE V load(const H *p) {
+        T lane[X::lanes];
+        convert(p, lane, X::lanes);
+        return X::load(lane);
+    }
+    static FS_INLINE void store(H *p, V v) {
+        T lane[X::lanes];
+        X::store(lane, v);
+        convert(lane, p, X::lanes);
+    }
+    static FS_INLINE void stream(H *p, V v) { store(p, v); }  // past the caches, as Vec has it
+};
+#if defined(__AVX512F__)
+template <> FS_INLINE Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) { return (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+FS_INLINE __m256i narrowed(Vec<float>::V v, Float16) { return _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT); }
+template <> FS_INLINE Vec<float>::V Halves<Vec<float>, BFloat16>::load(const BFloat16 *p) {
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+}
+FS_INLINE __m256i narrowed(Vec<float>::V v, BFloat16) {
+    const __m512i u = (__m512i)v, upper = _mm512_srli_epi32(u, 16), odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+}
+template <> FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) { _mm256_storeu_si256((__m256i *)p, narrowed(v, Float16())); }
+template <> FS_INLINE void Halves<Vec<float>, BFloat16>::store(BFloat16 *p, V v) { _mm256_storeu_si256((__m256i *)p, narrowed(v, BFloat16())); }
+template <> FS_INLINE void Halves<Vec<float>, Float16>::stream(Float16 *p, V v) { _mm256_stream_si256((__m256i *)p, narrowed(v, Float16())); }
+template <> FS_INLINE void Halves<Vec<float>, BFloat16>::stream(BFloat16 *p, V v) { _mm256_stream_si256((__m256i *)p, narrowed(v, BFloat16())); }
+#elif defined(__F16C__)
+template <> FS_INLINE Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) { return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+template <> FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
+
+// The same of numbers of the vector's own type or such ones: whole vectors, or the first `count` lanes.
+template <class X, class S> FS_INLINE typename X::V load_as(const S *p) {
+    if constexpr (std::is_same<S, typename X::Scalar>::value) return X::load(p);
+    else return Halves<X, S>::load(p);
+}
+template <class X, class S> FS_INLINE void store_as(S *p, typename X::V v) {
+    if constexpr (std::is_same<S, typename X::Scalar>::value) X::store(p, v);
+    else Halves<X, S>::store(p, v);
+}
+template <class X, class S> FS_INLINE void stream_as(S *p, typename X::V v) {
+    if constexpr (std::is_same<S, typename X::Scalar>::value) X::stream(p, v);
+    else Halves<X, S>::stream(p, v);
+}
+template <class X, class S> FS_INLINE typename X::V load_part_as(const S *p, isize count, typename X::Scalar fill) {
+    if constexpr (std::is_same<S, typename X::Scalar>::value) {
+        return X::load_part(p, count, fill);
+    } else {
+        typename X::Scalar lane[X::lanes];
+        for (isize l = 0; l < X::lanes; ++l) lane[l] = l < count ? static_cast<typename X::Scalar>(p[l]) : fill;
+        return X::load(lane);
+    }
+}
+template <class X, class S> FS_INLINE void store_part_as(S *p, typename X::V v, isize count) {
+    if constexpr (std::is_same<S, typename X::Scalar>::value) {
+        X::store_part(p, v, count);
+    } else {
+        for (isize l = 0; l < count; ++l) p[l] = static_cast<S>(v[l]);
+    }
+}
 
 }  // namespace fs
 }  // namespace

@@ -76,6 +76,28 @@ struct NormalizeArguments {
     }
 };
 
+// The logits of rows that wait for others: where they are, as numbers of type S, or (S is C) gathered, each row to a place of its own.
+template <class C, class S = C> struct RowSource {
+    const NormalizeArguments *a = nullptr;
+    Reader<C> from{};
+    bool direct = false;
+    C *buffer = nullptr;  // of a chunk
+    isize places = 1, pitch = 0;
+
+    RowSource() = default;
+    RowSource(const NormalizeArguments &arguments, C *buffer_) : a(&arguments), from(arguments.reader<C>(0, 0)), direct(from.direct()), buffer(buffer_) {
+        const isize n = a->x.n;
+        pitch = (n + Vec<C>::lanes - 1) / Vec<C>::lanes * Vec<C>::lanes;
+        places = n <= gathered_together ? batch_elements / n : 1;
+    }
+    // Of at most `most` rows.
+    isize limit(isize most) const { return direct || !std::is_same<S, C>::value || places > most ? most : places; }
+    FS_INLINE const S *get(isize o, isize i, isize place) const {
+        if constexpr (!std::is_same<S, C>::value) return reinterpret_cast<const S *>(a->x.at(o, i));
+        else return direct ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer + place * pitch);
+    }
+};
+
 // What stands above the total: 1, or the gradient of the row.
 template <Result R> double numerator(const AnyView &gradient, isize outer, isize inner) {
     return R == Result::logsumexp_vjp ? gradient.value(outer, inner) : 1.0;
@@ -442,32 +464,28 @@ template <class C, bool Scaled> struct RowOfArguments {
     FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
 };
 
-// Rows of one chunk, the results of which are exponentials.
-template <class C, Result R, bool Scaled> struct ExpRow : RowOfArguments<C, Scaled> {
+// Rows of one chunk, the results of which are exponentials. S is the type of numbers that are converted on their way in and out.
+template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n;
-    using Kept = KeptRows<C, R == Result::softmax, Scaled>;
-    Reader<C> from{};
-    bool direct_in = false;
-    C *buffer = nullptr;
+    using Kept = KeptRows<C, R == Result::softmax, Scaled, S>;
+    RowSource<C, S> logits{};
     Kept kept{};
 
     using Base::Base;
 
     // Once per piece of work: what all its rows have in common.
     void begin(isize) {
-        from = a->template reader<C>(0, 0);
-        direct_in = from.direct();
-        buffer = scratch<C>(chunk + kept.memory);
-        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, direct_in);
+        C *buffer = scratch<C>(chunk + kept.memory);
+        logits = RowSource<C, S>(*a, buffer);
+        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most));
     }
     void end() {
         if (kept.unsettled()) settle();
         kept.end();
     }
     void whole(isize o, isize i) {
-        const C *x = direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer);
-        if (kept.keep(x, o, i)) settle();
+        if (kept.keep(logits.get(o, i, kept.place()), o, i)) settle();
     }
 
   private:
@@ -570,17 +588,16 @@ template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const Norma
     return w;
 }
 
-// Rows of one chunk, the results of which are logarithms. These are taken of several rows together, if they need not be gathered and are still in the
-// cache when they are written.
+// Rows of one chunk, the results of which are logarithms. These are taken of several rows together, if they are still in the cache when they are written.
 template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n, Base::scale_of;
     using X = Vec<C>;
     static constexpr bool keeps = R == Result::log_softmax;
-    Reader<C> from{};
+    RowSource<C> logits{};
     Writer<C> to{};
-    bool direct_in = false, direct_out = false, streaming = false;
-    C *buffer = nullptr, *results = nullptr;
+    bool direct_out = false, streaming = false;
+    C *results = nullptr;
 
     static constexpr isize most = 16;
     struct Row {
@@ -597,19 +614,19 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     using Base::Base;
 
     void begin(isize) {
-        from = a->template reader<C>(0, 0);
+        C *buffer = scratch<C>(2 * chunk);
+        logits = RowSource<C>(*a, buffer), results = buffer + chunk;
         if constexpr (keeps) to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
-        direct_in = from.direct(), direct_out = keeps && to.direct();
-        buffer = scratch<C>(2 * chunk), results = buffer + chunk;
-        batch.limit = !direct_in || n() > kept_in_l1 ? 1 : most;
+        direct_out = keeps && to.direct();
+        batch.limit = n() > kept_in_l1 ? 1 : logits.limit(most);
     }
     void end() {
         flush();
         if (streaming) stream_fence();
     }
     void whole(isize o, isize i) {
-        batch.rows[batch.count++] = {o, i, direct_in ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer)};
-        if (batch.count == batch.limit) flush();
+        batch.rows[batch.count] = {o, i, logits.get(o, i, batch.count)};
+        if (++batch.count == batch.limit) flush();
     }
 
   private:
@@ -1338,6 +1355,13 @@ bool normalize_strips(const NormalizeArguments &a, const Careful &careful, isize
     }
 }
 
+template <class Row> void normalize_whole(const NormalizeArguments &a, isize threads, Execute execute) {
+    WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
+    execute(&work, threads);
+}
+// Logits and results are lines of contiguous 16-bit numbers.
+template <class H> bool halves(const NormalizeArguments &a) { return a.x.contiguous(half_number<H>) && a.out.contiguous(half_number<H>); }
+
 template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
     using Tile = NormalizeTile<C, R, Scaled>;
     constexpr bool keeps = R != Result::logsumexp;
@@ -1362,9 +1386,10 @@ template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeA
     }
     const bool recomputed = R == Result::softmax && a.x.n >= recomputed_from && a.x.n <= kept_in_l1 && streams<C>(a.x, a.out, a.where);
     if (a.x.n <= chunk && !recomputed) {
-        using Row = std::conditional_t<takes_logarithm(R), LogRow<C, R, Scaled>, ExpRow<C, R, Scaled>>;
-        WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
-        return execute(&work, threads);
+        if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
+        if (sizeof(C) == 4 && plain && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
+        if (sizeof(C) == 4 && plain && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
+        return normalize_whole<ExpRow<C, R, Scaled>>(a, threads, execute);
     }
     using Row = std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
     RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);

@@ -27,12 +27,23 @@ template <class X> struct Logistic {
 // A coefficient of 0 drops its term, be it infinite.
 template <class V> FS_INLINE V term(V coefficient, V value) { return coefficient == V{} ? V{} : coefficient * value; }
 
+// n sigmoid(x) - p sigmoid(-x) = (c + d e) / (1 + e) with e = exp(-|x|), and c the slope of the loss towards large |x|.
+template <class X> struct BinarySlope {
+    using V = typename X::V;
+    V c, d;
+    FS_INLINE BinarySlope(V x, V n, V p) {
+        const auto negative = x < V{};
+        c = negative ? -p : n, d = negative ? n : -p;
+    }
+    FS_INLINE V above(V e) const { return multiply_add(d, e, c); }
+};
+
 struct BinaryLogits {
     template <class X, class V = typename X::V> FS_INLINE void apply(V x, V t, V weight, V positive, V &loss, V &gradient) const {
         const Logistic<X> f(x);
         const V p = positive * t, n = X::set(1) - t;
         loss = term(weight, term(p, f.softplus(-x)) + term(n, f.softplus(x)));
-        gradient = term(weight, n * f.sigmoid(x) - p * f.sigmoid(-x));
+        gradient = term(weight, BinarySlope<X>(x, n, p).above(f.e) * f.inverse);
     }
 };
 
@@ -168,7 +179,7 @@ template <class Op, class C> struct PointwiseWork : FlatWork {
 
 // The mean or sum of binary cross-entropies from logits without weights, targets as they are: x, t and the gradient are touched once.
 //
-//     loss = c x + log(1 + e),   gradient = (c + d e) / (1 + e),   e = exp(-|x|),   c, d = 1 - t, -t for x >= 0, else -t, 1 - t
+//     loss = c x + log(1 + e),   gradient = (c + d e) / (1 + e),   e = exp(-|x|)   (BinarySlope)
 //
 // The logarithms of `group` vectors are taken as one: u = (1 + e1)(1 + e2)... - 1 = u + e + u e has no cancellation, all being positive.
 template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C> {
@@ -184,7 +195,7 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
         C *g = a->gradient ? reinterpret_cast<C *>(a->gradient.at(row, 0)) + start : nullptr;
         const V scale = X::set(static_cast<C>(a->scale));
         LaneSums<X> sums;
-        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V above, V below) FS_INLINE_LAMBDA { lanes.store(g + i, above * (scale / below)); });
+        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V above, V below) FS_INLINE_LAMBDA { lanes.store(g + i, above * (X::set(1) / below) * scale); });
         else sweep(x, t, end - start, sums, [](isize, auto, V, V) FS_INLINE_LAMBDA {});
         this->sums[static_cast<std::size_t>(piece)].add(sums.total());
     }
@@ -196,12 +207,11 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
         for (isize i = 0; i < n;) {
             V u = {}, linear = {};
             const auto add = [&](auto lanes) FS_INLINE_LAMBDA {
-                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), on = X::set(1) - y, off = -y;
-                const auto negative = v < V{};
-                const V c = negative ? off : on, d = negative ? on : off, e = exp(-absolute<X>(v));
-                linear = linear + term(c, v);
+                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), e = exp(-absolute<X>(v));
+                const BinarySlope<X> slope(v, X::set(1) - y, y);
+                linear = linear + term(slope.c, v);
                 u = multiply_add(u, e, u) + e;
-                put(i, lanes, multiply_add(d, e, c), X::set(1) + e);
+                put(i, lanes, slope.above(e), X::set(1) + e);
             };
             isize k = 0;
             for (; k < group && i + X::lanes <= n; ++k, i += X::lanes) add(AllLanes<X>());
@@ -348,10 +358,9 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
             C *g = line.gradient.place(at, g_buffer), *h = line.loss.place(at, h_buffer);
             each_vector<X>(size, [&](isize i, auto lanes) {
                 const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
-                const V e = exp_plain<X>(-absolute<X>(x)), inverse = one / (one + e), small = e * inverse;
-                const auto negative = x < V{};
-                lanes.store(g + i, w * ((one - t) * (negative ? small : inverse) - t * (negative ? inverse : small)));
-                lanes.store(h + i, w * larger(least, f * (small * inverse)));
+                const V e = exp_plain<X>(-absolute<X>(x)), inverse = one / (one + e);
+                lanes.store(g + i, w * (BinarySlope<X>(x, one - t, t).above(e) * inverse));
+                lanes.store(h + i, w * larger(least, f * (e * inverse * inverse)));
             });
             line.gradient.put(at, size, g_buffer);
             line.loss.put(at, size, h_buffer);

@@ -33,25 +33,25 @@ template <class X, class C, class Exp> Sum sum_without(const C *x, isize count, 
 
 // exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than masked
 // loads and stores. (A row of less than a vector is padded.) beside(i) comes along with every whole vector.
-template <class X, class C, class Exp, class Beside>
-FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const C *x, C *e, isize n, const Exp &exp, Beside beside) {
+template <class X, class S, class C, class Exp, class Beside>
+FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp, Beside beside) {
     LaneSums<X> sums;
     sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         if constexpr (decltype(lanes)::whole) {
-            const auto y = exp(X::load(x + i));
+            const auto y = exp(load_as<X>(x + i));
             X::store(e + i, y);
             beside(i);
             return y;
         } else {
             const isize at = n < X::lanes ? 0 : n - X::lanes;
-            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : X::load(x + at));
+            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : load_as<X>(x + at));
             X::store(e + at, y);
             return n < X::lanes ? y : X::last(y, n - i);
         }
     });
     return sums.unfolded();
 }
-template <class X, class C, class Exp> FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const C *x, C *e, isize n, const Exp &exp) {
+template <class X, class S, class C, class Exp> FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp) {
     return keep_exp<X>(x, e, n, exp, [](isize) {});
 }
 
@@ -114,7 +114,7 @@ template <class X, bool Softmax> struct Normalizer {
 };
 
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
-template <class X, class C, class W> FS_INLINE void write_with(const W &writer, const C *x, C *y, isize n, bool streaming) {
+template <class X, class C, class S, class W> FS_INLINE void write_with(const W &writer, const C *x, S *y, isize n, bool streaming) {
     write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return writer.apply(lanes.load(x + i, 0)); });
 }
 
@@ -148,8 +148,8 @@ FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Sum *total, C *logit, C
 }
 
 // exp(x) of a row with the shift from the maximum, kept; short rows as ShortTile has them.
-template <class X, bool Scaled, class C>
-FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const C *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
+template <class X, bool Scaled, class S, class C>
+FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
     using V = typename X::V;
     typename X::I off = bits<X>(X::set(n > short_row));
     if (n <= short_row) each_vector<X>(n, [&](isize i, auto lanes) { off |= off_lattice<X>(lanes.load(x + i, 0)); });
@@ -164,18 +164,20 @@ FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const C *x, C *e, isize n, 
 // the next one: that hides the latency of sums and reciprocals, and loads and stores among arithmetic. Longer rows keep them in the output itself, if it is
 // not the input, which must stay intact until the sum is known to be right. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64
 // elements and 12 % at 100; writing along gains 20 % at 1000 and loses 40 % at 32000, where scratch doubles the time.)
-template <class C, bool Softmax, bool Scaled> class KeptRows {
+template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     using X = Vec<C>;
     using V = typename X::V;
     using Sums = LaneSums<X>;
     using Unfolded = typename Sums::Unfolded;
     using Normal = Normalizer<X, Softmax>;
+    static constexpr bool converts = !std::is_same<S, C>::value;  // logits and results are contiguous numbers of another type
 
   public:
     struct Row {
         isize outer, inner;
-        const C *x;
-        C *e, *y;  // the exponentials, the results
+        const S *x;
+        C *e;  // the exponentials
+        S *y;  // the results
         bool guessed;
         C center;  // the shift of its exponentials: exp(s (x - center)) 2^-exponent
         double exponent;
@@ -196,7 +198,7 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
     AnyView out{};
     Mask where{};
     Writer<C> to{};
-    bool direct = false;
+    bool direct = false, streaming = false;
     C *buffer = nullptr;
     Row rows[2][most];
     Unfolded sums[most];
@@ -208,18 +210,20 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
     KeptRows() {}
     KeptRows(const KeptRows &) {}  // begin() sets all there is: a copy of the rows would cost a tiny call a quarter of its time
 
-    // `writer` is that of the first row. Rows may wait for others if their logits stay where they are.
-    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_, bool may_wait) {
+    // `writer` is that of the first row.
+    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_, isize limit) {
         n = n_, out = out_, where = where_, to = writer, buffer = scratch_;
-        direct = out.data && to.direct();
-        batch = !may_wait || n > batch_elements ? 1 : batch_elements / n < most ? batch_elements / n : most;
+        direct = out.data && (converts || to.direct());
+        streaming = converts && out.outer * out.n * out.inner * isize(sizeof(S)) >= stream_from;
+        batch = n > batch_elements ? 1 : batch_elements / n < limit ? batch_elements / n : limit;
         pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
         in_scratch = n <= kept_in_l1;
         count = waiting = written = 0;
     }
 
-    // Takes a row. True: the batch must be settled.
-    FS_INLINE bool keep(const C *x, isize o, isize i, isize place = -1) {
+    // Takes a row, whose logits stay where they are until the batch is settled; place() is that of the next row in it. True: the batch must be settled.
+    isize place() const { return count; }
+    FS_INLINE bool keep(const S *x, isize o, isize i, isize place = -1) {
         Row &row = rows[bank][count];
         row.outer = o, row.inner = i, row.x = x, row.place = place;
         return ++count == batch;
@@ -230,10 +234,12 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
         Row *row = rows[bank];
         bool all = !Scaled && in_scratch;
         for (isize k = 0; k < count; ++k) {
-            row[k].guessed = n > short_row && worth_a_guess<X>(row[k].x[0], scale_of(row[k]));
+            row[k].guessed = n > short_row && worth_a_guess<X>(static_cast<C>(row[k].x[0]), scale_of(row[k]));
             row[k].e = buffer + bank * other_bank + k * pitch;
-            row[k].y = direct ? reinterpret_cast<C *>(out.at(row[k].outer, row[k].inner)) : row[k].e;
-            if (!in_scratch && row[k].y != row[k].x) row[k].e = row[k].y;
+            row[k].y = direct ? reinterpret_cast<S *>(out.at(row[k].outer, row[k].inner)) : reinterpret_cast<S *>(row[k].e);
+            if constexpr (!converts) {
+                if (!in_scratch && row[k].y != row[k].x) row[k].e = row[k].y;
+            }
             all &= row[k].guessed;
         }
         if (all) guess_all(row, rows[!bank]);
@@ -246,7 +252,10 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
     }
     bool unsettled() const { return count > 0; }
     // After the last batch.
-    void end() { write_waiting(); }
+    void end() {
+        write_waiting();
+        if (streaming) stream_fence();
+    }
 
     // The sum of all kept exponentials but one.
     Sum others(const Row &row, isize at) const {
@@ -265,7 +274,9 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
         const Scale<X> one = Scale<X>::one();
         const TypicalExp<X, false> exp(one);
         for (isize k = 0; k < count; ++k) {
-            sums[k] = k < waiting ? keep_and_write(row[k], before[k], exp) : keep_exp<X>(row[k].x, row[k].e, n, exp);
+            const bool along = k < waiting && !(streaming && reinterpret_cast<std::uintptr_t>(before[k].y) % (X::lanes * sizeof(S)));
+            sums[k] = along ? keep_and_write(row[k], before[k], exp) : keep_exp<X>(row[k].x, row[k].e, n, exp);
+            if (k < waiting && !along) write_row(before[k]);
         }
         for (; written < count && written < waiting; ++written) finish(before[written]);
         Sum total[most];
@@ -278,16 +289,20 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
     FS_INLINE Unfolded keep_and_write(Row &row, const Row &before, const TypicalExp<X, false> &exp) const {
         const Normal scaled(before.normalizer);
         const C *e = before.e;
-        C *y = before.y;
+        S *y = before.y;
         const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
         // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what
         // was just stored (a third more time). Then the second half of the results comes first.
         const auto above = (reinterpret_cast<std::uintptr_t>(y) - reinterpret_cast<std::uintptr_t>(row.x)) % 4096;
         const isize whole = n / X::lanes * X::lanes, turn = whole / (2 * X::lanes) * X::lanes;
-        const auto write = [&](isize j) FS_INLINE_LAMBDA { X::store(y + j, scaled.apply(X::load(e + j))); };
+        const auto write = [&](isize j) FS_INLINE_LAMBDA {
+            const V v = scaled.apply(X::load(e + j));
+            if (converts && streaming) stream_as<X>(y + j, v);
+            else store_as<X>(y + j, v);
+        };
         const Unfolded sum = above < 512 ? keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA { write(i + turn < whole ? i + turn : i + turn - whole); })
                                          : keep_exp<X>(row.x, row.e, n, exp, write);
-        X::store(y + n - X::lanes, end);
+        if (whole < n) store_as<X>(y + n - X::lanes, end);  // an ordinary store to a line that is streamed costs more than the rest
         return sum;
     }
 
@@ -317,14 +332,16 @@ template <class C, bool Softmax, bool Scaled> class KeptRows {
 
     void write_waiting() {
         for (; written < waiting; ++written) {
-            const Row &row = rows[!bank][written];
-            write_with<X>(Normal(row.normalizer), row.e, row.y, n, false);
-            finish(row);
+            write_row(rows[!bank][written]);
+            finish(rows[!bank][written]);
         }
     }
+    void write_row(const Row &row) const { write_with<X>(Normal(row.normalizer), row.e, row.y, n, streaming); }
     FS_INLINE void finish(const Row &row) const {
-        if (row.place >= 0) row.y[row.place] = row.value;
-        if (!direct) scatter(row);
+        if (row.place >= 0) row.y[row.place] = static_cast<S>(row.value);
+        if constexpr (!converts) {
+            if (!direct) scatter(row);
+        }
     }
     __attribute__((noinline)) void scatter(const Row &row) const {
         Writer<C> t = to;

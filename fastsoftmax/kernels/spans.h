@@ -1,6 +1,9 @@
 // Sweeps over contiguous blocks: maxima, sums with bounded error, and the loops that all operations are made of.
 #pragma once
 
+#include <type_traits>
+
+#include "half.h"
 #include "thresholds.h"
 #include "vexp.h"
 
@@ -11,14 +14,14 @@ namespace fs {
 // A loop body gets the index and one of these, which load and store a whole vector or its first lanes.
 template <class X> struct AllLanes {
     static constexpr bool whole = true;
-    FS_INLINE typename X::V load(const typename X::Scalar *p, typename X::Scalar) const { return X::load(p); }
-    FS_INLINE void store(typename X::Scalar *p, typename X::V v) const { X::store(p, v); }
+    template <class S> FS_INLINE typename X::V load(const S *p, typename X::Scalar) const { return load_as<X>(p); }
+    template <class S> FS_INLINE void store(S *p, typename X::V v) const { store_as<X>(p, v); }
 };
 template <class X> struct FirstLanes {
     static constexpr bool whole = false;
     isize count;
-    FS_INLINE typename X::V load(const typename X::Scalar *p, typename X::Scalar fill) const { return X::load_part(p, count, fill); }
-    FS_INLINE void store(typename X::Scalar *p, typename X::V v) const { X::store_part(p, v, count); }
+    template <class S> FS_INLINE typename X::V load(const S *p, typename X::Scalar fill) const { return load_part_as<X>(p, count, fill); }
+    template <class S> FS_INLINE void store(S *p, typename X::V v) const { store_part_as<X>(p, v, count); }
 };
 
 template <class X, class Body> FS_INLINE void each_vector(isize n, Body body) {
@@ -38,20 +41,20 @@ template <class X, class Body> FS_INLINE void each_vector(isize n, Body body) {
 template <class X, class C, class Value> FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
     isize i = 0;
     if (streaming || n > kept_in_l1) {
-        i = static_cast<isize>(-reinterpret_cast<std::uintptr_t>(y) % sizeof(typename X::V) / sizeof(C));
+        i = static_cast<isize>(-reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(C)) / sizeof(C));
         if (i > n) i = n;
-        if (i) X::store_part(y, value(0, FirstLanes<X>{i}), i);
+        if (i) store_part_as<X>(y, value(0, FirstLanes<X>{i}), i);
     }
     if (streaming) {
-        for (; i + X::lanes <= n; i += X::lanes) X::stream(y + i, value(i, AllLanes<X>()));
+        for (; i + X::lanes <= n; i += X::lanes) stream_as<X>(y + i, value(i, AllLanes<X>()));
     } else {
         for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
 #pragma GCC unroll 4
-            for (isize a = i; a < i + 4 * X::lanes; a += X::lanes) X::store(y + a, value(a, AllLanes<X>()));
+            for (isize a = i; a < i + 4 * X::lanes; a += X::lanes) store_as<X>(y + a, value(a, AllLanes<X>()));
         }
-        for (; i + X::lanes <= n; i += X::lanes) X::store(y + i, value(i, AllLanes<X>()));
+        for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, AllLanes<X>()));
     }
-    if (i < n) X::store_part(y + i, value(i, FirstLanes<X>{n - i}), n - i);
+    if (i < n) store_part_as<X>(y + i, value(i, FirstLanes<X>{n - i}), n - i);
 }
 
 // ------------------------------------------------------------------------------------------------------------------- sums
@@ -186,17 +189,17 @@ template <class X> FS_INLINE typename X::Scalar largest_lane(typename X::V v) {
 }
 
 // The maximum; of a block with NaN, any of its values.
-template <class X> inline typename X::Scalar span_max(const typename X::Scalar *x, isize n) {
+template <class X, class S> inline typename X::Scalar span_max(const S *x, isize n) {
     using V = typename X::V;
     const typename X::Scalar least = -std::numeric_limits<typename X::Scalar>::infinity();
     V m[4] = {X::set(least), X::set(least), X::set(least), X::set(least)};
     isize i = 0;
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
 #pragma GCC unroll 4
-        for (isize a = 0; a < 4; ++a) m[a] = larger(X::load(x + i + a * X::lanes), m[a]);
+        for (isize a = 0; a < 4; ++a) m[a] = larger(load_as<X>(x + i + a * X::lanes), m[a]);
     }
-    for (; i + X::lanes <= n; i += X::lanes) m[0] = larger(X::load(x + i), m[0]);
-    if (i < n) m[1] = larger(X::load_part(x + i, n - i, least), m[1]);
+    for (; i + X::lanes <= n; i += X::lanes) m[0] = larger(load_as<X>(x + i), m[0]);
+    if (i < n) m[1] = larger(load_part_as<X>(x + i, n - i, least), m[1]);
     return largest_lane<X>(larger(larger(m[0], m[1]), larger(m[2], m[3])));
 }
 

@@ -11,6 +11,7 @@ constexpr isize chunk = 32768;        // elements of a long row in one piece; sh
 constexpr isize kept_in_l1 = 4096;    // elements of a row whose exponentials are kept apart from the output
 constexpr isize small_call = 256;  // elements of a call that does without views and batches
 constexpr isize batch_elements = 2048;  // of rows whose sums are settled together
+constexpr isize gathered_together = 256;  // elements of a row that is gathered, up to which it waits for others
 constexpr isize gather_block = 2048;  // elements of a strided, masked or converted line handled at a time (fits L1)
 constexpr isize piece_elements = 16384;  // short rows are grouped to about so many elements a piece
 constexpr isize short_row = 32;       // rows up to this length run across lanes, many at a time

@@ -60,6 +60,8 @@ using Mask = View<const std::uint8_t>;
 enum class Number { float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
 
 template <class C> constexpr Number number_of = sizeof(C) == 4 ? Number::float32 : Number::float64;
+template <class H> constexpr Number half_number = Number::bfloat16;
+template <> constexpr Number half_number<Float16> = Number::float16;
 constexpr bool is_integer(Number n) { return n > Number::float64; }
 
 // body(a null pointer of the type of the numbers)
@@ -129,7 +131,8 @@ struct AnyView {
     isize offset(isize o, isize i) const { return o * outer_stride + i * inner_stride; }
     char *at(isize o, isize i) const { return data + offset(o, i); }
     // Whether lines are contiguous numbers of type C.
-    template <class C> bool plain() const { return number == number_of<C> && (n == 1 || n_stride == isize(sizeof(C))); }
+    bool contiguous(Number as) const { return number == as && (n == 1 || n_stride == size_of(as)); }
+    template <class C> bool plain() const { return contiguous(number_of<C>); }
 
     // The number at an address, as a double or (labels) as an integer; integers that do not fit are -1.
     template <class As> static As value(const char *p, Number number) {
