@@ -90,6 +90,18 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
             Call("logsumexp", "float32", rows, n, 0) for rows, n in ((1000, 256), (1000, 1000), (4000, 4000))
         ),
     ),
+    "strips_from": (
+        (0, 2 * MIB, 1024 * MIB),
+        tuple(
+            Call("softmax", t, inner, n, 0)
+            for t in ("float32", "double")
+            for inner, n in ((1000, 256), (32_000, 32), (4000, 4000))
+        ),
+    ),
+    "strip_bytes": (
+        (8 << 10, 32 << 10, 128 << 10),
+        tuple(Call(f, "float32", 4000, 4000, 0) for f in ("softmax", "log_softmax", "logsumexp")),
+    ),
     "tile_bytes": (
         (64 << 10, 512 << 10, 4 * MIB),
         tuple(Call("softmax", "float32", 1000, n, 0) for n in (256, 1000, 4000)),

@@ -5,9 +5,8 @@ import os
 import threading
 
 import numpy as np
-import pytest
-
 import oracle
+import pytest
 from cases import FLOATS
 
 import fastsoftmax as fs
@@ -52,7 +51,7 @@ def test_large_columns(shape, backend):
     assert distance(got[:, some], fs.softmax(np.ascontiguousarray(x[:, some].T)).T.copy()) <= 3
 
 
-# Columns in wide strips: 2 MiB and more, or logarithms of long ones. With a few columns that strips leave to others.
+# Columns in wide strips: 2 MiB and more, or logarithms of long ones. Strips leave a few of these to others.
 COLUMNS = [(20, 27_001), (33, 16_500), (300, 2001), (1000, 700), (2100, 512), (130, 515)]
 
 
