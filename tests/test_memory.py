@@ -13,9 +13,9 @@ STATUS = "/proc/self/status"
 pytestmark = pytest.mark.skipif(not os.path.exists(STATUS), reason="the peak of memory is read from /proc")
 
 # The peak of the resident set counts every page that was touched, by whatever allocator. VmHWM is that of the
-# new process; ru_maxrss would start from the peak of its parent. Pages of files are not counted: they are code
-# that runs for the first time, and the system maps as much around it as it likes. Nor is what a first call on
-# ten rows of ten needs: it is what imports leave to the first call.
+# new process; ru_maxrss would start from the peak of its parent. Pages of files are not counted: they are
+# code that runs for the first time, and the system maps as much around it as it likes. Nor is what a first
+# call on ten rows of ten needs: it is what imports leave to the first call.
 SCRIPT = """
 import sys
 import numpy as np
