@@ -229,12 +229,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         isize outer, inner, label;
         const C *x;
     };
-    struct Batch {  // a copy starts with none
-        isize count = 0, limit = 1;
-        Row rows[most];
-        Batch() {}
-        Batch(const Batch &) {}
-    } batch;
+    Waiting<Row, most> batch;
 
     using Base::Base;
 
@@ -249,8 +244,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
     void whole(isize o, isize i) {
         const isize y = this->counted(o, i);
         if (y < 0) return this->losses->store(o, i, 0);
-        batch.rows[batch.count] = {o, i, y, this->source.get(o, i, batch.count)};
-        if (++batch.count == batch.limit) settle();
+        if (batch.add({o, i, y, this->source.get(o, i, batch.count)})) settle();
     }
 
   private:

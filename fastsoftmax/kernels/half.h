@@ -58,34 +58,6 @@ template <class From, class To> inline void convert(const From *from, To *to, is
     for (isize j = 0; j < count; ++j) to[j] = static_cast<To>(from[j]);
 }
 
-#if defined(__F16C__)
-// The hardware's conversions between float16 and float.
-struct HalfVector {
-    static constexpr isize lanes = FS_VECTOR_BYTES / 4;
-#if defined(__AVX512F__)
-    static FS_INLINE void widen(const Float16 *from, float *to) { _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from))); }
-    static FS_INLINE void narrow(const float *from, Float16 *to) {
-        _mm256_storeu_si256((__m256i *)to, _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
-    }
-#else
-    static FS_INLINE void widen(const Float16 *from, float *to) { _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from))); }
-    static FS_INLINE void narrow(const float *from, Float16 *to) {
-        _mm_storeu_si128((__m128i *)to, _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
-    }
-#endif
-};
-template <> inline void convert(const Float16 *from, float *to, isize count) {
-    isize j = 0;
-    for (; j + HalfVector::lanes <= count; j += HalfVector::lanes) HalfVector::widen(from + j, to + j);
-    for (; j < count; ++j) to[j] = from[j];
-}
-template <> inline void convert(const float *from, Float16 *to, isize count) {
-    isize j = 0;
-    for (; j + HalfVector::lanes <= count; j += HalfVector::lanes) HalfVector::narrow(from + j, to + j);
-    for (; j < count; ++j) to[j] = Float16(from[j]);
-}
-#endif
-
 // Vectors from and to 16-bit numbers.
 template <class X, class H> struct Halves {
     using V = typename X::V;
@@ -122,6 +94,22 @@ template <> FS_INLINE void Halves<Vec<float>, BFloat16>::stream(BFloat16 *p, V v
 template <> FS_INLINE Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) { return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 template <> FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+}
+#endif
+
+#if defined(__F16C__)
+// Contiguous blocks by the hardware's conversions.
+template <> inline void convert(const Float16 *from, float *to, isize count) {
+    using X = Vec<float>;
+    isize j = 0;
+    for (; j + X::lanes <= count; j += X::lanes) X::store(to + j, Halves<X, Float16>::load(from + j));
+    for (; j < count; ++j) to[j] = from[j];
+}
+template <> inline void convert(const float *from, Float16 *to, isize count) {
+    using X = Vec<float>;
+    isize j = 0;
+    for (; j + X::lanes <= count; j += X::lanes) Halves<X, Float16>::store(to + j, X::load(from + j));
+    for (; j < count; ++j) to[j] = Float16(from[j]);
 }
 #endif
 

@@ -346,6 +346,25 @@ double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<V
     return sum().value();
 }
 
+// What becomes of the logarithm of a total (relative to the maximum): logsumexp itself ...
+template <class C, class HasNan>
+void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log, HasNan has_nan) {
+    using D = Vec<double, 16>;
+    a.out.store(o, 0, i, log_sum(a, o, i, static_cast<double>(max), {D::set(log.hi), D::set(log.lo)}, has_nan));
+}
+// ... or what log_softmax takes from logits.
+template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max, Sum log) {
+    using D = Vec<double, 16>;
+    if (!a.ln_base.is_one()) {
+        const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
+        log = {l.hi[0], l.lo[0]};
+    }
+    LogWriter<Vec<C>, Scaled> w;
+    w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : Factor{1, 0});
+    w.broadcast();
+    return w;
+}
+
 // ------------------------------------------------------------------------------------------------- the logarithm of a row
 // Maximum and log of the total of a row in sweeps over its chunks, for operations that want the log-probability of single classes: start(), then rounds
 // of sweep() for every chunk and next() until it says no.
@@ -442,10 +461,7 @@ template <class C, bool Scaled> struct RowLog {
         C buffer[summed_elements<X>];
         refine<X>(t, start, a.x.n - start < chunk ? a.x.n : start + chunk, [&](isize at, isize count) { return x.get(at, count, buffer); }, exp);
     }
-    void set_writer() {
-        writer.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(outer, inner) : Factor{1, 0});
-        writer.broadcast();
-    }
+    void set_writer() { writer = log_writer<Scaled>(a, outer, inner, max, log); }
 };
 
 // ------------------------------------------------------------------------------------------------------------------- rows
@@ -569,25 +585,6 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
     }
 };
 
-// What becomes of the logarithm of a total (relative to the maximum): logsumexp itself ...
-template <class C, class HasNan>
-void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log, HasNan has_nan) {
-    using D = Vec<double, 16>;
-    a.out.store(o, 0, i, log_sum(a, o, i, static_cast<double>(max), {D::set(log.hi), D::set(log.lo)}, has_nan));
-}
-// ... or what log_softmax takes from logits.
-template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max, Sum log) {
-    using D = Vec<double, 16>;
-    if (!a.ln_base.is_one()) {
-        const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
-        log = {l.hi[0], l.lo[0]};
-    }
-    LogWriter<Vec<C>, Scaled> w;
-    w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : Factor{1, 0});
-    w.broadcast();
-    return w;
-}
-
 // Rows of one chunk, the results of which are logarithms. These are taken of several rows together, if they are still in the cache when they are written.
 template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
@@ -604,12 +601,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         isize outer, inner;
         const C *x;
     };
-    struct Batch {  // a copy starts with none
-        isize count = 0, limit = 1;
-        Row rows[most];
-        Batch() {}
-        Batch(const Batch &) {}
-    } batch;
+    Waiting<Row, most> batch;
 
     using Base::Base;
 
@@ -625,8 +617,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         if (streaming) stream_fence();
     }
     void whole(isize o, isize i) {
-        batch.rows[batch.count] = {o, i, logits.get(o, i, batch.count)};
-        if (++batch.count == batch.limit) flush();
+        if (batch.add({o, i, logits.get(o, i, batch.count)})) flush();
     }
 
   private:
@@ -690,7 +681,6 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
     std::vector<typename RowLog<C, Scaled>::Partial> partial;
     Writer<C> to{};
     bool streaming = false, writes = false;
-    LogWriter<X, Scaled> writer{};
 
     explicit LongLogRow(const NormalizeArguments &arguments) : Base(arguments), row(arguments) {}
 
@@ -708,8 +698,7 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
     bool next() {
         if (writes) return false;
         if (row.next(partial)) return true;
-        if constexpr (keeps) writer = log_writer<Scaled>(*a, row.outer, row.inner, row.max, row.log);
-        else store_log_sum(*a, row.outer, row.inner, row.max, row.log, [&] { return has_nan(); });
+        if constexpr (!keeps) store_log_sum(*a, row.outer, row.inner, row.max, row.log, [&] { return has_nan(); });
         return writes = keeps;
     }
 
@@ -719,7 +708,7 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
         const isize step = row.x.direct() && to.direct() ? chunk : gather_block;
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
-            write_with<X>(writer, row.x.get(at, size, buffer), to.place(at, results), size, streaming);
+            write_with<X>(row.writer, row.x.get(at, size, buffer), to.place(at, results), size, streaming);
             to.put(at, size, results);
         }
         if (streaming) stream_fence();

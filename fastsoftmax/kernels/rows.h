@@ -158,6 +158,20 @@ FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n, 
     return keep_exp<X>(x, e, n, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); });
 }
 
+// Rows that wait to be done together. A copy starts with none.
+template <class Row, isize most> struct Waiting {
+    isize count = 0, limit = most;
+    Row rows[most];
+
+    Waiting() {}
+    Waiting(const Waiting &) {}
+    // True: there is no room for another one.
+    FS_INLINE bool add(const Row &row) {
+        rows[count] = row;
+        return ++count == limit;
+    }
+};
+
 // Rows of one chunk whose exponentials are kept until their sum is known, and written then, each times a number of its own.
 //
 // Rows that fit L1 keep them in scratch, a batch of rows at a time. Their sums are settled together, and a batch is written along with the exponentials of
