@@ -241,20 +241,22 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         settle();
         this->flush();
     }
-    void whole(isize o, isize i) {
-        const isize y = this->counted(o, i);
-        if (y < 0) return this->losses->store(o, i, 0);
-        if (batch.add({o, i, y, this->source.get(o, i, batch.count)})) settle();
+    void rows(isize o, isize i, isize count) {
+        for (const isize end = i + count; i < end; ++i) {
+            const isize y = this->counted(o, i);
+            if (y < 0) this->losses->store(o, i, 0);
+            else if (batch.add({o, i, y, this->source.get(o, i, batch.count)})) settle();
+        }
     }
 
   private:
     void settle() {
-        Sum sums[most];
+        Totals<most> sums;
         C logit[most], label[most];
         const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
         guess_sums<X, Scaled, most>(batch.count, scale_at, sums, logit, label, [this](isize k, const Exp &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
             const Row &row = batch.rows[k];
-            if (worth_a_guess<X>(row.x[0], exp.scale)) add_exp<X>(row.x, this->n(), exp, s);
+            if (worth_a_guess(row.x[0] * exp.scale.hi[0])) add_exp<X>(row.x, this->n(), exp, s);
             return row.x[row.label];
         });
         for (isize k = 0; k < batch.count; ++k) {
@@ -308,26 +310,30 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
         kept.end();
         this->flush();
     }
-    void whole(isize o, isize i) {
-        const isize y = this->counted(o, i);
-        if (y < 0) return a->clear_gradient(o, i), this->losses->store(o, i, 0);
-        if (kept.keep(this->source.get(o, i, kept.place()), o, i, y)) settle();
+    void rows(isize o, isize i, isize count) {
+        for (const isize end = i + count; i < end; ++i) {
+            const isize y = this->counted(o, i);
+            if (y < 0) a->clear_gradient(o, i), this->losses->store(o, i, 0);
+            else kept.keep(this->source.get(o, i, kept.place()), o, i, y);
+            if (kept.full()) settle();
+        }
     }
 
   private:
     FS_INLINE void settle() {
-        using Row = typename Kept::Row;
-        kept.settle([this](const Row &row) { return this->scale_of(row.outer, row.inner); }, [this](Row &row) FS_INLINE_LAMBDA { this->settle_row(row); });
+        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); }, [this](typename Kept::Batch &b) FS_INLINE_LAMBDA {
+            for (isize k = 0; k < b.count; ++k) this->settle_row(b, k);
+        });
     }
-    FS_INLINE void settle_row(typename Kept::Row &row) {
-        const isize y = row.place;
-        LabelSums<C> s(row.sum, row.e[y], row.center, row.exponent);
-        if (s.confident()) s.set_others(kept.others(row, y)), this->find_tiny(s, row.x, y, scale_of(row.outer, row.inner));
-        const double w = a->class_weight(y), weight = a->row_weight(row.outer, row.inner);
-        const double log_sum = this->add(s, row.x[y], w, weight, row.outer, row.inner);
-        const double factor = weight * a->scale * (Scaled ? this->logits.scale(row.outer, row.inner).hi : 1), square = 2 * a->z_loss * log_sum;
-        row.numerator = (w + square) * factor;
-        row.value = static_cast<C>(factor * (square * static_cast<double>(s.label) - w * s.others) / s.total.value());
+    FS_INLINE void settle_row(typename Kept::Batch &b, isize k) {
+        const isize y = b.place[k], o = b.outer[k], i = b.inner[k];
+        LabelSums<C> s(b.total[k], b.e[k][y], b.center[k], b.exponent[k]);
+        if (s.confident()) s.set_others(kept.others(b.e[k], y)), this->find_tiny(s, b.x[k], y, scale_of(o, i));
+        const double w = a->class_weight(y), weight = a->row_weight(o, i);
+        const double log_sum = this->add(s, b.x[k][y], w, weight, o, i);
+        const double factor = weight * a->scale * (Scaled ? this->logits.scale(o, i).hi : 1), square = 2 * a->z_loss * log_sum;
+        b.numerator[k] = (w + square) * factor;
+        b.value[k] = static_cast<C>(factor * (square * static_cast<double>(s.label) - w * s.others) / s.total.value());
     }
 };
 
@@ -433,7 +439,7 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
 
     FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, ShortRows<X> &rows, isize outer, isize first, isize count) const {
         total.add(own);
-        const auto normalizer = Normalizer<X, false>::each(total, lane.factor);
+        const auto normalizer = Normalizer<X, false>::each(lane.factor, total);
         C at_label[X::lanes];
         for (isize l = 0; l < X::lanes; ++l) at_label[l] = static_cast<C>(lane.at_label[l]);
         const V own_result = X::load(at_label);

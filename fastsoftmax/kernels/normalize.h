@@ -85,13 +85,14 @@ template <class C, class S = C> struct RowSource {
     isize places = 1, pitch = 0;
 
     RowSource() = default;
-    RowSource(const NormalizeArguments &arguments, C *buffer_) : a(&arguments), from(arguments.reader<C>(0, 0)), direct(from.direct()), buffer(buffer_) {
+    RowSource(const NormalizeArguments &arguments, C *buffer_) : a(&arguments), from(arguments.reader<C>(0, 0)), buffer(buffer_) {
+        direct = !std::is_same<S, C>::value || from.direct();
         const isize n = a->x.n;
         pitch = (n + Vec<C>::lanes - 1) / Vec<C>::lanes * Vec<C>::lanes;
         places = n <= gathered_together ? batch_elements / n : 1;
     }
     // Of at most `most` rows.
-    isize limit(isize most) const { return direct || !std::is_same<S, C>::value || places > most ? most : places; }
+    isize limit(isize most) const { return direct || places > most ? most : places; }
     FS_INLINE const S *get(isize o, isize i, isize place) const {
         if constexpr (!std::is_same<S, C>::value) return reinterpret_cast<const S *>(a->x.at(o, i));
         else return direct ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer + place * pitch);
@@ -395,7 +396,7 @@ template <class C, bool Scaled> struct RowLog {
         x = a.reader<C>(o, i);
         scale = Scaled ? Scale<X>::all(a.scale(o, i)) : Scale<X>::one();
         C first;
-        stage = worth_a_guess<X>(*x.get(0, 1, &first), scale) ? guess : maximum;
+        stage = worth_a_guess(*x.get(0, 1, &first) * scale.hi[0]) ? guess : maximum;
     }
 
     Partial sweep(isize start, isize end) const {
@@ -500,15 +501,18 @@ template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArgu
         if (kept.unsettled()) settle();
         kept.end();
     }
-    void whole(isize o, isize i) {
-        if (kept.keep(logits.get(o, i, kept.place()), o, i)) settle();
+    void rows(isize o, isize i, isize count) {
+        for (const isize end = i + count; i < end;) {
+            i += kept.keep(logits.get(o, i, kept.place()), a->x.inner_stride, o, i, logits.direct ? end - i : 1);
+            if (kept.full()) settle();
+        }
     }
 
   private:
     FS_INLINE void settle() {
-        using Row = typename Kept::Row;
-        kept.settle([this](const Row &row) FS_INLINE_LAMBDA { return this->scale_of(row.outer, row.inner); },
-                    [this](Row &row) FS_INLINE_LAMBDA { row.numerator = numerator<R>(this->a->gradient, row.outer, row.inner); });
+        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); }, [this](typename Kept::Batch &b) FS_INLINE_LAMBDA {
+            for (isize k = 0; R != Result::softmax && k < b.count; ++k) b.numerator[k] = numerator<R>(this->a->gradient, b.outer[k], b.inner[k]);
+        });
     }
 };
 
@@ -540,7 +544,7 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
         from = a->template reader<C>(o, i), to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
         scale = this->scale_of(o, i);
         C first;
-        guessed = worth_a_guess<X>(*from.get(0, 1, &first), scale);
+        guessed = worth_a_guess(*from.get(0, 1, &first) * scale.hi[0]);
         stage = guessed ? guess : maximum;
     }
 
@@ -616,8 +620,10 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         flush();
         if (streaming) stream_fence();
     }
-    void whole(isize o, isize i) {
-        if (batch.add({o, i, logits.get(o, i, batch.count)})) flush();
+    void rows(isize o, isize i, isize count) {
+        for (const isize end = i + count; i < end; ++i) {
+            if (batch.add({o, i, logits.get(o, i, batch.count)})) flush();
+        }
     }
 
   private:
@@ -632,13 +638,13 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         batch.count = 0;
     }
     void sum_rows(ExpTotal<C> *total) const {
-        Sum sums[most];
+        Totals<most> sums;
         C max[most], at_max[most];
         const bool by_itself = n() < 4 * block * X::lanes;  // takes less time than to sum the maximum's block again, of every second row
         const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
         guess_sums<X, Scaled, most>(batch.count, scale_at, sums, max, at_max, [this, by_itself](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
             const C *x = batch.rows[k].x;
-            if (!worth_a_guess<X>(x[0], exp.scale)) return C(0);
+            if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
             return by_itself ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
         });
         for (isize k = 0; k < batch.count; ++k) {
@@ -843,7 +849,7 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         });
         double numerators[X::lanes];
         const bool given = numerators_of<R>(a->gradient, outer, first, count, numerators);
-        return Normalizer<X, R == Result::softmax>::each(sums, given ? numerators : nullptr);
+        return Normalizer<X, R == Result::softmax>::each(given ? numerators : nullptr, sums);
     }
 
     // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN; finite, but of no use, where the maximum is infinite.
@@ -1009,7 +1015,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
 
     // False: the guess was wrong. It is judged by the first logit of each column, and by the sums.
     bool guess(Column *column, const C *x, isize step, Place kept, isize count) const {
-        if (Scaled || !worth_a_guess_here(x, count)) return false;
+        if (Scaled || !all_worth_a_guess<X>(x, count)) return false;
         const C least = -std::numeric_limits<C>::infinity();
         const Scale<X> one = Scale<X>::one();
         const TypicalExp<X, false> exp(one);
@@ -1049,7 +1055,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         vectors(count, [&](isize v, isize at, auto) {
             double numerators[X::lanes];
             const bool given = numerators_of<R>(a->gradient, outer, first + at, count - at < X::lanes ? count - at : X::lanes, numerators);
-            column[v].normalizer = Normalizer<X, R == Result::softmax>::each(column[v].sum, given ? numerators : nullptr);
+            column[v].normalizer = Normalizer<X, R == Result::softmax>::each(given ? numerators : nullptr, column[v].sum);
         });
         const isize far = ahead(block);
         for (isize i = 0; i < n(); ++i) {
@@ -1058,12 +1064,6 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
                 lanes.store(out.p + i * out.step + at, column[v].normalizer.apply(lanes.load(kept.p + i * kept.step + at, 0)));
             });
         }
-    }
-    static bool worth_a_guess_here(const C *x, isize count) {
-        const Scale<X> one = Scale<X>::one();
-        bool worth = true;
-        for (isize l = 0; l < count; ++l) worth &= worth_a_guess<X>(x[l], one);
-        return worth;
     }
 
     void find_shifts(Column *column, const C *x, isize step, isize outer, isize first, isize count) const {
@@ -1247,15 +1247,10 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
             Column &c = s.columns[v];
             bool wrong = exact && any<X>(c.off == 0);
             for (int k = 0; k < wide_parts<X>; ++k) {
-                const auto total = c.sum.part(k).hi;
-                wrong |= !all_near_enough(total);
+                wrong |= any<D>(~near_enough<C>(c.sum.part(k).hi));
             }
             s.wrong[at / group] |= wrong || !settle(s, v, at);
         });
-    }
-    static bool all_near_enough(typename D::V total) {
-        const auto right = (total >= 0.5) & (total <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900));
-        return !any<D>(~right);
     }
     // False: one of the columns wants more than its total.
     bool settle(Strip &s, isize v, isize at) const {
@@ -1264,7 +1259,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         if constexpr (!logarithmic) {
             double numerators[X::lanes];
             const bool given = numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
-            c.writer = Normal::each(c.sum, given ? numerators : nullptr);
+            c.writer = Normal::each(given ? numerators : nullptr, c.sum);
             return true;
         } else {
             Pair<typename D::V> log[wide_parts<X>];
@@ -1375,10 +1370,11 @@ template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeA
     }
     const bool recomputed = R == Result::softmax && a.x.n >= recomputed_from && a.x.n <= kept_in_l1 && streams<C>(a.x, a.out, a.where);
     if (a.x.n <= chunk && !recomputed) {
-        if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
-        if (sizeof(C) == 4 && plain && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
-        if (sizeof(C) == 4 && plain && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
-        return normalize_whole<ExpRow<C, R, Scaled>>(a, threads, execute);
+        const NormalizeArguments &t = a.x.inner == 1 ? s : a;
+        if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(t, threads, execute);
+        if (sizeof(C) == 4 && plain && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(t, threads, execute);
+        if (sizeof(C) == 4 && plain && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(t, threads, execute);
+        return normalize_whole<ExpRow<C, R, Scaled>>(t, threads, execute);
     }
     using Row = std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
     RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
@@ -1401,9 +1397,8 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
     Shift<X> shift;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
         const auto sums = careful_exp<X, false>(x, e, n, one, shift);
-        Sum total;
-        LaneSums<X>::totals(&sums, 1, &total);
-        write_with<X>(Normalizer<X, true>::all(1, total), e, y, n, false);
+        const auto total = LaneSums<X>::two_totals(sums, sums);
+        write_with<X>(Normalizer<X, true>::all(1, {total.hi[0], total.lo[0]}), e, y, n, false);
     }
 }
 

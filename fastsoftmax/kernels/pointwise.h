@@ -309,7 +309,12 @@ struct NllLabelRow {
 
     void begin(isize p) { piece = p; }
     void end() {}
-    void whole(isize o, isize i) {
+    void rows(isize o, isize first, isize count) {
+        for (isize i = first; i < first + count; ++i) row(o, i);
+    }
+
+  private:
+    void row(isize o, isize i) {
         const isize y = a->target.integer(o, i), n = a->x.n;
         const bool counts = y >= 0 && y < n && y != ignored;
         const double c = counts && a->weight ? a->weight.value(0, y, 0) : 1;

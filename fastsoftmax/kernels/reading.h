@@ -126,7 +126,12 @@ template <class C> struct HardmaxRow {
 
     void begin(isize) {}
     void end() {}
-    void whole(isize o, isize i) {
+    void rows(isize o, isize first, isize count) {
+        for (isize i = first; i < first + count; ++i) row(o, i);
+    }
+
+  private:
+    void row(isize o, isize i) {
         const Reader<C> from(x, o, i);
         const Writer<C> to(out, o, i);
         C buffer[gather_block], results[gather_block], top = absent_logit<C>;

@@ -7,6 +7,52 @@
 namespace {
 namespace fs {
 
+// Whether the constant shift may do: judged by the first logit, and by the sum when that is known. The constant makes rows independent of what they
+// hold until their sums are known, so that the processor works on several at once.
+template <class V> FS_INLINE auto worth_a_guess(V scaled_logit) { return (scaled_logit > -16) & (scaled_logit < 40); }
+template <class X> FS_INLINE bool all_worth_a_guess(const typename X::Scalar *logits, isize count) {
+    typename X::I wrong = {};
+    each_vector<X>(count, [&](isize k, auto lanes) FS_INLINE_LAMBDA { wrong |= ~worth_a_guess(lanes.load(logits + k, 0)); });
+    return !any<X>(wrong);
+}
+// Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
+template <class C, class V> FS_INLINE auto near_enough(V sum) { return (sum >= 0.5) & (sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900)); }
+
+// The totals of rows that are settled together: what is done once a row costs less in vectors of them, and none waits for another.
+template <isize most> struct Totals {
+    double hi[most], lo[most];
+
+    FS_INLINE Sum operator[](isize k) const { return {hi[k], lo[k]}; }
+    template <class D> FS_INLINE Pair<typename D::V> part(isize k) const { return {D::load(hi + k), D::load(lo + k)}; }
+    // Whether a guess was right for all rows.
+    template <class C> FS_INLINE bool near_enough(isize count) const {
+        using D = Vec<double>;
+        typename D::I right = ~typename D::I{};
+        for (isize k = 0; k < count; k += D::lanes) right &= fs::near_enough<C>(D::load(hi + k));
+        return !any<D>(~right);
+    }
+    // In whole vectors, as they are loaded again: loads that span several stores wait for these to reach the cache. Those from `count` on repeat the last.
+    template <class X> FS_INLINE void set(const typename LaneSums<X>::Unfolded *sums, isize count) {
+        using D = Vec<double>;
+        for (isize k = 0; k < count; k += D::lanes) {
+            const auto vector = folded<X, D>(sums, k, count - 1);
+            D::store(hi + k, vector.hi), D::store(lo + k, vector.lo);
+        }
+        for (isize k = (count + D::lanes - 1) / D::lanes * D::lanes; k % X::lanes; k += D::lanes) D::store(hi + k, D::set(1)), D::store(lo + k, D::set(0));
+    }
+
+  private:
+    template <class X, class D> static FS_INLINE Pair<typename D::V> folded(const typename LaneSums<X>::Unfolded *sums, isize k, isize last) {
+        if constexpr (D::lanes == 2) {
+            return LaneSums<X>::two_totals(sums[k < last ? k : last], sums[k + 1 < last ? k + 1 : last]);
+        } else {
+            using Half = Vec<double, sizeof(typename D::V) / 2>;
+            const auto a = folded<X, Half>(sums, k, last), b = folded<X, Half>(sums, k + Half::lanes, last);
+            return {joined<D>(a.hi, b.hi), joined<D>(a.lo, b.lo)};
+        }
+    }
+};
+
 // Sweeps over a contiguous block of one row. Exp is a function of vectors.
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
 
@@ -62,35 +108,44 @@ template <class X, bool Softmax> struct Normalizer {
     static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = !divides && !(sizeof(T) == 4 && ExpCore<X>::overflows);
     typename X::V hi, lo;
 
-    // For a whole row.
-    struct Scalar {
-        T hi, lo;
-    };
-    Normalizer() = default;
-    explicit FS_INLINE Normalizer(Scalar s) : hi(X::set(s.hi)), lo(X::set(s.lo)) {}
-
-    static FS_INLINE Scalar scalar(double numerator, Sum total) {
-        if constexpr (two_terms || divides) {
-            using D = Vec<double, 16>;
-            const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
-            return {static_cast<T>(q.hi[0]), two_terms ? low(q.hi[0], q.lo[0]) : T(0)};
-        } else {
-            const double s = total.hi - total.hi == 0 ? total.value() : std::numeric_limits<double>::quiet_NaN();
-            return {static_cast<T>(numerator * (1 / s)), 0};
-        }
+    static FS_INLINE Normalizer all(double numerator, Sum total) {
+        using D = Vec<double, 16>;
+        const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
+        Normalizer n;
+        n.hi = X::set(static_cast<T>(q.hi[0]));
+        if constexpr (two_terms) n.lo = X::set(low(q.hi[0], q.lo[0]));
+        return n;
     }
-    static FS_INLINE Normalizer all(double numerator, Sum total) { return Normalizer(scalar(numerator, total)); }
-    // One for each lane, from the sums of lanes; numerators are 1 if there are none.
-    static FS_INLINE Normalizer each(const LaneSums<X> &sums, const double *numerators) {
+    // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators are 1 if there are none.
+    template <class Part> static FS_INLINE Normalizer each(const double *numerators, Part part) {
         using D = Vec<double>;
         Pair<typename D::V> q[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            q[k] = quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), sums.part(k));
+            q[k] = quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), part(k));
         }
         const auto both = pair_from_wide<X>(q);
         Normalizer n;
         n.hi = both.hi;
         if constexpr (two_terms) n.lo = both.lo - both.lo == typename X::V{} ? both.lo : typename X::V{};
+        return n;
+    }
+    static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
+        return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
+    }
+    // For whole rows, as numbers; both arrays end with a vector.
+    template <isize most> static FS_INLINE void rows(const double *numerators, const Totals<most> &total, isize count, T *hi, T *lo) {
+        using D = Vec<double>;
+        for (isize row = 0; row < count; row += X::lanes) {
+            const auto sums = [&](int k) FS_INLINE_LAMBDA { return total.template part<D>(row + k * D::lanes); };
+            const Normalizer n = each(numerators ? numerators + row : nullptr, sums);
+            X::store(hi + row, n.hi);
+            if constexpr (two_terms) X::store(lo + row, n.lo);
+        }
+    }
+    static FS_INLINE Normalizer row(T hi, T lo) {
+        Normalizer n;
+        n.hi = X::set(hi);
+        if constexpr (two_terms) n.lo = X::set(lo);
         return n;
     }
     FS_INLINE typename X::V apply(typename X::V e) const {
@@ -118,18 +173,10 @@ template <class X, class C, class S, class W> FS_INLINE void write_with(const W 
     write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return writer.apply(lanes.load(x + i, 0)); });
 }
 
-// Whether the constant shift may do: judged by the first logit, and by the sum when that is known. The constant makes rows independent of what they
-// hold until their sums are known, so that the processor works on several at once.
-template <class X> FS_INLINE bool worth_a_guess(typename X::Scalar first, const Scale<X> &scale) {
-    return first * scale.hi[0] > -16 && first * scale.hi[0] < 40;
-}
-// Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
-template <class C> FS_INLINE bool near_enough(double sum) { return sum >= 0.5 && sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900); }
-
 // The sums of the exponentials of rows with the constant shift, together, and the exponential of one logit of each: sum_row(k, exp, sums) adds those of a
 // row (or not, where that is not worth it) and returns the logit.
 template <class X, bool Scaled, isize most, class C, class ScaleOf, class SumRow>
-FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Sum *total, C *logit, C *at_logit, SumRow sum_row) {
+FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Totals<most> &total, C *logit, C *at_logit, SumRow sum_row) {
     typename LaneSums<X>::Unfolded unfolded[most];
     const auto one = [&](isize k, const TypicalExp<X, Scaled> &exp) FS_INLINE_LAMBDA {
         LaneSums<X> sums;
@@ -144,7 +191,7 @@ FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Sum *total, C *logit, C
         for (isize k = 0; k < count; ++k) one(k, exp);
         each_vector<X>(count, [&](isize k, auto lanes) { lanes.store(at_logit + k, exp(lanes.load(logit + k, 0))); });
     }
-    LaneSums<X>::totals(unfolded, count, total);
+    total.template set<X>(unfolded, count);
 }
 
 // exp(x) of a row with the shift from the maximum, kept; short rows as ShortTile has them.
@@ -174,10 +221,11 @@ template <class Row, isize most> struct Waiting {
 
 // Rows of one chunk whose exponentials are kept until their sum is known, and written then, each times a number of its own.
 //
-// Rows that fit L1 keep them in scratch, a batch of rows at a time. Their sums are settled together, and a batch is written along with the exponentials of
-// the next one: that hides the latency of sums and reciprocals, and loads and stores among arithmetic. Longer rows keep them in the output itself, if it is
-// not the input, which must stay intact until the sum is known to be right. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64
-// elements and 12 % at 100; writing along gains 20 % at 1000 and loses 40 % at 32000, where scratch doubles the time.)
+// Rows that fit L1 keep them in scratch, a batch of rows at a time. What is done once a row is done for the rows of a batch in vectors, hence the arrays, and a
+// batch is written along with the exponentials of the next one: that hides the latency of sums and reciprocals, and loads and stores among arithmetic. Longer
+// rows keep them in the output itself, if it is not the input, which must stay intact until the sum is known to be right. (Measured, AVX-512, float: batches
+// instead of single rows gain 20 % at 64 elements and 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses 40 % at 32000, where
+// scratch doubles the time.)
 template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     using X = Vec<C>;
     using V = typename X::V;
@@ -187,181 +235,195 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     static constexpr bool converts = !std::is_same<S, C>::value;  // logits and results are contiguous numbers of another type
 
   public:
-    struct Row {
-        isize outer, inner;
-        const S *x;
-        C *e;  // the exponentials
-        S *y;  // the results
-        bool guessed;
-        C center;  // the shift of its exponentials: exp(s (x - center)) 2^-exponent
-        double exponent;
-        Sum sum;
-        double numerator;
-        typename Normal::Scalar normalizer;
-        isize place;  // of the one result that is `value` whatever its exponential; -1: none
-        C value;
-    };
     static constexpr isize most = 16;  // rows of a batch
+    struct Batch {
+        isize count = 0, outer[most], inner[most];
+        const S *x[most];
+        C *e[most];  // the exponentials
+        S *y[most];  // the results
+        C first[most];                       // logits
+        C center[most];                      // the shift of the exponentials: exp(s (x - center)) 2^-exponent
+        double exponent[most];
+        Totals<most> total;
+        double numerator[most];              // 1 for softmax
+        alignas(64) C normal_hi[most], normal_lo[most];
+        isize place[most];                   // of the one result that is `value` whatever its exponential; -1: none
+        C value[most];
+    };
     // The two batches are not a multiple of 4096 bytes apart: the processor would take the loads of one for those of what it has just stored to the other.
     static constexpr isize apart(isize elements) { return elements / 1024 * 1024 + 1024 + 512; }
     static constexpr isize other_bank = apart(kept_in_l1 + most * X::lanes), memory = other_bank + chunk;  // in elements of scratch
 
   private:
-    isize n = 0, batch = 1, pitch = 0;
+    isize n = 0, limit = 1;
     bool in_scratch = true;
     AnyView out{};
     Mask where{};
     Writer<C> to{};
-    bool direct = false, streaming = false;
-    C *buffer = nullptr;
-    Row rows[2][most];
-    Unfolded sums[most];
-    int bank = 0;                  // the current batch is rows[bank], the one before rows[!bank]
-    isize count = 0;               // rows of the current batch
-    isize waiting = 0, written = 0;  // rows of the one before, and how many of them have their results
+    bool direct = false, streaming = false, placed = false;
+    Batch batches[2], *current = batches, *before = batches + 1;
+    isize waiting = 0;  // rows of the batch before without results
 
   public:
     KeptRows() {}
     KeptRows(const KeptRows &) {}  // begin() sets all there is: a copy of the rows would cost a tiny call a quarter of its time
 
     // `writer` is that of the first row.
-    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch_, isize limit) {
-        n = n_, out = out_, where = where_, to = writer, buffer = scratch_;
+    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch, isize most_rows) {
+        n = n_, out = out_, where = where_, to = writer;
         direct = out.data && (converts || to.direct());
         streaming = converts && out.outer * out.n * out.inner * isize(sizeof(S)) >= stream_from;
-        batch = n > batch_elements ? 1 : batch_elements / n < limit ? batch_elements / n : limit;
-        pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
+        limit = n > batch_elements ? 1 : batch_elements / n < most_rows ? batch_elements / n : most_rows;
         in_scratch = n <= kept_in_l1;
-        count = waiting = written = 0;
+        waiting = 0;
+        const isize pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
+        for (isize k = 0; k < limit; ++k) current->e[k] = scratch + k * pitch, before->e[k] = scratch + other_bank + k * pitch;
     }
 
-    // Takes a row, whose logits stay where they are until the batch is settled; place() is that of the next row in it. True: the batch must be settled.
-    isize place() const { return count; }
-    FS_INLINE bool keep(const S *x, isize o, isize i, isize place = -1) {
-        Row &row = rows[bank][count];
-        row.outer = o, row.inner = i, row.x = x, row.place = place;
-        return ++count == batch;
-    }
-
-    // Settles the batch: then(row) is told the sum of each row, and decides on its numerator (and value). scale_of(row) is its scale.
-    template <class ScaleOf, class Then> FS_INLINE void settle(ScaleOf scale_of, Then then) {
-        Row *row = rows[bank];
-        bool all = !Scaled && in_scratch;
-        for (isize k = 0; k < count; ++k) {
-            row[k].guessed = n > short_row && worth_a_guess<X>(static_cast<C>(row[k].x[0]), scale_of(row[k]));
-            row[k].e = buffer + bank * other_bank + k * pitch;
-            row[k].y = direct ? reinterpret_cast<S *>(out.at(row[k].outer, row[k].inner)) : reinterpret_cast<S *>(row[k].e);
+    // Takes rows with inner indices from i on, as many of `count` as there is room for, whose logits (`step` bytes apart) stay where they are until the
+    // batch is settled; place() is that of the next row in it. When it is full() it must be settled.
+    isize place() const { return current->count; }
+    bool full() const { return current->count == limit; }
+    FS_INLINE isize keep(const S *x, isize step, isize o, isize i, isize count) {
+        Batch &b = *current;
+        const isize first = b.count, end = limit - first < count ? limit : first + count, y_step = out.inner_stride;
+        char *y = out.at(o, i);
+        for (isize k = first; k < end; ++k, x = advance(x, step), y += y_step) {
+            b.outer[k] = o, b.inner[k] = i + (k - first), b.x[k] = x, b.first[k] = static_cast<C>(x[0]);
+            b.y[k] = direct ? reinterpret_cast<S *>(y) : reinterpret_cast<S *>(b.e[k]);
             if constexpr (!converts) {
-                if (!in_scratch && row[k].y != row[k].x) row[k].e = row[k].y;
+                if (!in_scratch && b.y[k] != x) b.e[k] = b.y[k];
             }
-            all &= row[k].guessed;
         }
-        if (all) guess_all(row, rows[!bank]);
-        else guess_each(row, scale_of);
-        write_waiting();
-        for (isize k = 0; k < count; ++k) then(row[k]);
-        for (isize k = 0; k < count; ++k) row[k].normalizer = Normal::scalar(row[k].numerator, row[k].sum);
-        waiting = out.data ? count : 0, written = 0, count = 0, bank = !bank;
-        if (!in_scratch) write_waiting();
+        b.count = end;
+        return end - first;
     }
-    bool unsettled() const { return count > 0; }
+    // One row, with a result that is its own.
+    FS_INLINE void keep(const S *x, isize o, isize i, isize at) {
+        current->place[current->count] = at, placed = true;
+        keep(x, 0, o, i, 1);
+    }
+
+    // Settles the batch: then(batch) gets the totals, and decides on numerators (and values). scale_of(o, i) is the scale of a row.
+    template <class ScaleOf, class Then> FS_INLINE void settle(ScaleOf scale_of, Then then) {
+        Batch &b = *current;
+        if (!Scaled && in_scratch && n > short_row && all_worth_a_guess<X>(b.first, b.count)) guess_all(b);
+        else for (isize k = 0; k < b.count; ++k) guess(b, k, scale_of(b.outer[k], b.inner[k]));
+        write_waiting(0);
+        then(b);
+        Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
+        waiting = out.data ? b.count : 0;
+        current = before, before = &b;
+        current->count = 0;
+        if (!in_scratch) write_waiting(0);
+    }
+    bool unsettled() const { return current->count > 0; }
     // After the last batch.
     void end() {
-        write_waiting();
+        write_waiting(0);
         if (streaming) stream_fence();
     }
 
-    // The sum of all kept exponentials but one.
-    Sum others(const Row &row, isize at) const {
+    // The sum of all kept exponentials of a row but one.
+    Sum others(const C *e, isize at) const {
         Sums rest;
-        each_vector<X>(n, [&](isize j, auto lanes) {
-            V v = lanes.load(row.e + j, 0);
-            if (at >= j && at < j + X::lanes) v[at - j] = 0;
-            rest.add(v);
-        });
+        each_vector<X>(n, [&](isize j, auto lanes) { rest.add(X::without(lanes.load(e + j, 0), at - j)); });
         return rest.total();
     }
 
   private:
     // The exponentials of a batch with the typical shift, and the results of the rows that wait.
-    void guess_all(Row *row, const Row *before) {
-        const Scale<X> one = Scale<X>::one();
-        const TypicalExp<X, false> exp(one);
-        for (isize k = 0; k < count; ++k) {
-            const bool along = k < waiting && !(streaming && reinterpret_cast<std::uintptr_t>(before[k].y) % (X::lanes * sizeof(S)));
-            sums[k] = along ? keep_and_write(row[k], before[k], exp) : keep_exp<X>(row[k].x, row[k].e, n, exp);
-            if (k < waiting && !along) write_row(before[k]);
-        }
-        for (; written < count && written < waiting; ++written) finish(before[written]);
-        Sum total[most];
-        Sums::totals(sums, count, total);
-        for (isize k = 0; k < count; ++k) {
-            row[k].sum = total[k], row[k].center = 0, row[k].exponent = Shift<X>::typical_exponent;
-            if (!near_enough<C>(total[k].value())) be_careful(row[k], one);
+    //
+    // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what was
+    // just stored (a third more time). Then results come in another order: first those of rows further on or, of long rows, the second half.
+    void guess_all(Batch &b) {
+        Unfolded sums[most];
+        const isize both = b.count < waiting ? b.count : waiting;
+        const bool clash = both && (reinterpret_cast<std::uintptr_t>(before->y[0]) - reinterpret_cast<std::uintptr_t>(b.x[0])) % 4096 < 512;
+        const isize ahead = clash && both == waiting ? both / 4 : 0;
+        if (clash && !ahead) keep_and_write<true>(b, both, ahead, sums);
+        else keep_and_write<false>(b, both, ahead, sums);
+        if (both < b.count) keep_rows(b, both, sums);
+        for (isize k = 0; finishes() && k < both; ++k) finish(k);
+        write_waiting(both);
+        b.total.template set<X>(sums, b.count);
+        each_vector<X>(most, [&](isize k, auto lanes) { lanes.store(b.center + k, V{}); });
+        for (isize k = 0; k < most; ++k) b.exponent[k] = Shift<X>::typical_exponent;
+        if (b.total.template near_enough<C>(b.count)) return;
+        for (isize k = 0; k < b.count; ++k) {
+            if (!near_enough<C>(b.total.hi[k])) be_careful(b, k, Scale<X>::one());
         }
     }
-    FS_INLINE Unfolded keep_and_write(Row &row, const Row &before, const TypicalExp<X, false> &exp) const {
-        const Normal scaled(before.normalizer);
-        const C *e = before.e;
-        S *y = before.y;
-        const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
-        // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what
-        // was just stored (a third more time). Then the second half of the results comes first.
-        const auto above = (reinterpret_cast<std::uintptr_t>(y) - reinterpret_cast<std::uintptr_t>(row.x)) % 4096;
-        const isize whole = n / X::lanes * X::lanes, turn = whole / (2 * X::lanes) * X::lanes;
-        const auto write = [&](isize j) FS_INLINE_LAMBDA {
-            const V v = scaled.apply(X::load(e + j));
-            if (converts && streaming) stream_as<X>(y + j, v);
-            else store_as<X>(y + j, v);
-        };
-        const Unfolded sum = above < 512 ? keep_exp<X>(row.x, row.e, n, exp, [&](isize i) FS_INLINE_LAMBDA { write(i + turn < whole ? i + turn : i + turn - whole); })
-                                         : keep_exp<X>(row.x, row.e, n, exp, write);
-        if (whole < n) store_as<X>(y + n - X::lanes, end);  // an ordinary store to a line that is streamed costs more than the rest
-        return sum;
+    // (The exponential is made anew in each function: one that is shared would have its constants in memory.)
+    __attribute__((noinline)) void keep_rows(const Batch &b, isize first, Unfolded *sums) const {
+        const TypicalExp<X, false> exp(Scale<X>::one());
+        for (isize k = first; k < b.count; ++k) sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp);
+    }
+    template <bool second_half_first>
+    __attribute__((noinline)) void keep_and_write(const Batch &b, isize rows, isize ahead, Unfolded *sums) const {
+        const TypicalExp<X, false> exp(Scale<X>::one());
+        const isize n = this->n, whole = n / X::lanes * X::lanes, turn = whole / (2 * X::lanes) * X::lanes;
+        for (isize k = 0; k < rows; ++k) {
+            const isize w = k + ahead < rows ? k + ahead : k + ahead - rows;
+            const Normal scaled = Normal::row(before->normal_hi[w], before->normal_lo[w]);
+            const C *e = before->e[w];
+            S *y = before->y[w];
+            if (converts && streaming && reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(S))) {
+                sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp);
+                write_row(w);
+                continue;
+            }
+            const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
+            sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp, [&](isize i) FS_INLINE_LAMBDA {
+                const isize j = !second_half_first ? i : i + turn < whole ? i + turn : i + turn - whole;
+                const V v = scaled.apply(X::load(e + j));
+                if (converts && streaming) stream_as<X>(y + j, v);
+                else store_as<X>(y + j, v);
+            });
+            if (whole < n) store_as<X>(y + n - X::lanes, end);  // an ordinary store to a line that is streamed costs more than the rest
+        }
     }
 
     // The same row by row, where not all can be guessed.
-    template <class ScaleOf> void guess_each(Row *row, ScaleOf scale_of) {
-        for (isize k = 0; k < count; ++k) {
-            const Scale<X> scale = scale_of(row[k]);
-            if (row[k].guessed) {
-                const TypicalExp<X, Scaled> exp(scale);
-                row[k].center = 0, row[k].exponent = Shift<X>::typical_exponent;
-                row[k].sum = folded(keep_exp<X>(row[k].x, row[k].e, n, exp));
-                if (near_enough<C>(row[k].sum.value())) continue;
-            }
-            be_careful(row[k], scale);
+    void guess(Batch &b, isize k, const Scale<X> &scale) {
+        if (n > short_row && worth_a_guess(b.first[k] * scale.hi[0])) {
+            const TypicalExp<X, Scaled> exp(scale);
+            b.center[k] = 0, b.exponent[k] = Shift<X>::typical_exponent;
+            set_total(b, k, keep_exp<X>(b.x[k], b.e[k], n, exp));
+            if (near_enough<C>(b.total.hi[k])) return;
         }
+        be_careful(b, k, scale);
     }
-    void be_careful(Row &row, const Scale<X> &scale) const {
+    void be_careful(Batch &b, isize k, const Scale<X> &scale) const {
         Shift<X> shift;
-        row.sum = folded(careful_exp<X, Scaled>(row.x, row.e, n, scale, shift));
-        row.center = shift.center[0], row.exponent = shift.exponent(0);
+        set_total(b, k, careful_exp<X, Scaled>(b.x[k], b.e[k], n, scale, shift));
+        b.center[k] = shift.center[0], b.exponent[k] = shift.exponent(0);
     }
-    static Sum folded(const Unfolded &sum) {
-        Sum total;
-        Sums::totals(&sum, 1, &total);
-        return total;
+    static void set_total(Batch &b, isize k, const Unfolded &sum) {
+        const auto total = Sums::two_totals(sum, sum);
+        b.total.hi[k] = total.hi[0], b.total.lo[k] = total.lo[0];
     }
 
-    void write_waiting() {
-        for (; written < waiting; ++written) {
-            write_row(rows[!bank][written]);
-            finish(rows[!bank][written]);
+    void write_waiting(isize first) {
+        for (isize k = first; k < waiting; ++k) {
+            write_row(k);
+            if (finishes()) finish(k);
         }
+        waiting = 0;
     }
-    void write_row(const Row &row) const { write_with<X>(Normal(row.normalizer), row.e, row.y, n, streaming); }
-    FS_INLINE void finish(const Row &row) const {
-        if (row.place >= 0) row.y[row.place] = static_cast<S>(row.value);
+    void write_row(isize k) const { write_with<X>(Normal::row(before->normal_hi[k], before->normal_lo[k]), before->e[k], before->y[k], n, streaming); }
+    bool finishes() const { return placed || !direct; }
+    void finish(isize k) const {
+        if (placed) before->y[k][before->place[k]] = static_cast<S>(before->value[k]);
         if constexpr (!converts) {
-            if (!direct) scatter(row);
+            if (!direct) scatter(*before, k);
         }
     }
-    __attribute__((noinline)) void scatter(const Row &row) const {
+    __attribute__((noinline)) void scatter(const Batch &b, isize k) const {
         Writer<C> t = to;
-        t.p += out.offset(row.outer, row.inner);
-        if (t.mask) t.mask += where.offset(row.outer, row.inner);
-        t.put(0, n, row.y);
+        t.p += out.offset(b.outer[k], b.inner[k]);
+        if (t.mask) t.mask += where.offset(b.outer[k], b.inner[k]);
+        t.put(0, n, b.y[k]);
     }
 };
 

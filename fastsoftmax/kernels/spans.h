@@ -74,6 +74,7 @@ struct Sum {
 constexpr isize block = 8;
 
 template <class X, class T = typename X::Scalar> struct LaneSums;
+using TwoDoubles = typename Vec<double, 16>::V;
 
 template <class X> struct LaneSums<X, float> {
     using D = Vec<double, FS_VECTOR_BYTES>;
@@ -88,22 +89,15 @@ template <class X> struct LaneSums<X, float> {
         return {fold<D>(lower + upper, [](auto a, auto b) { return a + b; }), 0};
     }
 
-    // Totals of several sums together take fewer instructions, and none waits for another.
+    // Those of two rows are folded together.
     using Unfolded = typename D::V;
     FS_INLINE Unfolded unfolded() const { return lower + upper; }
-    static FS_INLINE void totals(const Unfolded *sums, isize count, Sum *total) {
-        isize k = 0;
-        for (; k + 2 <= count; k += 2) {
-            const auto both = pair_totals<D>(zip_low(sums[k], sums[k + 1]) + zip_high(sums[k], sums[k + 1]));
-            total[k] = {both[0], 0}, total[k + 1] = {both[1], 0};
-        }
-        if (k < count) total[k] = {fold<D>(sums[k], [](auto a, auto b) { return a + b; }), 0};
-    }
+    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) { return {folded<D>(zip_low(a, b) + zip_high(a, b)), TwoDoubles{}}; }
 
   private:
-    template <class Y> static FS_INLINE typename Vec<double, 16>::V pair_totals(typename Y::V v) {
+    template <class Y> static FS_INLINE TwoDoubles folded(typename Y::V v) {
         if constexpr (sizeof v == 16) return v;
-        else return pair_totals<Vec<double, sizeof(v) / 2>>(half<Y>(v, 0) + half<Y>(v, 1));
+        else return folded<Vec<double, sizeof(v) / 2>>(half<Y>(v, 0) + half<Y>(v, 1));
     }
 };
 
@@ -116,23 +110,25 @@ template <class X> struct LaneSums<X, double> {
     }
     Sum lane(isize l) const { return {hi[l], lo[l]}; }
     FS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
-    Sum total() const { return folded<X>(hi, lo); }
+    Sum total() const {
+        const auto t = two_totals({hi, lo}, {hi, lo});
+        return {t.hi[0], t.lo[0]};
+    }
 
-    using Unfolded = Sum;
-    FS_INLINE Unfolded unfolded() const { return total(); }
-    static FS_INLINE void totals(const Unfolded *sums, isize count, Sum *total) {
-        for (isize k = 0; k < count; ++k) total[k] = sums[k];
+    using Unfolded = Pair<typename X::V>;
+    FS_INLINE Unfolded unfolded() const { return {hi, lo}; }
+    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+        const auto s = two_sum(zip_low(a.hi, b.hi), zip_high(a.hi, b.hi));
+        return folded<X>(s.hi, s.lo + (zip_low(a.lo, b.lo) + zip_high(a.lo, b.lo)));
     }
 
   private:
-    template <class Y> static FS_INLINE Sum folded(typename Y::V h, typename Y::V l) {
-        if constexpr (Y::lanes > 2) {
-            const Pair<typename Vec<double, sizeof(h) / 2>::V> s = two_sum(half<Y>(h, 0), half<Y>(h, 1));
-            return folded<Vec<double, sizeof(h) / 2>>(s.hi, s.lo + (half<Y>(l, 0) + half<Y>(l, 1)));
+    template <class Y> static FS_INLINE Pair<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
+        if constexpr (sizeof h == 16) {
+            return {h, l};
         } else {
-            Sum s{h[0], l[0]};
-            s.add({h[1], l[1]});
-            return s;
+            const auto s = two_sum(half<Y>(h, 0), half<Y>(h, 1));
+            return folded<Vec<double, sizeof(h) / 2>>(s.hi, s.lo + (half<Y>(l, 0) + half<Y>(l, 1)));
         }
     }
 };

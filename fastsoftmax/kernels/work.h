@@ -23,17 +23,17 @@ using Execute = void (*)(Work *, isize threads);  // runs all stages of a work; 
 // Rows are grouped into pieces of about as many elements.
 FS_INLINE isize rows_per_piece(isize n) { return n < piece_elements ? piece_elements / n : 1; }
 
-// body(outer, inner) for the rows of a piece.
-template <class Body> void each_row(isize piece, isize outer, isize inner, isize n, Body body) {
+// body(outer, inner, count) for the rows of a piece, those of one outer index together.
+template <class Body> FS_INLINE void each_run(isize piece, isize outer, isize inner, isize n, Body body) {
     const isize group = rows_per_piece(n), first = piece * group, end = first + group < outer * inner ? first + group : outer * inner;
     isize o = first / inner, i = first % inner;
-    for (isize r = first; r < end; ++r) {
-        body(o, i);
-        if (++i == inner) i = 0, ++o;
+    for (isize r = first, count; r < end; r += count, i = 0, ++o) {
+        count = inner - i < end - r ? inner - i : end - r;
+        body(o, i, count);
     }
 }
 
-// Rows that are done in one go: whole(outer, inner) for each, between begin(piece) and end().
+// Rows that are done in one go: rows(outer, inner, count) for each run of them, between begin(piece) and end().
 template <class Row> struct WholeRowsWork final : Work {
     Row row;
     isize outer, inner, n;
@@ -43,7 +43,7 @@ template <class Row> struct WholeRowsWork final : Work {
     void run(isize piece) override {
         Row mine(row);
         mine.begin(piece);
-        each_row(piece, outer, inner, n, [&](isize o, isize i) { mine.whole(o, i); });
+        each_run(piece, outer, inner, n, [&](isize o, isize i, isize count) { mine.rows(o, i, count); });
         mine.end();
     }
 };
@@ -65,11 +65,13 @@ template <class Row> struct RowsWork final : Work {
     void run(isize piece) override {
         if (split) return row.sweep(piece);
         Row mine(row);
-        each_row(piece, outer, inner, n, [&](isize o, isize i) {
-            mine.start(o, i);
-            do {
-                for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
-            } while (mine.next());
+        each_run(piece, outer, inner, n, [&](isize o, isize i, isize count) {
+            for (const isize end = i + count; i < end; ++i) {
+                mine.start(o, i);
+                do {
+                    for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
+                } while (mine.next());
+            }
         });
     }
     bool advance() override {
