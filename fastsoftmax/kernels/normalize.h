@@ -132,11 +132,12 @@ template <class D> struct LogTotal {
         const Pair<V> others = two_sum(copies - 1.0, rest.hi);
         return log1p_nonnegative<D>(others.hi, others.lo + rest.lo);
     }
-    // The same from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has it.
-    template <bool Scaled> static Pair<V> from_others(Pair<V> total, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
+    // The others relative to the maximum, from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has
+    // it. The logarithm is log1p of them.
+    template <bool Scaled> static FS_INLINE Pair<V> others(Pair<V> total, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
         const Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
-        const V others = (total.hi - at_max) + total.lo, q = others / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, others);
-        return log1p_nonnegative<D>(q, (residue - q * e.lo) / e.hi);
+        const V rest = (total.hi - at_max) + total.lo, q = rest / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest);
+        return {q, (residue - q * e.lo) / e.hi};
     }
 
     static Pair<V> divide(Pair<V> a, Factor base) {
@@ -211,7 +212,8 @@ template <class C> struct ExpTotal {
     static constexpr double dominates = 2.75;
     bool dominated() const { return sum.hi < dominates * static_cast<double>(at_max); }
     // The others are so small that they must be summed relative to the maximum.
-    bool wants_rest() const { return sum.hi - static_cast<double>(at_max) <= 0x1p-14 * static_cast<double>(at_max) && at_max > 0; }
+    static constexpr double tiny_rest = 0x1p-14;
+    bool wants_rest() const { return sum.hi - static_cast<double>(at_max) <= tiny_rest * static_cast<double>(at_max) && at_max > 0; }
     void set_others(Sum others) {
         sum = others;
         sum.add({static_cast<double>(at_max), 0});
@@ -241,7 +243,8 @@ template <class C, bool Scaled, isize size> struct LogTotals {
             for (isize k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
             const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
             const auto far = Log::from({x(hi), x(lo)}, x(exponent), x(top_hi), x(top_lo));
-            const auto near = Log::template from_others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
+            const auto others = Log::template others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
+            const auto near = log1p_nonnegative<D>(others.hi, others.lo);
             const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);  // log1p of the others keeps the digits that the total would lose
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
             for (isize k = 0; k < D::lanes && l + k < count; ++k) logs[l + k] = {log_hi[k], log_lo[k]};
@@ -256,6 +259,46 @@ template <bool Scaled, class C> Sum log_of_total(const ExpTotal<C> &t, Factor sc
     totals.solve(1, &log);
     return log;
 }
+// The same for a vector of rows or columns, one in each lane, that all have the typical shift and are not scaled; part(k) are the totals in the k-th vector of
+// double. Where wants_rest they are of no use.
+template <class X> struct UsualLogs {
+    using V = typename X::V;
+    using D = Vec<double>;
+    using Total = ExpTotal<typename X::Scalar>;
+    V max, hi, lo;
+    typename D::I wants_rest[wide_parts<X>];
+
+    template <class Part> FS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
+        Pair<typename D::V> others[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            const Pair<typename D::V> total = part(k);
+            const auto m = wide_part<X>(max, k), e = wide_part<X>(at_max, k);
+            others[k] = relative(total, e, m);
+            wants_rest[k] = total.hi - e <= Total::tiny_rest * e;
+        }
+        const Pair<V> rest = pair_from_wide<X>(others), log = log1p_nonnegative<X>(rest.hi, rest.lo);
+        hi = log.hi, lo = log.lo;
+    }
+    FS_INLINE bool any_wants_rest() const {
+        typename D::I wants = wants_rest[0];
+        for (int k = 1; k < wide_parts<X>; ++k) wants |= wants_rest[k];
+        return any<D>(wants);
+    }
+    // logsumexp; where the maximum and the logarithm may cancel, it needs more than these have.
+    FS_INLINE V sum() const {
+        const Pair<V> s = two_sum(max, hi);
+        return s.hi + (s.lo + lo);
+    }
+    static FS_INLINE typename X::I may_cancel(V max, V sum) { return (max < V{}) & (absolute<X>(sum) < 1); }
+
+  private:
+    static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max, typename D::V max) {
+        constexpr int exponent = Shift<X>::typical_exponent;
+        if constexpr (wide_parts<X> > 1) return {(total.hi - at_max) / FixedExp<D, false, exponent>(Scale<D>::one())(max), typename D::V{}};
+        else return LogTotal<D>::template others<false>(total, at_max, max, typename D::V{}, D::set(exponent), Scale<D>::one());
+    }
+};
+
 // The same from what add_rest adds.
 template <class C> Sum log_of_rest(Sum rest, Sum copies) {
     using D = Vec<double, 16>;
@@ -594,6 +637,8 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n, Base::scale_of;
     using X = Vec<C>;
+    using V = typename X::V;
+    using D = Vec<double>;
     static constexpr bool keeps = R == Result::log_softmax;
     RowSource<C> logits{};
     Writer<C> to{};
@@ -613,7 +658,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         C *buffer = scratch<C>(2 * chunk);
         logits = RowSource<C>(*a, buffer), results = buffer + chunk;
         if constexpr (keeps) to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
-        direct_out = keeps && to.direct();
+        direct_out = keeps ? to.direct() : a->out.number == number_of<C>;
         batch.limit = n() > kept_in_l1 ? 1 : logits.limit(most);
     }
     void end() {
@@ -627,47 +672,81 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     }
 
   private:
+    struct Guess {  // of the batch
+        Totals<most> sum;
+        C max[most] = {}, at_max[most] = {};
+    };
+
     void flush() {
+        Guess g;
+        guess(g);
+        if (!Scaled && g.sum.template near_enough<C>(batch.count)) write_usual(g);
+        else write_any(g);
+        batch.count = 0;
+    }
+    // Of short rows, each exponential is added by itself: that takes less time than to sum the maximum's block again, of every second row.
+    bool by_itself() const { return n() < 4 * block * X::lanes; }
+    void guess(Guess &g) const {
+        const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
+        guess_sums<X, Scaled, most>(batch.count, scale_at, g.sum, g.max, g.at_max, [this, alone = by_itself()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+            const C *x = batch.rows[k].x;
+            if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
+            return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
+        });
+    }
+    ExpTotal<C> guessed(const Guess &g, isize k) const {
+        ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, Shift<X>::typical_exponent};
+        const Row &row = batch.rows[k];
+        if (!by_itself() && t.dominated()) {
+            refine<X>(t, 0, n(), [&](isize at, isize) { return row.x + at; }, TypicalExp<X, Scaled>(scale_of(row.outer, row.inner)));
+        }
+        return t;
+    }
+
+    // All shifts were right.
+    void write_usual(Guess &g) const {
+        for (isize k = 0; !by_itself() && k < batch.count; ++k) {
+            if (g.sum.hi[k] < ExpTotal<C>::dominates * static_cast<double>(g.at_max[k])) g.sum.set(k, guessed(g, k).sum);
+        }
+        alignas(64) C hi[most], lo[most], sum[most];
+        for (isize k = 0; k < batch.count; k += X::lanes) {
+            const UsualLogs<X> log(X::load(g.max + k), X::load(g.at_max + k), [&](int p) FS_INLINE_LAMBDA { return g.sum.template part<D>(k + p * D::lanes); });
+            X::store(hi + k, log.hi), X::store(lo + k, log.lo), X::store(sum + k, log.sum());
+        }
+        for (isize k = 0; k < batch.count; ++k) {
+            const Row &row = batch.rows[k];
+            const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
+            if (t.wants_rest() || (!keeps && g.max[k] < 0 && sum[k] < 1 && sum[k] > -1)) write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
+            else if (keeps) write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{}, V{}});
+            else if (direct_out) *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
+            else a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
+        }
+    }
+    void write_any(const Guess &g) const {
         ExpTotal<C> total[most];
         Sum log[most];
         LogTotals<C, Scaled, most> totals;
-        sum_rows(total);
-        for (isize k = 0; k < batch.count; ++k) totals.set(k, total[k], Scaled ? a->scale(batch.rows[k].outer, batch.rows[k].inner) : Factor{1, 0});
+        for (isize k = 0; k < batch.count; ++k) {
+            const Row &row = batch.rows[k];
+            total[k] = near_enough<C>(g.sum.hi[k]) ? guessed(g, k) : careful_total<X, Scaled>(row.x, n(), scale_of(row.outer, row.inner));
+            totals.set(k, total[k], Scaled ? a->scale(row.outer, row.inner) : Factor{1, 0});
+        }
         totals.solve(batch.count, log);
         for (isize k = 0; k < batch.count; ++k) write(batch.rows[k], total[k], log[k]);
-        batch.count = 0;
     }
-    void sum_rows(ExpTotal<C> *total) const {
-        Totals<most> sums;
-        C max[most], at_max[most];
-        const bool by_itself = n() < 4 * block * X::lanes;  // takes less time than to sum the maximum's block again, of every second row
-        const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
-        guess_sums<X, Scaled, most>(batch.count, scale_at, sums, max, at_max, [this, by_itself](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
-            const C *x = batch.rows[k].x;
-            if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
-            return by_itself ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
-        });
-        for (isize k = 0; k < batch.count; ++k) {
-            const C *x = batch.rows[k].x;
-            ExpTotal<C> &t = total[k];
-            t = {sums[k], max[k], at_max[k], 0, Shift<X>::typical_exponent};
-            if (!near_enough<C>(t.sum.value())) t = careful_total<X, Scaled>(x, n(), scale_at(k));
-            else if (!by_itself && t.dominated()) refine<X>(t, 0, n(), [x](isize at, isize) { return x + at; }, TypicalExp<X, Scaled>(scale_at(k)));
-        }
-    }
-    void write(const Row &row, const ExpTotal<C> &t, Sum log) const {
+    __attribute__((noinline)) void write(const Row &row, const ExpTotal<C> &t, Sum log) const {
         if (t.wants_rest()) {
             LaneSums<X> rest, copies;
             add_rest<X, Scaled>(row.x, n(), t.max, scale_of(row.outer, row.inner), rest, copies);
             log = log_of_rest<C>(rest.total(), copies.total());
         }
-        if constexpr (keeps) {
-            C *y = direct_out ? reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) : results;
-            write_with<X>(log_writer<Scaled>(*a, row.outer, row.inner, t.max, log), row.x, y, n(), streaming);
-            if (!direct_out) scatter(row);
-        } else {
-            store_log_sum(*a, row.outer, row.inner, t.max, log, [&] { return span_has_nan(row.x, n()); });
-        }
+        if constexpr (keeps) write(row, log_writer<Scaled>(*a, row.outer, row.inner, t.max, log));
+        else store_log_sum(*a, row.outer, row.inner, t.max, log, [&] { return span_has_nan(row.x, n()); });
+    }
+    FS_INLINE void write(const Row &row, const LogWriter<X, Scaled> &writer) const {
+        C *y = direct_out ? reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) : results;
+        write_with<X>(writer, row.x, y, n(), streaming);
+        if (!direct_out) scatter(row);
     }
     __attribute__((noinline)) void scatter(const Row &row) const {
         Writer<C> t = to;
@@ -1262,35 +1341,16 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
             c.writer = Normal::each(given ? numerators : nullptr, c.sum);
             return true;
         } else {
-            Pair<typename D::V> log[wide_parts<X>];
-            if (!logarithms(c, log)) return false;
-            const Pair<V> l = pair_from_wide<X>(log);
-            if constexpr (keeps) c.writer = {c.max, l.hi, l.lo, V{}, V{}};
-            else return store(s.outer, s.first + at, count, c.max, l);
+            const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max), [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });
+            if (log.any_wants_rest()) return false;
+            if constexpr (keeps) c.writer = {log.max, log.hi, log.lo, V{}, V{}};
+            else return store(s.outer, s.first + at, count, log);
             return true;
         }
     }
-    static bool logarithms(const Column &c, Pair<typename D::V> *log) {
-        using Log = LogTotal<D>;
-        const V at_max = TypicalExp<X, false>(Scale<X>::one())(c.max);
-        const auto exponent = D::set(Shift<X>::typical_exponent), zero = typename D::V{};
-        bool enough = true;
-        for (int k = 0; k < wide_parts<X>; ++k) {
-            const auto total = c.sum.part(k);
-            const auto max = wide_part<X>(c.max, k), e = wide_part<X>(at_max, k);
-            enough &= !any<D>(total.hi - e <= 0x1p-14 * e);
-            const auto far = Log::from(total, exponent, max, zero);
-            const auto near = Log::template from_others<false>(total, e, max, zero, exponent, Scale<D>::one());
-            const auto dominated = total.hi < ExpTotal<C>::dominates * e;
-            log[k] = {dominated ? near.hi : far.hi, dominated ? near.lo : far.lo};
-        }
-        return enough;
-    }
-    // logsumexp, but where the maximum and the logarithm may cancel.
-    bool store(isize outer, isize first, isize count, V max, Pair<V> log) const {
-        const Pair<V> sum = two_sum(max, log.hi);
-        const V y = sum.hi + (sum.lo + log.lo);
-        if (any<X>((max < V{}) & (absolute<X>(y) < 1))) return false;
+    bool store(isize outer, isize first, isize count, const UsualLogs<X> &log) const {
+        const V y = log.sum();
+        if (any<X>(log.may_cancel(log.max, y))) return false;
         if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C))) {
             X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         } else {

@@ -23,6 +23,7 @@ template <isize most> struct Totals {
     double hi[most], lo[most];
 
     FS_INLINE Sum operator[](isize k) const { return {hi[k], lo[k]}; }
+    FS_INLINE void set(isize k, Sum sum) { hi[k] = sum.hi, lo[k] = sum.lo; }
     template <class D> FS_INLINE Pair<typename D::V> part(isize k) const { return {D::load(hi + k), D::load(lo + k)}; }
     // Whether a guess was right for all rows.
     template <class C> FS_INLINE bool near_enough(isize count) const {
@@ -401,7 +402,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     }
     static void set_total(Batch &b, isize k, const Unfolded &sum) {
         const auto total = Sums::two_totals(sum, sum);
-        b.total.hi[k] = total.hi[0], b.total.lo[k] = total.lo[0];
+        b.total.set(k, {total.hi[0], total.lo[0]});
     }
 
     void write_waiting(isize first) {
