@@ -1,4 +1,4 @@
-// Times one operation of kernels/normalize.h: thresholds.py compiles this with other values in thresholds.h.
+// Times one operation of kernels/: thresholds.py compiles this with other values in thresholds.h.
 //
 //     thresholds OPERATION TYPE ROWS N AXIS     prints nanoseconds per element, the least of many repetitions
 #include <chrono>
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <random>
 
-#include "normalize.h"
+#include "cross_entropy.h"
 
 using namespace fs;
 
@@ -24,28 +24,48 @@ template <class C> AnyView view(C *p, isize rows, isize n, bool columns, bool re
     return AnyView(p, number_of<C>, shape, strides);
 }
 
-template <class Kind, class C> double time(isize rows, isize n, bool columns) {
-    std::vector<C> x(static_cast<std::size_t>(rows * n)), y(x.size());
+template <class C> std::vector<C> scores(isize count) {
+    std::vector<C> x(static_cast<std::size_t>(count));
     std::mt19937 random(1);
     std::normal_distribution<double> normal(0, 3);
     for (C &v : x) v = static_cast<C>(normal(random));
-    NormalizeArguments a;
-    a.x = view(x.data(), rows, n, columns, false);
-    a.out = view(y.data(), rows, n, columns, Kind::result == Result::logsumexp);
+    return x;
+}
+
+// Nanoseconds per element.
+template <class Body> double least_time(Body body, isize elements) {
     using Clock = std::chrono::steady_clock;
     double least = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(400);
     for (int turn = 0; turn < 4 || Clock::now() < end; ++turn) {
         const auto start = Clock::now();
-        normalize(Kind(), a, 1, serially);
+        body();
         const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
         if (turn && seconds < least) least = seconds;
     }
-    return least * 1e9 / static_cast<double>(rows * n);
+    return least * 1e9 / static_cast<double>(elements);
+}
+
+template <class Kind, class C> double time(isize rows, isize n, bool columns) {
+    std::vector<C> x = scores<C>(rows * n), y(x.size());
+    NormalizeArguments a;
+    a.x = view(x.data(), rows, n, columns, false);
+    a.out = view(y.data(), rows, n, columns, Kind::result == Result::logsumexp);
+    return least_time([&] { normalize(Kind(), a, 1, serially); }, rows * n);
+}
+
+// The loss of labels, and its gradient.
+template <class C> double time_labels(isize rows, isize n) {
+    std::vector<C> x = scores<C>(rows * n), gradient(x.size());
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
+    for (isize r = 0; r < rows; ++r) labels[static_cast<std::size_t>(r)] = r * 7919 % n;
+    const double scale = 1 / static_cast<double>(rows);
+    return least_time([&] { plain_cross_entropy<C>(x.data(), labels.data(), Number::int64, gradient.data(), rows, n, scale, 1, serially); }, rows * n);
 }
 
 template <class C> double time(char operation, isize rows, isize n, bool columns) {
     if (operation == 's') return time<Softmax, C>(rows, n, columns);
+    if (operation == 'c') return time_labels<C>(rows, n);
     if (operation == 'l') return time<LogSoftmax, C>(rows, n, columns);
     return time<LogSumExp, C>(rows, n, columns);
 }

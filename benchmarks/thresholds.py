@@ -36,7 +36,7 @@ ISA_FLAGS = {
 
 
 class Call(NamedTuple):
-    """An operation (softmax, log_softmax or logsumexp) on rows, or on columns for axis 0."""
+    """An operation on rows, or (but for cross_entropy, with its gradient) on columns for axis 0."""
 
     operation: str
     dtype: str
@@ -50,7 +50,7 @@ class Call(NamedTuple):
         return f"{self.operation} {self.dtype} {shape}{axis}"
 
     def arguments(self) -> list[str]:
-        code = {"softmax": "s", "log_softmax": "l", "logsumexp": "e"}[self.operation]
+        code = {"softmax": "s", "log_softmax": "l", "logsumexp": "e", "cross_entropy": "c"}[self.operation]
         return [code, self.dtype[0], str(self.rows), str(self.n), str(self.axis)]
 
 
@@ -58,12 +58,16 @@ MIB = 2**20
 # By constant: values to try, and calls for which they are different ways.
 EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
     "short_row": (
-        (8, 32, 64),
-        tuple(Call("softmax", t, 4096, n) for t in ("float32", "double") for n in (16, 32, 48)),
+        (16, 24, 32),
+        tuple(Call("softmax", t, 4096, n) for t in ("float32", "double") for n in (20, 24, 28, 32)),
     ),
     "short_log_row": (
-        (32, 112, 128),
-        tuple(Call(f, "float32", 1024, n) for f in ("log_softmax", "logsumexp") for n in (48, 100, 128)),
+        (24, 40, 112),
+        tuple(Call(f, "float32", 4096, n) for f in ("log_softmax", "logsumexp") for n in (32, 40, 48, 100)),
+    ),
+    "short_label_row": (
+        (24, 32, 40),
+        tuple(Call("cross_entropy", t, 4096, n) for t in ("float32", "double") for n in (28, 32, 36)),
     ),
     "enough_rows": ((2, 4, 16), tuple(Call("softmax", "float32", rows, 10) for rows in (3, 4, 8, 15))),
     "batch_elements": (

@@ -35,14 +35,25 @@ cdef extern from *:
             void *p;
             std::size_t size;
         };
-        Block kept[slots] = {};
+        Block kept[slots] = {};  /* the oldest first */
         int count = 0;
         std::size_t held = 0;
         std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
-        void drop(int k) {
-            held -= kept[k].size;
-            kept[k] = kept[--count];
+        Block drop(int k) {
+            const Block block = kept[k];
+            held -= block.size;
+            for (--count; k < count; ++k) kept[k] = kept[k + 1];
+            return block;
+        }
+        /* The oldest blocks go until no more than `most` bytes and `places` blocks are held. */
+        int make_room(std::size_t most, int places, Block *dropped) {
+            int n = 0;
+            while (count && (held > most || count > places)) dropped[n++] = drop(0);
+            return n;
+        }
+        static void free_all(const Block *blocks, int n) {
+            for (int k = 0; k < n; ++k) std::free(blocks[k].p);
         }
 
       public:
@@ -55,31 +66,38 @@ cdef extern from *:
                 void *p = nullptr;
                 for (int k = 0; k < count && !p; ++k) {
                     if (kept[k].size < size || kept[k].size > size + size / 4) continue;
-                    p = kept[k].p, size = kept[k].size;
-                    drop(k);
+                    const Block block = drop(k);
+                    p = block.p, size = block.size;
                 }
                 busy.clear(std::memory_order_release);
                 if (p) return p;
             }
             return allocate(size);
         }
+        /* Newer blocks displace older ones: those of a size that is no longer wanted must not stay for ever. */
         void give(void *p, std::size_t size) {
+            Block dropped[slots];
+            int n = 0;
+            bool fits = false;
             if (!busy.test_and_set(std::memory_order_acquire)) {
-                const bool fits = count < slots && held + size <= limit;
-                if (fits) kept[count++] = {p, size}, held += size;
+                const std::size_t most = limit;
+                fits = size <= most;
+                if (fits) {
+                    n = make_room(most - size, slots - 1, dropped);
+                    kept[count++] = {p, size}, held += size;
+                }
                 busy.clear(std::memory_order_release);
-                if (fits) return;
             }
-            std::free(p);
+            if (!fits) std::free(p);
+            free_all(dropped, n);
         }
         /* Frees blocks until no more than the limit are held. */
         void trim() {
+            Block dropped[slots];
             if (busy.test_and_set(std::memory_order_acquire)) return;
-            while (held > limit) {
-                std::free(kept[count - 1].p);
-                drop(count - 1);
-            }
+            const int n = make_room(limit, slots, dropped);
             busy.clear(std::memory_order_release);
+            free_all(dropped, n);
         }
         std::size_t bytes() const { return held; }
     };

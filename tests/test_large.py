@@ -154,6 +154,24 @@ def test_limits():
 
 @pooled
 @pytest.mark.usefixtures("_restored")
+def test_new_sizes_displace_old_ones():
+    """A block of a size that nobody wants any more does not keep others out."""
+    fs.set_buffer_pool(0)
+    fs.set_buffer_pool(40 * MIB)
+    fs.softmax(np.zeros((2, 4 * MIB), np.float32))
+    assert _memory._pool.held() == 32 * MIB
+    x = np.zeros((1, 4 * MIB), np.float32)
+    for _ in range(2):
+        address = fs.softmax(x).ctypes.data
+        assert _memory._pool.held() == 16 * MIB
+        assert fs.softmax(x).ctypes.data == address
+    many = [fs.softmax(x[:, : MIB + MIB // 2 * k]) for k in range(7)] + [fs.softmax(x[:, :MIB]) for _ in range(12)]
+    del many
+    assert 30 * MIB <= _memory._pool.held() <= 40 * MIB
+
+
+@pooled
+@pytest.mark.usefixtures("_restored")
 def test_gradients_and_half_precision_use_it():
     fs.set_buffer_pool(64 * MIB)
     x = np.zeros((2, 4 * MIB), np.float32)

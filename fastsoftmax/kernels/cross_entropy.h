@@ -42,8 +42,18 @@ struct CrossEntropyArguments {
     bool labels() const { return is_integer(target.number); }
     // The label of a row; -1 where it is not to be counted. All others were checked before.
     isize label(isize o, isize i) const {
-        const isize y = target.integer(o, i);
-        return y >= 0 && y < x.n && y != ignored ? y : -1;
+        isize y;
+        return labels_of(o, i, 1, &y), y;
+    }
+    // Those of `count` rows from an inner index on.
+    void labels_of(isize o, isize i, isize count, isize *labels) const {
+        with_type(target.number, [&](auto *type) {
+            const auto *p = reinterpret_cast<decltype(type)>(target.at(o, i));
+            for (isize k = 0; k < count; ++k, p = advance(p, target.inner_stride)) {
+                const isize y = static_cast<isize>(*p);
+                labels[k] = y >= 0 && y < x.n && y != ignored ? y : -1;
+            }
+        });
     }
     double class_weight(isize c) const { return weight ? weight.value(0, c, 0) : 1; }
     double row_weight(isize o, isize i) const { return sample_weight ? sample_weight.value(o, i) : 1; }
@@ -151,10 +161,14 @@ template <class C, bool Scaled> struct LabelRows {
     FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
 
     void begin(isize p, C *buffer) { piece = p, source = RowSource<C>(logits, buffer); }
-    // The label of a row, or -1 if the row does not count.
-    FS_INLINE isize counted(isize o, isize i) const {
-        const isize y = a->label(o, i);
-        return y >= 0 && a->where.data && !a->present(o, i) ? -1 : y;
+    // body(i, label) for rows from an inner index on; the label is -1 if the row does not count.
+    template <class Body> FS_INLINE void each_label(isize o, isize i, isize count, Body body) const {
+        isize labels[Batch::size];
+        for (const isize end = i + count; i < end;) {
+            const isize some = end - i < Batch::size ? end - i : Batch::size;
+            a->labels_of(o, i, some, labels);
+            for (isize k = 0; k < some; ++k, ++i) body(i, a->where.data && labels[k] >= 0 && !a->present(o, i) ? -1 : labels[k]);
+        }
     }
 
     // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
@@ -194,13 +208,14 @@ template <class C, bool Scaled> struct LabelRows {
         waiting.count = 0;
     }
 
-  private:
     FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
         const isize k = waiting.count++;
         waiting.outer[k] = o, waiting.inner[k] = i;
         waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
         if (waiting.count == Batch::size) flush();
     }
+
+  private:
     // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row without a distribution, else +inf where v is -inf.
     __attribute__((noinline)) double log_sum_less(double v, isize o, isize i, const LabelSums<C> &s) const {
         using One = Vec<double, 16>;
@@ -241,12 +256,11 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         settle();
         this->flush();
     }
-    void rows(isize o, isize i, isize count) {
-        for (const isize end = i + count; i < end; ++i) {
-            const isize y = this->counted(o, i);
+    void rows(isize o, isize first, isize count) {
+        this->each_label(o, first, count, [&](isize i, isize y) FS_INLINE_LAMBDA {
             if (y < 0) this->losses->store(o, i, 0);
             else if (batch.add({o, i, y, this->source.get(o, i, batch.count)})) settle();
-        }
+        });
     }
 
   private:
@@ -295,6 +309,8 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
 template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     using Base = LabelRows<C, Scaled>;
     using Kept = KeptRows<C, false, Scaled>;
+    using X = typename Base::X;
+    using D = typename Base::D;
     using Base::n, Base::a, Base::scale_of;
     Kept kept{};
 
@@ -310,22 +326,47 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
         kept.end();
         this->flush();
     }
-    void rows(isize o, isize i, isize count) {
-        for (const isize end = i + count; i < end; ++i) {
-            const isize y = this->counted(o, i);
+    void rows(isize o, isize first, isize count) {
+        this->each_label(o, first, count, [&](isize i, isize y) FS_INLINE_LAMBDA {
             if (y < 0) a->clear_gradient(o, i), this->losses->store(o, i, 0);
             else kept.keep(this->source.get(o, i, kept.place()), o, i, y);
             if (kept.full()) settle();
-        }
+        });
     }
 
   private:
     FS_INLINE void settle() {
-        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); }, [this](typename Kept::Batch &b) FS_INLINE_LAMBDA {
-            for (isize k = 0; k < b.count; ++k) this->settle_row(b, k);
-        });
+        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); },
+                    [this](typename Kept::Batch &b) FS_INLINE_LAMBDA { this->settle_rows(b); });
     }
-    FS_INLINE void settle_row(typename Kept::Batch &b, isize k) {
+    // In vectors, as far as rows are usual.
+    FS_INLINE void settle_rows(typename Kept::Batch &b) {
+        constexpr isize most = Kept::most;
+        double label[most], weight[most] = {}, others[most];
+        for (isize k = 0; k < b.count; ++k) {
+            label[k] = static_cast<double>(b.e[k][b.place[k]]);
+            weight[k] = a->class_weight(b.place[k]) * a->row_weight(b.outer[k], b.inner[k]);
+        }
+        for (isize k = b.count; k < most; ++k) label[k] = 0;
+        for (isize k = 0; k < b.count; k += X::lanes) {
+            typename D::V value[wide_parts<X>];
+            for (int p = 0; p < wide_parts<X>; ++p) {
+                const isize at = k + p * D::lanes;
+                const auto total = b.total.template part<D>(at);
+                const auto rest = (total.hi - D::load(label + at)) + total.lo, factor = D::load(weight + at) * a->scale;
+                D::store(others + at, rest);
+                D::store(b.numerator + at, factor);
+                value[p] = factor * (-rest / (total.hi + total.lo));
+            }
+            X::store(b.value + k, from_wide<X>(value));
+        }
+        for (isize k = 0; k < b.count; ++k) {
+            const bool usual = !Scaled && a->z_loss == 0 && label[k] <= 0.5 * b.total.hi[k] && others[k] <= Base::likely * label[k];
+            if (usual) this->wait(b.outer[k], b.inner[k], others[k], label[k], weight[k]);
+            else settle_row(b, k);
+        }
+    }
+    __attribute__((noinline)) void settle_row(typename Kept::Batch &b, isize k) {
         const isize y = b.place[k], o = b.outer[k], i = b.inner[k];
         LabelSums<C> s(b.total[k], b.e[k][y], b.center[k], b.exponent[k]);
         if (s.confident()) s.set_others(kept.others(b.e[k], y)), this->find_tiny(s, b.x[k], y, scale_of(o, i));
@@ -424,7 +465,7 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
 
     // The exponentials of the label or of the others may have underflowed, or the row has no distribution.
     __attribute__((noinline)) void settle_far(Lanes &lane, isize l, isize outer, isize i) const {
-        C buffer[short_row];
+        C buffer[short_label_row];
         const C *x = logits.reader<C>(outer, i).get(0, n(), buffer);
         const isize y = lane.label[l];
         const double s = logits.scale(outer, i).hi, own = static_cast<double>(x[y]), nan = std::numeric_limits<double>::quiet_NaN();
@@ -616,7 +657,7 @@ template <class C, bool Scaled> struct TargetRow {
 // The sum of the losses of short rows with labels, if there are enough of them; NaN is one, so there is a flag.
 template <bool Scaled, bool Gradient, class C> bool short_cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute, double &sum) {
     using Tile = LabelTile<C, Scaled, Gradient>;
-    const int lanes_run = a.labels() && a.smoothing == 0 && a.z_loss == 0 ? short_rows_run(a.x, short_row) : 0;
+    const int lanes_run = a.labels() && a.smoothing == 0 && a.z_loss == 0 ? short_rows_run(a.x, short_label_row) : 0;
     if (!lanes_run) return false;
     const CrossEntropyArguments s = lanes_run == along_inner ? a : a.swapped();
     const bool direct = lanes_run == along_inner && columns_direct<C>(a.x) && !a.where.data;
@@ -627,11 +668,13 @@ template <bool Scaled, bool Gradient, class C> bool short_cross_entropy(const Cr
     return true;
 }
 
-template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments &a, isize threads, Execute execute) {
+template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads, Execute execute) {
     double sum = 0;
-    if (a.gradient ? short_cross_entropy<Scaled, true, C>(a, threads, execute, sum) : short_cross_entropy<Scaled, false, C>(a, threads, execute, sum)) {
+    if (given.gradient ? short_cross_entropy<Scaled, true, C>(given, threads, execute, sum)
+                       : short_cross_entropy<Scaled, false, C>(given, threads, execute, sum)) {
         return sum;
     }
+    const CrossEntropyArguments a = given.x.inner == 1 ? given.swapped() : given;  // runs of rows go along the inner axis
     const isize rows = a.x.outer * a.x.inner;
     RowLosses losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     if (a.labels() && a.smoothing == 0 && a.x.n <= chunk) {

@@ -80,11 +80,13 @@ FS_INLINE __m256i narrowed(Vec<float>::V v, Float16) { return _mm512_cvtps_ph((_
 template <> FS_INLINE Vec<float>::V Halves<Vec<float>, BFloat16>::load(const BFloat16 *p) {
     return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
+// v is the result of arithmetic, so that a NaN is a quiet one, and stays NaN if it is not rounded. The upper halves of lanes are taken by one permutation.
 FS_INLINE __m256i narrowed(Vec<float>::V v, BFloat16) {
-    const __m512i u = (__m512i)v, upper = _mm512_srli_epi32(u, 16), odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+    const __m512i u = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+    const __mmask16 number = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_ORD_Q);
+    const __m512i rounded = _mm512_mask_add_epi32(u, number, u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __m512i upper = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, rounded));
 }
 template <> FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) { _mm256_storeu_si256((__m256i *)p, narrowed(v, Float16())); }
 template <> FS_INLINE void Halves<Vec<float>, BFloat16>::store(BFloat16 *p, V v) { _mm256_storeu_si256((__m256i *)p, narrowed(v, BFloat16())); }

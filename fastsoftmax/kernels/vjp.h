@@ -1,8 +1,8 @@
 // Vector-Jacobian products of softmax and log_softmax from their outputs: one sum per row, one sweep to write.
 #pragma once
 
+#include "rows.h"
 #include "transpose.h"
-#include "work.h"
 
 namespace {
 namespace fs {
@@ -29,6 +29,59 @@ struct LogSoftmaxVjp {
     template <class X> static FS_INLINE typename X::V term(typename X::V g, typename X::V) { return g; }
     template <class X> static FS_INLINE typename X::V result(typename X::V g, typename X::V y, typename X::V sum) {
         return g - exp_plain<X>(y) * sum;
+    }
+};
+
+// Contiguous rows of at least a vector and at most a chunk, a batch at a time, so that none waits for its sum.
+template <class T, class Op> struct VjpRows {
+    using X = Vec<T>;
+    using V = typename X::V;
+    static constexpr isize most = 16;  // rows of a batch
+    const VjpArguments *a;
+
+    explicit VjpRows(const VjpArguments &arguments) : a(&arguments) {}
+
+    isize n() const { return a->g.n; }
+    void begin(isize) {}
+    void end() {}
+    void rows(isize o, isize i, isize count) const {
+        const isize limit = n() > batch_elements ? 1 : batch_elements / n() < most ? batch_elements / n() : most;
+        for (isize some; count > 0; i += some, count -= some) {
+            some = count < limit ? count : limit;
+            batch(o, i, some);
+        }
+    }
+
+  private:
+    static FS_INLINE const T *at(const AnyView &v, isize o, isize i) { return reinterpret_cast<const T *>(v.at(o, i)); }
+
+    void batch(isize o, isize i, isize count) const {
+        typename LaneSums<X>::Unfolded sums[most];
+        Totals<most> total;
+        for (isize k = 0; k < count; ++k) sums[k] = sum(at(a->g, o, i + k), at(a->y, o, i + k));
+        total.template set<X>(sums, count);
+        for (isize k = 0; k < count; ++k) {
+            const double inverse = 1 / *a->temperature.at(o, i + k);
+            write(at(a->g, o, i + k), at(a->y, o, i + k), const_cast<T *>(at(a->out, o, i + k)), total[k].value(), inverse);
+        }
+    }
+    // The last vector overlaps the one before.
+    FS_INLINE typename LaneSums<X>::Unfolded sum(const T *g, const T *y) const {
+        const isize n = a->g.n;
+        LaneSums<X> sums;
+        sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+            if constexpr (decltype(lanes)::whole) return Op::template term<X>(X::load(g + i), X::load(y + i));
+            else return X::last(Op::template term<X>(X::load(g + n - X::lanes), X::load(y + n - X::lanes)), n - i);
+        });
+        return sums.unfolded();
+    }
+    FS_INLINE void write(const T *g, const T *y, T *out, double sum, double inverse) const {
+        const isize n = a->g.n, whole = n / X::lanes * X::lanes;
+        const V total = X::set(static_cast<T>(sum)), factor = X::set(static_cast<T>(inverse));
+        const auto result = [&](isize i) FS_INLINE_LAMBDA { return Op::template result<X>(X::load(g + i), X::load(y + i), total) * factor; };
+        const V end = result(n - X::lanes);  // before results, which may take the place of g or y
+        each_vector<X>(whole, [&](isize i, auto) FS_INLINE_LAMBDA { X::store(out + i, result(i)); });
+        if (whole < n) X::store(out + n - X::lanes, end);
     }
 };
 
@@ -162,6 +215,11 @@ template <class Op, class T> void vjp_of(const VjpArguments &a, isize threads, E
     if (direct || lanes_run || columns_staged(a.g) || columns_staged(s.g)) {
         const VjpArguments &t = direct || lanes_run == along_inner || (!lanes_run && columns_staged(a.g)) ? a : s;
         TilesWork<Tile> work(Tile{&t, direct}, t.g.outer, t.g.inner, Tile::width);
+        return execute(&work, threads);
+    }
+    if (a.g.n >= Vec<T>::lanes && a.g.n <= chunk && a.g.plain<T>() && a.y.plain<T>() && a.out.plain<T>()) {
+        const VjpArguments &t = a.g.inner == 1 ? s : a;
+        WholeRowsWork<VjpRows<T, Op>> work(VjpRows<T, Op>(t), t.g.outer, t.g.inner, t.g.n);
         return execute(&work, threads);
     }
     RowsWork<VjpRow<T, Op>> work(VjpRow<T, Op>(a), a.g.outer, a.g.inner, a.g.n, threads);
