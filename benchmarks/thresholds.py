@@ -78,9 +78,9 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
         (512, 4096, 32768),
         tuple(Call("softmax", "float32", 250_000 // n, n) for n in (1000, 4000, 8000, 30_000)),
     ),
-    "recomputed_from": (
-        (100, 768, 4097),
-        tuple(Call("softmax", "float32", 16_000_000 // n, n) for n in (400, 1000, 4000)),
+    "kept_in_output_from": (
+        (32, 64, 4097),
+        tuple(Call("softmax", "float32", 16_000_000 // n, n) for n in (48, 80, 128, 400, 1000, 4000)),
     ),
     "stream_from": (
         (4 * MIB, 24 * MIB, 1024 * MIB),

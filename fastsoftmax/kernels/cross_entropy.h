@@ -319,7 +319,8 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     void begin(isize p) {
         C *buffer = scratch<C>(chunk + kept.memory);
         Base::begin(p, buffer);
-        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), buffer + chunk, this->source.limit(Kept::most));
+        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), buffer + chunk, this->source.limit(Kept::most),
+                   streams<C>(a->x, a->gradient, a->where));
     }
     void end() {
         if (kept.unsettled()) settle();

@@ -538,7 +538,7 @@ template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArgu
     void begin(isize) {
         C *buffer = scratch<C>(chunk + kept.memory);
         logits = RowSource<C, S>(*a, buffer);
-        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most));
+        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most), streams<C>(a->x, a->out, a->where));
     }
     void end() {
         if (kept.unsettled()) settle();
@@ -1428,8 +1428,7 @@ template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeA
         TilesWork<Tile> work(tile, t.x.outer, t.x.inner, Tile::width);
         return execute(&work, threads);
     }
-    const bool recomputed = R == Result::softmax && a.x.n >= recomputed_from && a.x.n <= kept_in_l1 && streams<C>(a.x, a.out, a.where);
-    if (a.x.n <= chunk && !recomputed) {
+    if (a.x.n <= chunk) {
         const NormalizeArguments &t = a.x.inner == 1 ? s : a;
         if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(t, threads, execute);
         if (sizeof(C) == 4 && plain && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(t, threads, execute);
