@@ -1,8 +1,8 @@
 """Measure anew what the package wants to reach, and say what is met: ``python benchmarks/targets.py``.
 
-Every figure is the median ratio of times of processes that take turns, but for memory; those of two threads are
-medians of several rounds of such. ``--only tiny axis``
-measures some of the rows, ``--quick`` fewer shapes and turns, ``--into FILE`` puts the table into a document.
+Every figure is the median ratio of times of processes that take turns, but for memory; those of two threads
+are medians of several rounds of such. ``--only tiny axis`` measures some of the rows, ``--quick`` fewer
+shapes and turns, ``--into FILE`` puts the table into a document.
 """
 
 from __future__ import annotations

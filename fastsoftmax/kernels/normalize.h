@@ -1230,9 +1230,10 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
 };
 
 // Wide strips of columns in memory, where no scale is wanted. Rows of a strip are long runs of memory, which the processor fetches ahead of itself: sums for
-// eight rows at a time, with the typical shift, then the results, for which exponentials are computed again. Kept ones would take more time to store and
-// to load (out of the cache; within it about the same), and tiles as narrow as they would have to be are a few cache lines from each of many pages.
-// (Measured, AVX-512, ns per element of softmax, tiles and strips: 32 x 32000 0.42 and 0.32, 4000 x 4000 0.83 and 0.55, 20 x 1000000 1.15 and 0.48.)
+// eight rows at a time, with the typical shift, then the results. Where a strip that is still wide fits L2, its exponentials are kept, in the output; else they
+// are computed again: to store and to load them would take more time, and tiles as narrow as they would have to be are a few cache lines from each of many
+// pages. (Measured, AVX-512, ns per element of softmax, tiles and strips: 32 x 1000 0.32 and 0.23, 100 x 1000 0.30 and 0.25, 32 x 32000 0.42 and 0.28 (0.32
+// computed again), 4000 x 4000 0.83 and 0.55, 20 x 1000000 1.15 and 0.48.)
 //
 // Columns whose sums show that the shift was wrong are done again, by Careful, with those next to them (`group`: the same ones wherever strips end).
 template <class C, Result R, class Careful> struct NormalizeStrip {
@@ -1248,11 +1249,15 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
     Careful careful;
     bool exact;      // scores on a lattice are not for this: they have exact differences
     bool streaming;
+    bool kept;       // exponentials, in the output, until they are scaled there
 
     isize n() const { return a->x.n; }
 
+    // Columns of a strip that fits L2 with all its rows, and whether they are enough.
+    static isize in_l2(const NormalizeArguments &a) { return tile_bytes / (a.x.n * isize(sizeof(C))); }
+    static bool fits(const NormalizeArguments &a) { return in_l2(a) >= strip_columns; }
     static isize width(const NormalizeArguments &a, isize threads) {
-        const isize narrow = a.x.n * most / 4 * isize(sizeof(C)) <= tile_bytes ? most / 4 : most;
+        const isize narrow = !fits(a) ? most : in_l2(a) < most / 4 ? in_l2(a) / group * group : most / 4;
         const isize share = (a.x.outer * a.x.inner + threads - 1) / threads;
         const isize wide = narrow < share ? narrow : share;
         return (wide + group - 1) / group * group;
@@ -1262,6 +1267,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         Strip s{};
         s.outer = outer, s.first = first, s.count = count;
         s.x = reinterpret_cast<const C *>(a->x.at(outer, first)), s.step = a->x.n_stride / isize(sizeof(C));
+        if constexpr (keeps) s.y = reinterpret_cast<C *>(a->out.at(outer, first)), s.y_step = a->out.n_stride / isize(sizeof(C));
         s.columns = scratch<Column>((count + X::lanes - 1) / X::lanes);
         sum(s);
         judge(s);
@@ -1282,6 +1288,8 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         isize outer, first, count;
         const C *x;
         isize step;
+        C *y;
+        isize y_step;
         Column *columns;
         bool wrong[most / group + 1];
     };
@@ -1301,6 +1309,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                 Column &c = s.columns[v];
                 LaneSums<X> sums = c.sum;
                 const C *x = s.x + at;
+                C *e = kept ? s.y + at : nullptr;
                 if (exact && any<X>(c.off == 0)) {  // hardly ever after the first rows
                     for (isize j = i; j < end; ++j) c.off |= off_lattice<X>(lanes.load(x + j * s.step, 0));
                 }
@@ -1312,6 +1321,12 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                         sums.add(exp(logit));
                     }
                     c.max = most;
+                } else if (e) {
+                    sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA {
+                        const V y = exp(lanes.load(x + j * s.step, 0));
+                        lanes.store(e + j * s.y_step, y);
+                        return y;
+                    });
                 } else {
                     sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA { return exp(lanes.load(x + j * s.step, 0)); });
                 }
@@ -1361,10 +1376,9 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
 
     void write(const Strip &s) const {
         const TypicalExp<X, false> exp(Scale<X>::one());
-        const isize step = a->out.n_stride / isize(sizeof(C));
         const C *x = s.x;
-        C *y = reinterpret_cast<C *>(a->out.at(s.outer, s.first));
-        for (isize i = 0; i < n(); ++i, x += s.step, y += step) {
+        C *y = s.y;
+        for (isize i = 0; i < n(); ++i, x += s.step, y += s.y_step) {
             for (isize start = 0, end; start < s.count; start = end) {  // the groups from one wrong one to the next
                 end = start + group;
                 if (s.wrong[start / group]) continue;
@@ -1372,7 +1386,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                 if (end > s.count) end = s.count;
                 const bool stream = streaming && reinterpret_cast<std::uintptr_t>(y + start) % sizeof(V) == 0;
                 vectors(start, end, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-                    const V logit = lanes.load(x + at, 0), result = s.columns[v].writer.apply(logarithmic ? logit : exp(logit));
+                    const V value = lanes.load((kept ? y : x) + at, 0), result = s.columns[v].writer.apply(logarithmic || kept ? value : exp(value));
                     if (decltype(lanes)::whole && stream) X::stream(y + at, result);
                     else lanes.store(y + at, result);
                 });
@@ -1391,10 +1405,12 @@ bool normalize_strips(const NormalizeArguments &a, const Careful &careful, isize
     } else {
         using Strip = NormalizeStrip<C, R, Careful>;
         const isize bytes = a.x.outer * a.x.n * a.x.inner * isize(sizeof(C));
-        if (a.x.inner < strip_columns || bytes < (takes_logarithm(R) && a.x.n > short_log_row ? 0 : strips_from)) return false;
+        const bool any_size = takes_logarithm(R) ? a.x.n > short_log_row : Strip::fits(a);
+        if (a.x.inner < strip_columns || (!any_size && bytes < strips_from)) return false;
         const bool streaming = R != Result::logsumexp && bytes >= stream_from && a.out.data != a.x.data;
         const bool exact = a.x.n <= (takes_logarithm(R) ? short_log_row : short_row);
-        TilesWork<Strip> work(Strip{&a, careful, exact, streaming}, a.x.outer, a.x.inner, Strip::width(a, threads));
+        const bool kept = !takes_logarithm(R) && Strip::fits(a) && a.out.data != a.x.data;
+        TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner, Strip::width(a, threads));
         return execute(&work, threads), true;
     }
 }
