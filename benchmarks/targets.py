@@ -26,8 +26,8 @@ from fastsoftmax.bench.measuring import figure, median_ratio
 from fastsoftmax.bench.rivals import COPY, EXP, LIBRARIES, OURS, RIVALS, TWO_THREADS
 from fastsoftmax.bench.turns import Workers
 
-TURNS, QUICK_TURNS = 15, 7
-SECONDS = 3.0  # of turns for one figure; LEAST_TURNS are taken in any case
+TURNS, QUICK_TURNS = 31, 7
+SECONDS = 4.0  # of turns for one figure; LEAST_TURNS are taken in any case
 ROUNDS = 5  # of all figures of two threads: another program may have a core for a second
 PATIENCE = 90.0  # seconds to wait for two free cores, before all figures that need them
 CONTENDERS = 2.0  # slower than the fastest library by more, in a first call, is not measured further

@@ -165,7 +165,8 @@ def test_new_sizes_displace_old_ones():
         address = fs.softmax(x).ctypes.data
         assert _memory._pool.held() == 16 * MIB
         assert fs.softmax(x).ctypes.data == address
-    many = [fs.softmax(x[:, : MIB + MIB // 2 * k]) for k in range(7)] + [fs.softmax(x[:, :MIB]) for _ in range(12)]
+    sizes = [MIB + MIB // 2 * k for k in range(7)] + [MIB] * 12
+    many = [fs.softmax(x[:, :size]) for size in sizes]
     del many
     assert 30 * MIB <= _memory._pool.held() <= 40 * MIB
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
+from .._arrays import LAST, UNSCALED
 from .._backend import kernel
 from .._signatures import ArrayLike, activation, activation_vjp
 from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
@@ -62,7 +63,7 @@ def log_softmax(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
     *,
-    temperature: ArrayLike = 1.0,
+    temperature: ArrayLike = UNSCALED,
     base: float | None = None,
     where: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
@@ -132,8 +133,8 @@ def log_softmax(
     >>> log_softmax([1.0, 1.0, 1.0, 1.0], base=2)
     array([-2., -2., -2., -2.])
     """
-    default = base is None and where is None and dtype is None
-    if default and type(axis) is int and axis == -1 and type(temperature) is float and temperature == 1.0:
+    unscaled = temperature is UNSCALED or (type(temperature) is float and temperature == 1.0)
+    if unscaled and axis is LAST and base is None and where is None and dtype is None:
         result = log_softmax_plain(x, out, num_threads)
         if result is not None:
             return result

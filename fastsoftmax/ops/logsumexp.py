@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
+from .._arrays import LAST
 from .._backend import kernel
 from .._signatures import ArrayLike, reduction, reduction_vjp
 from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
@@ -147,8 +148,7 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    default = base is None and where is None and dtype is None
-    if default and type(axis) is int and axis == -1 and b is None and not keepdims:
+    if axis is LAST and b is None and base is None and where is None and dtype is None and not keepdims:
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
+from .._arrays import LAST, UNSCALED
 from .._backend import kernel
 from .._signatures import ArrayLike, activation, activation_vjp
 from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, total, widened
@@ -48,7 +49,7 @@ def softmax(
     x: ArrayLike,
     axis: int | tuple[int, ...] | None = -1,
     *,
-    temperature: ArrayLike = 1.0,
+    temperature: ArrayLike = UNSCALED,
     base: float | None = None,
     where: ArrayLike | None = None,
     out: NDArray[Any] | None = None,
@@ -126,8 +127,8 @@ def softmax(
     >>> softmax([1.0, np.nan, 1.0], where=[True, False, True])
     array([0.5, 0. , 0.5])
     """
-    default = base is None and where is None and dtype is None
-    if default and type(axis) is int and axis == -1 and type(temperature) is float and temperature == 1.0:
+    unscaled = temperature is UNSCALED or (type(temperature) is float and temperature == 1.0)
+    if unscaled and axis is LAST and base is None and where is None and dtype is None:
         result = softmax_plain(x, out, num_threads)
         if result is not None:
             return result
