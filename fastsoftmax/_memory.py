@@ -45,7 +45,8 @@ def set_buffer_pool(nbytes: SupportsIndex) -> None:
     -----
     Results of at least 4 MiB and at most `nbytes` that a call allocates itself (no ``out=``) live in the
     pool's memory. It returns there when the last array that views it is gone, never before, and is given to a
-    later result of about the same size, which then costs no page faults. Such an array does not own its data
+    later result of about the same size, which then costs no page faults; where `nbytes` would be exceeded,
+    what has been kept longest is freed. Such an array does not own its data
     (``a.flags.owndata`` is false), and :mod:`tracemalloc` does not see it. Without compiled modules there is
     no pool.
 
