@@ -83,6 +83,22 @@ LONG = ("N(0,3)", "N(0,20)", "zeros", "dominant 1e-6", "shift 1e5", "shift -1e6"
 LONG += ("cancelling", "masked -1e9")
 
 
+@functools.lru_cache(maxsize=4)
+def rows_with_a_favourite(name, n, dtype):
+    """Many rows, most of which their maximum nearly fills, and exact results."""
+    x = np.random.default_rng(n).normal(0, 10, (20_000, n)).astype(dtype)
+    x.flags.writeable = False
+    return x, BY_NAME[name].exact(x)
+
+
+@pytest.mark.parametrize("name", ["log_softmax", "logsumexp"])
+@pytest.mark.parametrize("n", [41, 100, 112])
+def test_rows_with_a_favourite(n, name, dtype, measure):
+    """Digits of the others next to a much larger maximum: sums in trees lose some in a row of thousands."""
+    x, exact = rows_with_a_favourite(name, n, dtype)
+    measure(BY_NAME[name], BY_NAME[name].call(x), x, f"20000 rows of {n}", exact=exact)
+
+
 @functools.lru_cache(maxsize=2)
 def long_rows(case, n, dtype, kinds):
     x, _ = hard_rows(n, dtype, np.random.default_rng(n), kinds)

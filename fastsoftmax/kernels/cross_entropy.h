@@ -116,7 +116,8 @@ template <class C> struct LabelSums {
     LabelSums(Sum sum, C label_, C center_, double exponent_)
         : others((sum.hi - static_cast<double>(label_)) + sum.lo), label(label_), total(sum), center(center_), exponent(exponent_) {}
     // The label carries so much of the total that the others must be summed without it.
-    bool confident() const { return static_cast<double>(label) > 0.5 * total.hi; }
+    static bool confident(double label, double total) { return label > 0.5 * total; }
+    bool confident() const { return confident(static_cast<double>(label), total.hi); }
     void set_others(Sum s) {
         others = s.value();
         s.add({static_cast<double>(label), 0});
@@ -319,8 +320,7 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     void begin(isize p) {
         C *buffer = scratch<C>(chunk + kept.memory);
         Base::begin(p, buffer);
-        kept.begin(n(), a->gradient, a->where, a->template gradient_writer<C>(0, 0), buffer + chunk, this->source.limit(Kept::most),
-                   streams<C>(a->x, a->gradient, a->where));
+        kept.begin(a->x, a->gradient, a->where, a->template gradient_writer<C>(0, 0), buffer + chunk, this->source.limit(Kept::most));
     }
     void end() {
         if (kept.unsettled()) settle();
@@ -343,12 +343,12 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     // In vectors, as far as rows are usual.
     FS_INLINE void settle_rows(typename Kept::Batch &b) {
         constexpr isize most = Kept::most;
-        double label[most], weight[most] = {}, others[most];
+        double label[most], weight[most], others[most];
         for (isize k = 0; k < b.count; ++k) {
             label[k] = static_cast<double>(b.e[k][b.place[k]]);
             weight[k] = a->class_weight(b.place[k]) * a->row_weight(b.outer[k], b.inner[k]);
         }
-        for (isize k = b.count; k < most; ++k) label[k] = 0;
+        for (isize k = b.count; k % X::lanes; ++k) label[k] = weight[k] = 0;
         for (isize k = 0; k < b.count; k += X::lanes) {
             typename D::V value[wide_parts<X>];
             for (int p = 0; p < wide_parts<X>; ++p) {
@@ -362,7 +362,7 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
             X::store(b.value + k, from_wide<X>(value));
         }
         for (isize k = 0; k < b.count; ++k) {
-            const bool usual = !Scaled && a->z_loss == 0 && label[k] <= 0.5 * b.total.hi[k] && others[k] <= Base::likely * label[k];
+            const bool usual = !Scaled && a->z_loss == 0 && !LabelSums<C>::confident(label[k], b.total.hi[k]) && others[k] <= Base::likely * label[k];
             if (usual) this->wait(b.outer[k], b.inner[k], others[k], label[k], weight[k]);
             else settle_row(b, k);
         }

@@ -259,6 +259,9 @@ template <bool Scaled, class C> Sum log_of_total(const ExpTotal<C> &t, Factor sc
     totals.solve(1, &log);
     return log;
 }
+// Whether the maximum and the logarithm of the total may cancel in their sum (natural): that needs more digits than they have.
+template <class V> FS_INLINE auto may_cancel(V max, V natural) { return (max < 0) & (natural < 1) & (natural > -1); }
+
 // The same for a vector of rows or columns, one in each lane, that all have the typical shift and are not scaled; part(k) are the totals in the k-th vector of
 // double. Where wants_rest they are of no use.
 template <class X> struct UsualLogs {
@@ -284,12 +287,11 @@ template <class X> struct UsualLogs {
         for (int k = 1; k < wide_parts<X>; ++k) wants |= wants_rest[k];
         return any<D>(wants);
     }
-    // logsumexp; where the maximum and the logarithm may cancel, it needs more than these have.
+    // logsumexp, but where they may_cancel.
     FS_INLINE V sum() const {
         const Pair<V> s = two_sum(max, hi);
         return s.hi + (s.lo + lo);
     }
-    static FS_INLINE typename X::I may_cancel(V max, V sum) { return (max < V{}) & (absolute<X>(sum) < 1); }
 
   private:
     static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max, typename D::V max) {
@@ -307,15 +309,18 @@ template <class C> Sum log_of_rest(Sum rest, Sum copies) {
     return {log.hi[0], log.lo[0]};
 }
 
-// by_itself: each term is added to the wider sums by itself, so that none takes digits of the others.
-template <bool by_itself, class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+// Whether each exponential of a row is added to the wider sums by itself, so that none takes digits of the others. Of short rows this takes less time than
+// to sum the maximum's block again, of every second row.
+template <class X> FS_INLINE bool summed_singly(isize n) { return n < 4 * block * X::lanes || n <= singly_summed; }
+
+template <bool singly, class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
     auto most = X::set(absent_logit<C>);
     const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         const auto v = lanes.load(x + i, absent_logit<C>);
         most = larger(v, most);
         return exp(v);
     };
-    if constexpr (by_itself) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(term(i, lanes)); });
+    if constexpr (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(term(i, lanes)); });
     else sum_vectors<X>(n, sums, term);
     return largest_lane<X>(most);
 }
@@ -336,10 +341,12 @@ template <class X, bool Scaled, class C> ExpTotal<C> careful_total(const C *x, i
     t.max = span_max<X>(x, n);
     const Shift<X> shift = Shift<X>::from(X::set(t.max), scale);
     const auto exp = [&](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
+    const bool singly = summed_singly<X>(n);
     LaneSums<X> sums;
-    add_exp<X>(x, n, exp, sums);
+    if (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(exp(lanes.load(x + i, absent_logit<C>))); });
+    else add_exp<X>(x, n, exp, sums);
     t.sum = sums.total(), t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
-    if (t.dominated()) refine<X>(t, 0, n, [&](isize at, isize) { return x + at; }, exp);
+    if (!singly && t.dominated()) refine<X>(t, 0, n, [&](isize at, isize) { return x + at; }, exp);
     return t;
 }
 
@@ -385,7 +392,7 @@ double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<V
     if (max == std::numeric_limits<double>::infinity()) return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
     if (!(log.hi[0] - log.hi[0] == 0)) return max + log.hi[0];
     const double y = sum().value(), natural = y * a.ln_base.hi;
-    if (!(max < 0 && natural < 1 && natural > -1)) return y;
+    if (!may_cancel(max, natural)) return y;
     log = precise_log_of_total(a, o, i, max);
     return sum().value();
 }
@@ -538,7 +545,7 @@ template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArgu
     void begin(isize) {
         C *buffer = scratch<C>(chunk + kept.memory);
         logits = RowSource<C, S>(*a, buffer);
-        kept.begin(n(), a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most), streams<C>(a->x, a->out, a->where));
+        kept.begin(a->x, a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most));
     }
     void end() {
         if (kept.unsettled()) settle();
@@ -684,11 +691,10 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         else write_any(g);
         batch.count = 0;
     }
-    // Of short rows, each exponential is added by itself: that takes less time than to sum the maximum's block again, of every second row.
-    bool by_itself() const { return n() < 4 * block * X::lanes; }
+    bool singly() const { return summed_singly<X>(n()); }
     void guess(Guess &g) const {
         const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
-        guess_sums<X, Scaled, most>(batch.count, scale_at, g.sum, g.max, g.at_max, [this, alone = by_itself()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+        guess_sums<X, Scaled, most>(batch.count, scale_at, g.sum, g.max, g.at_max, [this, alone = singly()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
             const C *x = batch.rows[k].x;
             if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
             return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
@@ -697,7 +703,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     ExpTotal<C> guessed(const Guess &g, isize k) const {
         ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, Shift<X>::typical_exponent};
         const Row &row = batch.rows[k];
-        if (!by_itself() && t.dominated()) {
+        if (!singly() && t.dominated()) {
             refine<X>(t, 0, n(), [&](isize at, isize) { return row.x + at; }, TypicalExp<X, Scaled>(scale_of(row.outer, row.inner)));
         }
         return t;
@@ -705,9 +711,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
 
     // All shifts were right.
     void write_usual(Guess &g) const {
-        for (isize k = 0; !by_itself() && k < batch.count; ++k) {
-            if (g.sum.hi[k] < ExpTotal<C>::dominates * static_cast<double>(g.at_max[k])) g.sum.set(k, guessed(g, k).sum);
-        }
+        for (isize k = 0; !singly() && k < batch.count; ++k) g.sum.set(k, guessed(g, k).sum);
         alignas(64) C hi[most], lo[most], sum[most];
         for (isize k = 0; k < batch.count; k += X::lanes) {
             const UsualLogs<X> log(X::load(g.max + k), X::load(g.at_max + k), [&](int p) FS_INLINE_LAMBDA { return g.sum.template part<D>(k + p * D::lanes); });
@@ -716,7 +720,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         for (isize k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
             const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
-            if (t.wants_rest() || (!keeps && g.max[k] < 0 && sum[k] < 1 && sum[k] > -1)) write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
+            if (t.wants_rest() || (!keeps && may_cancel(g.max[k], sum[k]))) write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
             else if (keeps) write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{}, V{}});
             else if (direct_out) *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
             else a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
@@ -970,8 +974,8 @@ template <class C, Result R, bool Scaled> struct ShortTile {
 
     FS_INLINE V log_sum(Columns<X> x, V max, Pair<V> rest) const {
         const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo)), s = two_sum(max, l.hi);
-        const V usual = s.hi + (s.lo + l.lo), natural = absolute<X>(usual * static_cast<C>(a->ln_base.hi));
-        const auto cancels = (natural < 1) & (max < 0);
+        const V usual = s.hi + (s.lo + l.lo);
+        const auto cancels = may_cancel(max, usual * static_cast<C>(a->ln_base.hi));
         const V y = max - max == V{} ? usual : max + rest.hi;
         return any<X>(cancels) ? (cancels ? precise_log_sum(x, max) : y) : y;
     }
@@ -1309,7 +1313,6 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                 Column &c = s.columns[v];
                 LaneSums<X> sums = c.sum;
                 const C *x = s.x + at;
-                C *e = kept ? s.y + at : nullptr;
                 if (exact && any<X>(c.off == 0)) {  // hardly ever after the first rows
                     for (isize j = i; j < end; ++j) c.off |= off_lattice<X>(lanes.load(x + j * s.step, 0));
                 }
@@ -1321,7 +1324,8 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                         sums.add(exp(logit));
                     }
                     c.max = most;
-                } else if (e) {
+                } else if (kept) {
+                    C *e = s.y + at;
                     sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA {
                         const V y = exp(lanes.load(x + j * s.step, 0));
                         lanes.store(e + j * s.y_step, y);
@@ -1365,7 +1369,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
     }
     bool store(isize outer, isize first, isize count, const UsualLogs<X> &log) const {
         const V y = log.sum();
-        if (any<X>(log.may_cancel(log.max, y))) return false;
+        if (any<X>(may_cancel(log.max, y))) return false;
         if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C))) {
             X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         } else {
@@ -1472,8 +1476,7 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
     Shift<X> shift;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
         const auto sums = careful_exp<X, false>(x, e, n, one, shift);
-        const auto total = LaneSums<X>::two_totals(sums, sums);
-        write_with<X>(Normalizer<X, true>::all(1, {total.hi[0], total.lo[0]}), e, y, n, false);
+        write_with<X>(Normalizer<X, true>::all(1, folded<X>(sums)), e, y, n, false);
     }
 }
 

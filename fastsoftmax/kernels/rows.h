@@ -18,6 +18,9 @@ template <class X> FS_INLINE bool all_worth_a_guess(const typename X::Scalar *lo
 // Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that matters was lost.
 template <class C, class V> FS_INLINE auto near_enough(V sum) { return (sum >= 0.5) & (sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900)); }
 
+// Rows of n elements that make `elements` together: at least one, and no more than `most`.
+FS_INLINE isize rows_of_batch(isize elements, isize n, isize most) { return n > elements ? 1 : elements / n < most ? elements / n : most; }
+
 // The totals of rows that are settled together: what is done once a row costs less in vectors of them, and none waits for another.
 template <isize most> struct Totals {
     double hi[most], lo[most];
@@ -248,9 +251,9 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         C center[most];                      // the shift of the exponentials: exp(s (x - center)) 2^-exponent
         double exponent[most];
         Totals<most> total;
-        double numerator[most];              // 1 for softmax
+        double numerator[most];              // none for softmax: 1
         alignas(64) C normal_hi[most], normal_lo[most];
-        isize place[most];                   // of the one result that is `value` whatever its exponential; -1: none
+        isize place[most];                   // if rows were kept with one: of the result that is `value` whatever its exponential
         C value[most];
     };
     // The two batches are not a multiple of 4096 bytes apart: the processor would take the loads of one for those of what it has just stored to the other.
@@ -259,7 +262,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
 
   private:
     isize n = 0, limit = 1;
-    bool in_scratch = true;
+    bool in_scratch = true, in_output = false;  // where exponentials are: in scratch along with those of the batch before, in the output, or in scratch alone
     AnyView out{};
     Mask where{};
     Writer<C> to{};
@@ -271,19 +274,19 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     KeptRows() {}
     KeptRows(const KeptRows &) {}  // begin() sets all there is: a copy of the rows would cost a tiny call a quarter of its time
 
-    // `writer` is that of the first row; `large` says that results do not fit the caches, and are not where logits are.
-    void begin(isize n_, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch, isize most_rows, bool large) {
-        n = n_, out = out_, where = where_, to = writer;
+    // `writer` is that of the first row.
+    void begin(const AnyView &x, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch, isize most_rows) {
+        n = x.n, out = out_, where = where_, to = writer;
         direct = out.data && (converts || to.direct());
         streaming = converts && out.outer * out.n * out.inner * isize(sizeof(S)) >= stream_from;
-        large = large && !converts && direct && n >= kept_in_output_from;
+        const bool large = direct && !converts && n >= kept_in_output_from && streams<C>(x, out, where);
         in_scratch = n <= kept_in_l1 && !large;
-        const isize rows = (large ? chunk : streaming ? batch_elements / 2 : batch_elements) / n,  // (1024 float16: one row 0.29, two 0.35 ns per element)
-                    room = large || most_rows < in_l1 ? most_rows : in_l1;
-        limit = rows < 1 ? 1 : rows < room ? rows : room;
+        in_output = !in_scratch && direct && !converts && out.data != x.data;
+        const isize elements = large ? chunk : streaming ? batch_elements / 2 : batch_elements;  // (1024 float16: one row 0.29, two 0.35 ns per element)
+        limit = rows_of_batch(elements, n, large || most_rows < in_l1 ? most_rows : in_l1);
         waiting = 0;
         const isize pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
-        for (isize k = 0; !large && k < limit; ++k) current->e[k] = scratch + k * pitch, before->e[k] = scratch + other_bank + k * pitch;
+        for (isize k = 0; !in_output && k < limit; ++k) current->e[k] = scratch + k * pitch, before->e[k] = scratch + other_bank + k * pitch;
     }
 
     // Takes rows with inner indices from i on, as many of `count` as there is room for, whose logits (`step` bytes apart) stay where they are until the
@@ -297,9 +300,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         for (isize k = first; k < end; ++k, x = advance(x, step), y += y_step) {
             b.outer[k] = o, b.inner[k] = i + (k - first), b.x[k] = x, b.first[k] = static_cast<C>(x[0]);
             b.y[k] = direct ? reinterpret_cast<S *>(y) : reinterpret_cast<S *>(b.e[k]);
-            if constexpr (!converts) {
-                if (!in_scratch && b.y[k] != x) b.e[k] = b.y[k];
-            }
+            if (in_output) b.e[k] = reinterpret_cast<C *>(y);
         }
         b.count = end;
         return end - first;
@@ -405,8 +406,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         b.center[k] = shift.center[0], b.exponent[k] = shift.exponent(0);
     }
     static void set_total(Batch &b, isize k, const Unfolded &sum) {
-        const auto total = Sums::two_totals(sum, sum);
-        b.total.set(k, {total.hi[0], total.lo[0]});
+        b.total.set(k, folded<X>(sum));
     }
 
     void write_waiting(isize first) {

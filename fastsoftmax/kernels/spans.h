@@ -133,6 +133,11 @@ template <class X> struct LaneSums<X, double> {
     }
 };
 
+template <class X> FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &sums) {
+    const auto both = LaneSums<X>::two_totals(sums, sums);
+    return {both.hi[0], both.lo[0]};
+}
+
 // Elements of a row whose vectors are added to the wider sums at once.
 template <class X> constexpr isize summed_elements = (sizeof(typename X::Scalar) == 4 ? 2 : 1) * block * X::lanes;
 

@@ -16,6 +16,7 @@ constexpr isize gather_block = 2048;  // elements of a strided, masked or conver
 constexpr isize piece_elements = 16384;  // short rows are grouped to about so many elements a piece
 constexpr isize short_row = 24;       // rows up to this length run across lanes, many at a time
 constexpr isize short_log_row = 40;   // the same where logarithms of sums are taken
+constexpr isize singly_summed = 112;  // elements of a row up to which, at least, logarithms add each exponential by itself: in trees, up to 3.7 ulp
 constexpr isize short_label_row = 32; // and where these are losses of labels
 constexpr isize enough_rows = 4;      // rows from which they do: a vector takes the time of two or three
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors

@@ -45,7 +45,7 @@ template <class T, class Op> struct VjpRows {
     void begin(isize) {}
     void end() {}
     void rows(isize o, isize i, isize count) const {
-        const isize limit = n() > batch_elements ? 1 : batch_elements / n() < most ? batch_elements / n() : most;
+        const isize limit = rows_of_batch(batch_elements, n(), most);
         for (isize some; count > 0; i += some, count -= some) {
             some = count < limit ? count : limit;
             batch(o, i, some);

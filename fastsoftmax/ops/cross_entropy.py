@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _arrays, _losses, _threads
+from .._arrays import LAST
 from .._backend import kernel
 from .._signatures import ArrayLike
 from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, weights, widened
@@ -117,7 +118,7 @@ def _cross_entropy(
 ) -> Any:
     default = weight is None and sample_weight is None and ignore_index is None and where is None
     default = default and _losses.is_float(label_smoothing, 0) and _losses.is_float(z_loss, 0)
-    if default and type(axis) is int and axis == -1 and _losses.is_float(temperature, 1):
+    if default and axis is LAST and _losses.is_float(temperature, 1):
         result = cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads)
         if result is not None:
             return result
