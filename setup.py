@@ -43,6 +43,7 @@ SHARED = "fastsoftmax.kernels._shared"  # memoryview code that Cython would othe
 NUMPY_API = ("NO_DEPRECATED_API", "TARGET_VERSION")  # wheels run with every NumPy from 2.0 on
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 REQUIRE = os.environ.get("FASTSOFTMAX_REQUIRE", "0") not in ("", "0")
+ISAS = os.environ.get("FASTSOFTMAX_ISAS", "").replace(",", " ").split()  # build these alone, to save time
 BUILDING = not {"egg_info", "dist_info", "sdist", "clean"} & set(sys.argv)  # these need no compiler
 
 STUB = """\
@@ -114,6 +115,9 @@ def extensions():
         print("fastsoftmax: no OpenMP, so the kernels will run on one thread", flush=True)
     target = next(t for t in INSTRUCTION_SETS if not failure(compiler, [], f"#ifndef {t}\n#error\n#endif\n"))
     flags = {isa: [*FLAGS, *openmp, *added] for isa, added in INSTRUCTION_SETS[target].items()}
+    if unknown := set(ISAS) - set(flags):
+        raise SystemExit(f"FASTSOFTMAX_ISAS must name some of {', '.join(flags)}, not {', '.join(sorted(unknown))}")
+    flags = {isa: added for isa, added in flags.items() if not ISAS or isa in ISAS}
     for isa in [isa for isa in flags if failure(compiler, flags[isa])]:
         complain(f"the compiler does not know {' '.join(flags.pop(isa))}, so there are no {isa} kernels")
     stubs = {isa: write_stub(isa, compiler.compiler_so_cxx + flags[isa]) for isa in flags}
@@ -125,8 +129,9 @@ def extensions():
         "extra_link_args": openmp,
     }
 
-    def module(name, source, isa="baseline", language="c++"):
-        return Extension(name, [source], extra_compile_args=flags[isa], language=language, **common)
+    def module(name, source, isa=None, language="c++"):
+        arguments = flags[isa] if isa else [*FLAGS, *openmp]
+        return Extension(name, [source], extra_compile_args=arguments, language=language, **common)
 
     modules = [module(f"fastsoftmax.kernels.{isa}", stub, isa) for isa, stub in stubs.items()]
     modules += [module(f"fastsoftmax.{name}", str(PACKAGE / f"{name}.pyx")) for name in ("_cpu", "_pool")]
