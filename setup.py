@@ -116,7 +116,9 @@ def extensions():
     target = next(t for t in INSTRUCTION_SETS if not failure(compiler, [], f"#ifndef {t}\n#error\n#endif\n"))
     flags = {isa: [*FLAGS, *openmp, *added] for isa, added in INSTRUCTION_SETS[target].items()}
     if unknown := set(ISAS) - set(flags):
-        raise SystemExit(f"FASTSOFTMAX_ISAS must name some of {', '.join(flags)}, not {', '.join(sorted(unknown))}")
+        raise SystemExit(
+            f"FASTSOFTMAX_ISAS must name some of {', '.join(flags)}, not {', '.join(sorted(unknown))}"
+        )
     flags = {isa: added for isa, added in flags.items() if not ISAS or isa in ISAS}
     for isa in [isa for isa in flags if failure(compiler, flags[isa])]:
         complain(f"the compiler does not know {' '.join(flags.pop(isa))}, so there are no {isa} kernels")
