@@ -110,8 +110,8 @@ template <class C> struct LabelSums {
     double others;  // R
     C label;        // e_y
     Sum total;
-    C center;         // the shift: exp(s (x - center)) 2^-exponent
-    double exponent;
+    C center;         // the shift: unit exp(s (x - center)) 2^-exponent
+    double exponent, unit = ExpTotal<C>::unit;
 
     LabelSums(Sum sum, C label_, C center_, double exponent_)
         : others((sum.hi - static_cast<double>(label_)) + sum.lo), label(label_), total(sum), center(center_), exponent(exponent_) {}
@@ -191,7 +191,7 @@ template <class C, bool Scaled> struct LabelRows {
         add_rest<X, Scaled>(x, n(), x[y], scale, rest, copies);
         Sum others = true_rest<C>(rest.total());
         others.add({copies.total().value() - 1, 0});
-        s.label = 1, s.center = x[y], s.exponent = 0;
+        s.label = 1, s.center = x[y], s.exponent = 0, s.unit = 1;
         s.set_others(others);
     }
 
@@ -225,8 +225,8 @@ template <class C, bool Scaled> struct LabelRows {
         const double above = v - static_cast<double>(s.center);
         if (above == -std::numeric_limits<double>::infinity()) return -above;
         const Factor y = logits.scale(o, i).times(above);
-        const auto hi = One::set(s.total.hi);
-        const auto l = log_ratio<One>({hi, One::set(s.total.lo)}, {One::set(1), One::set(0)}, hi, One::set(s.exponent));
+        const Pair<One::V> total{One::set(s.total.hi), One::set(s.total.lo)};
+        const auto l = log_ratio<One>(total, {One::set(s.unit), One::set(0)}, One::set(s.total.hi / s.unit), One::set(s.exponent));
         const auto d = two_sum(l.hi, -One::set(y.hi));
         return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
     }
@@ -289,7 +289,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         const Scale<X> scale = scale_of(row.outer, row.inner);
         const Exp exp(scale);
         const isize start = row.label / summed_elements<X> * summed_elements<X>, end = start + summed_elements<X> < n() ? start + summed_elements<X> : n();
-        s.set_others(sum_without<X>(row.x + start, end - start, row.label - start, exp, s.total));
+        s.set_others(sum_without<X, added_by_fours>(row.x + start, end - start, row.label - start, exp, s.total));
         if (!(s.others >= (sizeof(C) == 4 ? 0x1p-20 : 0x1p-40) * static_cast<double>(s.label))) s.set_others(sum_others<X>(row.x, n(), row.label, exp));
         this->find_tiny(s, row.x, row.label, scale);
     }

@@ -111,14 +111,14 @@ template <Result R, isize size> bool numerators_of(const AnyView &gradient, isiz
     return true;
 }
 
-// log(sum of exponentials relative to the maximum), natural, from the sum of exp(s x) 2^-N (or of exp(s (x - max)) where the shift is the maximum).
-// D is a vector of double with one row per lane.
+// log(sum of exponentials relative to the maximum), natural, from the sum of exp(s x) 2^-N (or of exp(s (x - max)) where the shift is the maximum)
+// in the given unit. D is a vector of double with one row per lane.
 template <class D> struct LogTotal {
     using V = typename D::V;
 
-    static Pair<V> from(Pair<V> total, V exponent, V scaled_max, V scaled_max_lo) {
+    static Pair<V> from(Pair<V> total, double unit, V exponent, V scaled_max, V scaled_max_lo) {
         const V zero = {};
-        Pair<V> l = log_ratio<D>(total, {D::set(1), zero}, total.hi, exponent);
+        Pair<V> l = log_ratio<D>(total, {D::set(unit), zero}, total.hi * D::set(1 / unit), exponent);
         Pair<V> d = two_sum(l.hi, -scaled_max);
         d.lo = d.lo + (l.lo - scaled_max_lo);
         const V none = D::set(-std::numeric_limits<double>::infinity());
@@ -134,8 +134,9 @@ template <class D> struct LogTotal {
     }
     // The others relative to the maximum, from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has
     // it. The logarithm is log1p of them.
-    template <bool Scaled> static FS_INLINE Pair<V> others(Pair<V> total, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
-        const Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
+    template <bool Scaled> static FS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
+        Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
+        if (unit != 1) e = product(e, unit);
         const V rest = (total.hi - at_max) + total.lo, q = rest / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest);
         return {q, (residue - q * e.lo) / e.hi};
     }
@@ -145,6 +146,12 @@ template <class D> struct LogTotal {
         const V residue = -multiply_subtract_exact<D>(q, D::set(base.hi), a.hi);
         const V lo = (residue + a.lo - q * base.lo) / D::set(base.hi);
         return {q, absolute<D>(q) <= std::numeric_limits<double>::max() ? lo : V{}};
+    }
+
+  private:
+    static FS_INLINE Pair<V> product(Pair<V> a, double b) {
+        const V p = a.hi * b;
+        return {p, multiply_subtract_exact<D>(a.hi, D::set(b), p) + a.lo * b};
     }
 };
 
@@ -201,11 +208,12 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
     });
 }
 
-// The sum of all exponentials of a row and its maximum.
+// The sum of all exponentials of a row, in units, and its maximum.
 template <class C> struct ExpTotal {
+    static constexpr double unit = ExpCore<Vec<C>>::unit;
     Sum sum;
     C max, at_max;    // and its exponential
-    C center;         // the shift: exp(s (x - center)) 2^-exponent
+    C center;         // the shift: unit exp(s (x - center)) 2^-exponent
     double exponent;
 
     // The logarithm of the total, relative to the maximum, is below 1: then it is made of the sum of the others, which must have its own digits.
@@ -224,6 +232,7 @@ template <class C> struct ExpTotal {
 template <class C, bool Scaled, isize size> struct LogTotals {
     using D = Vec<double>;
     using Log = LogTotal<D>;
+    static constexpr double unit = ExpTotal<C>::unit;
     double hi[size], lo[size], max[size], at_max[size], center[size], exponent[size], top_hi[size], top_lo[size];
     Factor factor[Scaled ? size : 1];
 
@@ -242,8 +251,8 @@ template <class C, bool Scaled, isize size> struct LogTotals {
         for (isize l = 0; l < count; l += D::lanes) {
             for (isize k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
             const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
-            const auto far = Log::from({x(hi), x(lo)}, x(exponent), x(top_hi), x(top_lo));
-            const auto others = Log::template others<Scaled>({x(hi), x(lo)}, x(at_max), x(max), x(center), x(exponent), scale);
+            const auto far = Log::from({x(hi), x(lo)}, unit, x(exponent), x(top_hi), x(top_lo));
+            const auto others = Log::template others<Scaled>({x(hi), x(lo)}, unit, x(at_max), x(max), x(center), x(exponent), scale);
             const auto near = log1p_nonnegative<D>(others.hi, others.lo);
             const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);  // log1p of the others keeps the digits that the total would lose
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
@@ -296,8 +305,8 @@ template <class X> struct UsualLogs {
   private:
     static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max, typename D::V max) {
         constexpr int exponent = Shift<X>::typical_exponent;
-        if constexpr (wide_parts<X> > 1) return {(total.hi - at_max) / FixedExp<D, false, exponent>(Scale<D>::one())(max), typename D::V{}};
-        else return LogTotal<D>::template others<false>(total, at_max, max, typename D::V{}, D::set(exponent), Scale<D>::one());
+        if constexpr (wide_parts<X> > 1) return {(total.hi - at_max) / (FixedExp<D, false, exponent>(Scale<D>::one())(max) * Total::unit), typename D::V{}};
+        else return LogTotal<D>::template others<false>(total, Total::unit, at_max, max, typename D::V{}, D::set(exponent), Scale<D>::one());
     }
 };
 
@@ -321,7 +330,7 @@ template <bool singly, class X, class C, class Exp> FS_INLINE C add_exp_and_max(
         return exp(v);
     };
     if constexpr (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(term(i, lanes)); });
-    else sum_vectors<X>(n, sums, term);
+    else sum_vectors<X, added_by_twos>(n, sums, term);
     return largest_lane<X>(most);
 }
 
@@ -332,7 +341,7 @@ template <class X, class C, class Get, class Exp> void refine(ExpTotal<C> &t, is
         const isize count = end - at < size ? end - at : size;
         const C *x = get(at, count);
         const isize j = span_find<X>(x, count, t.max);
-        if (j < count) return t.set_others(sum_without<X>(x, count, j, exp, t.sum));
+        if (j < count) return t.set_others(sum_without<X, added_by_twos>(x, count, j, exp, t.sum));
     }
 }
 // Of a contiguous row, with the shift from its maximum.
@@ -344,7 +353,7 @@ template <class X, bool Scaled, class C> ExpTotal<C> careful_total(const C *x, i
     const bool singly = summed_singly<X>(n);
     LaneSums<X> sums;
     if (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(exp(lanes.load(x + i, absent_logit<C>))); });
-    else add_exp<X>(x, n, exp, sums);
+    else add_exp<X, added_by_twos>(x, n, exp, sums);
     t.sum = sums.total(), t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
     if (!singly && t.dominated()) refine<X>(t, 0, n, [&](isize at, isize) { return x + at; }, exp);
     return t;

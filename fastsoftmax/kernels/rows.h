@@ -60,33 +60,39 @@ template <isize most> struct Totals {
 // Sweeps over a contiguous block of one row. Exp is a function of vectors.
 template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity();
 
-template <class X, class C, class Exp> FS_INLINE void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return exp(lanes.load(x + i, absent_logit<C>)); });
+template <class X, isize together = added_by_fours, class C, class Exp>
+FS_INLINE void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+    sum_vectors<X, together>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return exp(lanes.load(x + i, absent_logit<C>)); });
 }
 
 // `sum` less the exponential at one place of it, with all digits of the others even if it is nearly all there is: what its block of `count` elements (at a
-// multiple of summed_elements from the start of the row) added to the sum is taken away, and added again without it.
-template <class X, class C, class Exp> Sum sum_without(const C *x, isize count, isize place, const Exp &exp, Sum sum) {
+// multiple of summed_elements from the start of the row) added to the sum, so many vectors together, is taken away, and added again without it, each by itself.
+template <class X, isize together, class C, class Exp> Sum sum_without(const C *x, isize count, isize place, const Exp &exp, Sum sum) {
     C e[summed_elements<X>];
     LaneSums<X> with, without;
-    sum_vectors<X>(count, with, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    sum_vectors<X, together>(count, with, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         const auto v = exp(lanes.load(x + i, absent_logit<C>));
         lanes.store(e + i, v);
         return v;
     });
-    sum_vectors<X>(count, without, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return X::without(lanes.load(e + i, 0), place - i); });
+    each_vector<X>(count, [&](isize i, auto lanes) FS_INLINE_LAMBDA { without.add(X::without(lanes.load(e + i, 0), place - i)); });
     const Sum all = with.total();
     sum.add({-all.hi, -all.lo});
     sum.add(without.total());
     return sum;
 }
 
+// Rows whose exponentials are kept are scaled by one number, not by one in two terms, where multiplications are what takes
+// the time: float with the table exponential of AVX-512. Then fewer exponentials are added in float.
+template <class X> constexpr bool kept_with_one_term = sizeof(typename X::Scalar) == 4 && ExpCore<X>::overflows;
+
 // exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than masked
 // loads and stores. (A row of less than a vector is padded.) beside(i) comes along with every whole vector.
 template <class X, class S, class C, class Exp, class Beside>
 FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp, Beside beside) {
+    constexpr isize together = kept_with_one_term<X> ? added_by_twos : added_by_fours;
     LaneSums<X> sums;
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    sum_vectors<X, together>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         if constexpr (decltype(lanes)::whole) {
             const auto y = exp(load_as<X>(x + i));
             X::store(e + i, y);
@@ -105,20 +111,24 @@ template <class X, class S, class C, class Exp> FS_INLINE typename LaneSums<X>::
     return keep_exp<X>(x, e, n, exp, [](isize) {});
 }
 
-// e -> e * numerator / total. The quotient is kept in two terms, which saves a rounding error (but with the table exponential of AVX-512, which needs no
-// help to stay within bounds); where arithmetic is not fused, softmax divides instead (the exponential's error is larger there).
-template <class X, bool Softmax> struct Normalizer {
+// e -> e * numerator / total.
+//
+// The quotient is kept in two terms, which saves a rounding error and makes the result of a row's only exponential 1.
+// Where arithmetic is not fused, two products would round once more, and softmax divides instead, by the total in two
+// terms: e / hi + (e / hi) * lo, with lo the relative correction.
+//
+// With one term, who writes results must see to it that what has all of the total is 1.
+enum class Terms { one, two };
+template <class X, bool Softmax, Terms terms = Terms::two> struct Normalizer {
     using T = typename X::Scalar;
-    static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = !divides && !(sizeof(T) == 4 && ExpCore<X>::overflows);
+    static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = terms == Terms::two;
     typename X::V hi, lo;
 
     static FS_INLINE Normalizer all(double numerator, Sum total) {
         using D = Vec<double, 16>;
         const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
-        Normalizer n;
-        n.hi = X::set(static_cast<T>(q.hi[0]));
-        if constexpr (two_terms) n.lo = X::set(low(q.hi[0], q.lo[0]));
-        return n;
+        const T hi = static_cast<T>(q.hi[0]), lo = static_cast<T>((q.hi[0] - static_cast<double>(hi)) + q.lo[0]);
+        return of({X::set(hi), X::set(lo)});
     }
     // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators are 1 if there are none.
     template <class Part> static FS_INLINE Normalizer each(const double *numerators, Part part) {
@@ -127,11 +137,7 @@ template <class X, bool Softmax> struct Normalizer {
         for (int k = 0; k < wide_parts<X>; ++k) {
             q[k] = quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), part(k));
         }
-        const auto both = pair_from_wide<X>(q);
-        Normalizer n;
-        n.hi = both.hi;
-        if constexpr (two_terms) n.lo = both.lo - both.lo == typename X::V{} ? both.lo : typename X::V{};
-        return n;
+        return of(pair_from_wide<X>(q));
     }
     static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
         return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
@@ -153,22 +159,29 @@ template <class X, bool Softmax> struct Normalizer {
         return n;
     }
     FS_INLINE typename X::V apply(typename X::V e) const {
-        return divides ? e / hi : two_terms ? multiply_add(e, hi, e * lo) : e * hi;
+        if constexpr (!two_terms) return e * hi;
+        const typename X::V q = divides ? e / hi : e * hi;
+        return divides ? q + q * lo : multiply_add(e, hi, e * lo);
     }
 
   private:
+    static FS_INLINE Normalizer of(Pair<typename X::V> q) {
+        Normalizer n;
+        n.hi = q.hi;
+        if constexpr (two_terms) {
+            const typename X::V lo = divides ? -q.lo / q.hi : q.lo;
+            n.lo = lo - lo == typename X::V{} ? lo : typename X::V{};
+        }
+        return n;
+    }
     // numerator / total as hi + lo; the total itself where softmax divides.
     template <class D> static FS_INLINE Pair<typename D::V> quotient(typename D::V numerator, Pair<typename D::V> total) {
         using W = typename D::V;
         // An infinite sum comes from +inf in the row, which makes it NaN.
         const W s = total.hi - total.hi == W{} ? total.hi + total.lo : D::set(std::numeric_limits<double>::quiet_NaN());
-        if constexpr (divides) return {s, W{}};
+        if constexpr (divides) return {s, (total.hi - s) + total.lo};
         const W inverse = 1.0 / s, q = numerator * inverse;
         return {q, (-multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo) * inverse};
-    }
-    static FS_INLINE T low(double q_hi, double q_lo) {
-        const T l = static_cast<T>((q_hi - static_cast<double>(static_cast<T>(q_hi))) + q_lo);
-        return l - l == 0 ? l : T(0);
     }
 };
 
@@ -236,7 +249,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     using V = typename X::V;
     using Sums = LaneSums<X>;
     using Unfolded = typename Sums::Unfolded;
-    using Normal = Normalizer<X, Softmax>;
+    using Normal = Normalizer<X, Softmax, kept_with_one_term<X> ? Terms::one : Terms::two>;
     static constexpr bool converts = !std::is_same<S, C>::value;  // logits and results are contiguous numbers of another type
 
   public:
@@ -253,8 +266,9 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         Totals<most> total;
         double numerator[most];              // none for softmax: 1
         alignas(64) C normal_hi[most], normal_lo[most];
-        isize place[most];                   // if rows were kept with one: of the result that is `value` whatever its exponential
-        C value[most];
+        bool placed = false;                 // whether rows have
+        isize place[most];                   // a result (if not -1) that is
+        C value[most];                       // this, whatever its exponential
     };
     // The two batches are not a multiple of 4096 bytes apart: the processor would take the loads of one for those of what it has just stored to the other.
     static constexpr isize apart(isize elements) { return elements / 1024 * 1024 + 1024 + 512; }
@@ -266,7 +280,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     AnyView out{};
     Mask where{};
     Writer<C> to{};
-    bool direct = false, streaming = false, placed = false;
+    bool direct = false, streaming = false;
     Batch batches[2], *current = batches, *before = batches + 1;
     isize waiting = 0;  // rows of the batch before without results
 
@@ -307,7 +321,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     }
     // One row, with a result that is its own.
     FS_INLINE void keep(const S *x, isize o, isize i, isize at) {
-        current->place[current->count] = at, placed = true;
+        current->place[current->count] = at, current->placed = true;
         keep(x, 0, o, i, 1);
     }
 
@@ -319,9 +333,10 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         write_waiting(0);
         then(b);
         Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
+        if constexpr (Softmax && !Normal::two_terms) place_ones(b);
         waiting = out.data ? b.count : 0;
         current = before, before = &b;
-        current->count = 0;
+        current->count = 0, current->placed = false;
         if (!in_scratch) write_waiting(0);
     }
     bool unsettled() const { return current->count > 0; }
@@ -409,6 +424,25 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         b.total.set(k, folded<X>(sum));
     }
 
+    // Every seventh number times its rounded reciprocal is less than 1: for rows of such a total, the exponential that has all of it is looked for.
+    void place_ones(Batch &b) const {
+        using D = Vec<double>;
+        for (isize k = 0; k < b.count; k += X::lanes) {
+            typename D::V total[wide_parts<X>];
+            for (int p = 0; p < wide_parts<X>; ++p) total[p] = D::load(b.total.hi + k + p * D::lanes);
+            const typename X::I less = from_wide<X>(total) * X::load(b.normal_hi + k) < 1;
+            for (isize l = 0; l < X::lanes && k + l < b.count; ++l) {
+                if (less[l]) place_one(b, k + l);
+            }
+        }
+    }
+    __attribute__((noinline)) void place_one(Batch &b, isize k) const {
+        const C most = span_max<X>(b.e[k], n);
+        if (!(static_cast<double>(most) > (1 - 0x1p-25) * b.total.hi[k])) return;
+        for (isize row = 0; !b.placed && row < b.count; ++row) b.place[row] = -1;
+        b.placed = true, b.place[k] = span_find<X>(b.e[k], n, most), b.value[k] = 1;
+    }
+
     void write_waiting(isize first) {
         for (isize k = first; k < waiting; ++k) {
             write_row(k);
@@ -417,9 +451,9 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         waiting = 0;
     }
     void write_row(isize k) const { write_with<X>(Normal::row(before->normal_hi[k], before->normal_lo[k]), before->e[k], before->y[k], n, streaming); }
-    bool finishes() const { return placed || !direct; }
+    bool finishes() const { return before->placed || !direct; }
     void finish(isize k) const {
-        if (placed) before->y[k][before->place[k]] = static_cast<S>(before->value[k]);
+        if (before->placed && before->place[k] >= 0) before->y[k][before->place[k]] = static_cast<S>(before->value[k]);
         if constexpr (!converts) {
             if (!direct) scatter(*before, k);
         }

@@ -68,10 +68,15 @@ struct Sum {
     double value() const { return hi - hi == 0 ? hi + lo : hi; }  // the error of an infinite sum is NaN
 };
 
-// One running sum per lane. Sums of at most `block` terms (float rows: of two blocks) are added to it: in float64 for float32 terms, with the rounding errors kept for float64 terms
-// (two_sum). What remains of a long sum's error is that of the additions within a block, whatever its length. These form a tree, since small terms next to a
-// large one all lose the same half of an ulp: one after another, seven additions cost up to 3.5 ulp, three levels up to 1.5, four up to 2.
+// One running sum per lane. A few terms are added to each other first, in their own precision, then to it: in float64
+// for float32 terms, with the rounding errors kept for float64 terms (two_sum). What remains of a long sum's error is
+// that of the additions in the terms' own precision, whatever the sum's length.
+//
+// They form a tree, each level of which costs half an ulp of the sum at most: small terms next to a large one all lose
+// the same half of an ulp, so one after another, seven additions would cost 3.5. The budgets that follow from it are in
+// docs/accuracy.md: two levels for what is divided by the sum, one for its logarithm.
 constexpr isize block = 8;
+constexpr isize added_by_fours = 4, added_by_twos = 2;
 
 template <class X, class T = typename X::Scalar> struct LaneSums;
 using TwoDoubles = typename Vec<double, 16>::V;
@@ -138,50 +143,48 @@ template <class X> FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &su
     return {both.hi[0], both.lo[0]};
 }
 
-// Elements of a row whose vectors are added to the wider sums at once.
-template <class X> constexpr isize summed_elements = (sizeof(typename X::Scalar) == 4 ? 2 : 1) * block * X::lanes;
+// Elements of a row after which every vector begins a new group of those that are added together.
+template <class X> constexpr isize summed_elements = block * X::lanes;
 
-// Adds term(i, lanes) for every vector of n elements, in blocks.
-template <class X, class Term> FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
+// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time.
+template <class X, isize together = added_by_fours, class Term>
+FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
     constexpr isize lanes = X::lanes;
-    const auto four = [&](isize i) FS_INLINE_LAMBDA {
-        const auto a = term(i, AllLanes<X>()), b = term(i + lanes, AllLanes<X>());
-        const auto c = term(i + 2 * lanes, AllLanes<X>()), d = term(i + 3 * lanes, AllLanes<X>());
-        return (a + b) + (c + d);
-    };
+    const AllLanes<X> all;
     isize i = 0;
-    for (; sizeof(typename X::Scalar) == 4 && i + 16 * lanes <= n; i += 16 * lanes) {  // two blocks: 3 % faster
-        const auto s = four(i), t = four(i + 8 * lanes);
-        sums.add((s + four(i + 4 * lanes)) + (t + four(i + 12 * lanes)));
-    }
-    for (; i + 8 * lanes <= n; i += 8 * lanes) {
-        const auto s = four(i);
-        sums.add(s + four(i + 4 * lanes));
+    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+        const auto a = term(i, all), b = term(i + lanes, all);
+        const auto c = term(i + 2 * lanes, all), d = term(i + 3 * lanes, all);
+        if constexpr (together == added_by_fours) sums.add((a + b) + (c + d));
+        else sums.add(a + b), sums.add(c + d);
     }
     if (i == n) return;
-    typename X::V s = {}, t = {};  // the last block, of seven vectors and a part of one at most
-    if (i + 4 * lanes <= n) s = four(i), i += 4 * lanes;
-    for (; i + lanes <= n; i += lanes) t = t + term(i, AllLanes<X>());
-    if (i < n) t = t + term(i, FirstLanes<X>{n - i});
-    sums.add(s + t);
+    if (i + 2 * lanes <= n) {
+        const auto a = term(i, all), b = term(i + lanes, all);
+        sums.add(a + b);
+        i += 2 * lanes;
+    }
+    typename X::V last = {};
+    if (i + lanes <= n) last = term(i, all), i += lanes;
+    if (i < n) last = last + term(i, FirstLanes<X>{n - i});
+    sums.add(last);
 }
 
 // The same for the rows first .. end of one vector of columns.
 template <class X, class Term> FS_INLINE void sum_rows(isize first, isize end, LaneSums<X> &sums, Term term) {
-    const auto four = [&](isize j) FS_INLINE_LAMBDA {
-        const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
-        return (a + b) + (c + d);
-    };
     isize j = first;
-    for (; j + 8 <= end; j += 8) {
-        const auto s = four(j);
-        sums.add(s + four(j + 4));
+    for (; j + 4 <= end; j += 4) {
+        const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
+        sums.add((a + b) + (c + d));
     }
     if (j == end) return;
-    typename X::V s = {}, t = {};
-    if (j + 4 <= end) s = four(j), j += 4;
-    for (; j < end; ++j) t = t + term(j);
-    sums.add(s + t);
+    typename X::V last = {};
+    if (j + 2 <= end) {
+        const auto a = term(j), b = term(j + 1);
+        last = a + b, j += 2;
+    }
+    if (j < end) last = last + term(j);
+    sums.add(last);
 }
 
 // ----------------------------------------------------------------------------------------------------------------- maxima
