@@ -233,5 +233,7 @@ def _choose() -> None:
         raise ImportError("\n  ".join([message, *(f"{label}: {why}" for label, why in _reasons.items())]))
 
 
+#: The CPUs of this thread, before a runtime of OpenMP is loaded, which may bind it to one of them.
+cpus_at_import = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 cpu = _import(f"{__package__}._cpu", "compiled kernels")
 _choose()

@@ -88,6 +88,7 @@ cdef extern from *:
     #ifdef _OPENMP
     #include <dlfcn.h>
     #include <omp.h>
+    #include <pthread.h>
     static const int openmp_date = _OPENMP;
 
     static const char *openmp_file() {
@@ -112,11 +113,23 @@ cdef extern from *:
     }
 
     static int openmp_max_threads() { return omp_get_max_threads(); }
+    static int openmp_processors() { return omp_get_num_procs(); }
+
+    /* libgomp forgets in a forked child that its threads are gone, and would wait for them: they end before. A handler of
+       the C library serves forks that Python does not know of, too. Other runtimes have their own handlers, within which
+       they must not be called. */
+    static void watch_forks() {
+        if (!openmp_symbol("__kmpc_fork_call") && openmp_symbol("omp_pause_resource_all")) {
+            pthread_atfork([] { openmp_pause(); }, nullptr, nullptr);
+        }
+    }
     #else
     static const int openmp_date = 0;
     static const char *openmp_file() { return ""; }
     static bool openmp_pause() { return false; }
     static int openmp_max_threads() { return 1; }
+    static int openmp_processors() { return 1; }
+    static void watch_forks() {}
     #endif
     """
     const char *target
@@ -127,6 +140,8 @@ cdef extern from *:
     const char *openmp_file() noexcept nogil
     bint openmp_pause() noexcept nogil
     int openmp_max_threads() noexcept nogil
+    int openmp_processors() noexcept nogil
+    void watch_forks() noexcept nogil
 
 
 # What a module compiled for an instruction set may use, beyond what every CPU of the target has.
@@ -169,6 +184,14 @@ def max_threads():
     return openmp_max_threads()
 
 
+def processors():
+    """How many CPUs OpenMP counts: those that it found when it was loaded, if it binds threads to them."""
+    return openmp_processors()
+
+
 def pause_openmp():
     """Ends the worker threads of the calling thread; whether the runtime could and did."""
     return openmp_pause()
+
+
+watch_forks()

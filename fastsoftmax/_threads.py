@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import SupportsIndex
 
-from ._backend import cpu
+from ._backend import cpu, cpus_at_import
 
 # A parallel region costs 0.5 us when its threads are awake, 4 us when they sleep, and far more on a busy
 # machine; an exponential costs 0.2 to 1 ns. Below SERIAL_BELOW of them a region is not worth it, and
@@ -23,6 +23,10 @@ SERIAL_BELOW = 49152
 WORK_PER_THREAD = 32768
 
 MOST_THREADS = 2**31 - 1  # the kernels take a C int
+MOST_PER_CPU = 4  # more threads than that are never started, whatever is asked for
+
+# Any of these may make a runtime of OpenMP bind the thread that loads it to one CPU.
+BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 _chosen: int | None = None  # by set_num_threads
 _ran_parallel = False  # whether this process, or the one it was forked from, was allowed a parallel region
@@ -40,6 +44,12 @@ def set_num_threads(n: SupportsIndex) -> None:
     See Also
     --------
     get_num_threads
+
+    Notes
+    -----
+    Whatever is asked for, here or by a call, no call uses more than four threads for each CPU that this
+    process may use, nor more than there is work for, nor than the system lets it start. Results do not depend
+    on it.
 
     Examples
     --------
@@ -75,7 +85,8 @@ def resolve(num_threads: SupportsIndex | None, work: int) -> int:
     wanted = None if num_threads is None else checked(num_threads, "num_threads")
     if work < SERIAL_BELOW or _forked:
         return 1
-    threads = min(_setting() if wanted is None else wanted, work // WORK_PER_THREAD)
+    wanted = _setting() if wanted is None else wanted
+    threads = min(wanted, work // WORK_PER_THREAD, MOST_PER_CPU * usable_cpus())
     if threads > 1:
         _ran_parallel = True
     return threads
@@ -129,6 +140,8 @@ def usable_cpus() -> int:
         cpus = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
         cpus = os.cpu_count() or 1
+    if _HAS_OPENMP and any(os.environ.get(name, "false").lower() != "false" for name in BINDING):
+        cpus = max(cpus, cpus_at_import, cpu.processors())
     return max(1, math.ceil(min(cpus, cgroup_quota())))
 
 

@@ -14,7 +14,13 @@ from threadpoolctl import threadpool_limits
 import fastsoftmax as fs
 from fastsoftmax import _threads
 
-SETTINGS = ("FASTSOFTMAX_NUM_THREADS", "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC")
+SETTINGS = (
+    "FASTSOFTMAX_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "OMP_DYNAMIC",
+    *_threads.BINDING,
+)
 HAS_OPENMP = fs.config()["openmp"] is not None
 
 
@@ -112,13 +118,15 @@ def test_any_integer_type_will_do(threads, n):
     assert type(fs.get_num_threads()) is int
 
 
-def test_a_call_stays_serial_for_little_work(threads):
+def test_a_call_stays_serial_for_little_work(threads, monkeypatch):
+    monkeypatch.setattr(_threads, "usable_cpus", lambda: 4)
     fs.set_num_threads(8)
     assert _threads.resolve(None, _threads.SERIAL_BELOW - 1) == 1
     assert _threads.resolve(8, _threads.SERIAL_BELOW - 1) == 1
     assert _threads.resolve(None, 10**9) == 8
     assert _threads.resolve(3, 10**9) == 3
     assert _threads.resolve(16, 10**9) == 16
+    assert _threads.resolve(17, 10**9) == _threads.resolve(10**6, 10**12) == 16
     assert _threads.resolve(8, 2 * _threads.WORK_PER_THREAD) == 2
 
 
@@ -126,6 +134,20 @@ def test_affinity_counts():
     script = f"import os; os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}}); {GET}"
     if hasattr(os, "sched_setaffinity"):
         assert output(script) == "1"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"OMP_PROC_BIND": "true"},
+        {"OMP_PROC_BIND": "spread", "OMP_PLACES": "threads"},
+        {"OMP_PROC_BIND": "false"},
+    ],
+    ids=str,
+)
+def test_threads_that_are_bound_to_cpus_are_as_many(environment):
+    """A runtime that binds threads binds the first one when it is loaded."""
+    assert output(GET, **environment) == output(GET)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +269,13 @@ def test_no_more_threads_than_asked_for(n):
         assert int(output(COUNT.format(n=n))) <= n - 1
 
 
+def test_no_call_starts_many_more_threads_than_there_are_cpus():
+    if Path("/proc/self/task").exists():
+        large = "x = np.zeros((400, 4000), np.float32); expected = fs.softmax(x, num_threads=1)\n"
+        script = COUNT.format(n=10**6).replace("before =", large + "before =")
+        assert int(output(script, OMP_WAIT_POLICY="passive")) < _threads.MOST_PER_CPU * _threads.usable_cpus()
+
+
 # --- forks ------------------------------------------------------------------------------------------------
 # Runtimes of OpenMP lose their threads in a forked child and may wait for them for ever. Each script forks in
 # a process of its own; SIGALRM ends a child that hangs.
@@ -295,6 +324,19 @@ def work():
     for t in ts: t.start()
     for t in ts: t.join()
 compute(); fork(5, work)""",
+    "from C": """
+import ctypes
+def fork_in_c(children):
+    for _ in range(children):
+        pid = ctypes.PyDLL(None).fork()  # no hook of Python's runs
+        if pid == 0:
+            signal.alarm(20)
+            compute()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0, "a child hung or failed"
+        compute()
+compute(); fork_in_c(10)
+t = threading.Thread(target=lambda: (compute(), fork_in_c(5))); t.start(); t.join()""",
     "multiprocessing pool": """
 import multiprocessing, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of every fork beside threads
