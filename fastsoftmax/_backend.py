@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
@@ -29,7 +30,19 @@ _modules: dict[str, ModuleType | None] = {}  # the compiled modules that were as
 _reasons: dict[str, str] = {}  # why not
 _active = "numpy"
 _chosen_by = ""  # what forced the active backend, if anything did
-_switching = threading.RLock()
+
+
+@dataclass(eq=False)
+class _Block:
+    """A ``with use_backend(...)`` that was entered and not left."""
+
+    name: str
+    thread: threading.Thread
+
+
+_default = (_active, _chosen_by)  # outside of all blocks
+_blocks: list[_Block] = []  # all of one thread; the last counts
+_switching = threading.Lock()
 
 
 def kernel(twin: Kernel) -> Kernel:
@@ -69,6 +82,13 @@ def use_backend(name: str) -> AbstractContextManager[None]:
     ------
     ValueError
         If there is no such backend here; the message lists those there are.
+    RuntimeError
+        If another thread is within such a block. Only one thread may switch at a time.
+
+    Notes
+    -----
+    Of blocks that overlap without being nested (tasks of one event loop), the one entered last counts; what
+    ran before the first is back when all are left. A forked child is in the blocks of the thread that forked.
 
     Examples
     --------
@@ -84,12 +104,36 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def _switched(name: str) -> Iterator[None]:
-    before = _active, _chosen_by
-    _activate(name, f"use_backend({name!r})")
+    block = _Block(name, threading.current_thread())
+    with _switching:
+        for other in _blocks:
+            if other.thread is not block.thread and other.thread.is_alive():
+                raise RuntimeError(
+                    f"use_backend switches the whole process, and thread {other.thread.name!r} is within "
+                    f"use_backend({other.name!r}): only one thread may switch at a time"
+                )
+        _blocks.append(block)
+        _activate_last()
     try:
         yield
     finally:
-        _activate(*before)
+        with _switching:
+            if block in _blocks:  # a forked child has left those of other threads
+                _blocks.remove(block)
+                _activate_last()
+
+
+def _activate_last() -> None:
+    """Activate the backend of the block entered last, or what was chosen at import."""
+    _activate(_blocks[-1].name, f"use_backend({_blocks[-1].name!r})") if _blocks else _activate(*_default)
+
+
+def _after_fork_in_child() -> None:
+    """Leave the blocks of threads that are no more, one of which may have been switching."""
+    global _switching
+    _switching = threading.Lock()
+    _blocks[:] = [block for block in _blocks if block.thread is threading.current_thread()]
+    _activate_last()
 
 
 def config() -> dict[str, Any]:
@@ -184,11 +228,10 @@ def _implementation(name: str, backend: str) -> Any:
 def _activate(name: str, chosen_by: str) -> None:
     """Bind every kernel's name to the implementation of a backend."""
     global _active, _chosen_by
-    with _switching:
-        for kernel_name, twin in TWINS.items():
-            # One assignment each: another thread sees the old kernel or the new one, and either is right.
-            setattr(sys.modules[twin.__module__], kernel_name, _implementation(kernel_name, name))
-        _active, _chosen_by = name, chosen_by
+    for kernel_name, twin in TWINS.items():
+        # One assignment each: another thread sees the old kernel or the new one, and either is right.
+        setattr(sys.modules[twin.__module__], kernel_name, _implementation(kernel_name, name))
+    _active, _chosen_by = name, chosen_by
 
 
 def _reason() -> str | None:
@@ -223,6 +266,7 @@ def _is_compiled(operation: str, room: str) -> bool:
 
 def _choose() -> None:
     """Activate the backend that FASTSOFTMAX_BACKEND asks for, else the best one that works."""
+    global _default
     forced = os.environ.get("FASTSOFTMAX_BACKEND", "").strip()
     if not forced:
         _activate(next(name for name in ORDER if _works(name)), "")
@@ -231,9 +275,13 @@ def _choose() -> None:
     else:
         message = f"FASTSOFTMAX_BACKEND={forced!r} is not one of the available backends {available()}"
         raise ImportError("\n  ".join([message, *(f"{label}: {why}" for label, why in _reasons.items())]))
+    _default = _active, _chosen_by
 
 
 #: The CPUs of this thread, before a runtime of OpenMP is loaded, which may bind it to one of them.
 cpus_at_import = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 cpu = _import(f"{__package__}._cpu", "compiled kernels")
 _choose()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

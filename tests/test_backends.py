@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -178,6 +179,102 @@ def test_switching_while_others_compute(rng):
         switch(None)
         assert max(errors) < 1e-14
     assert fs.config()["backend"] == start
+
+
+def test_one_thread_at_a_time_may_switch():
+    start = fs.config()["backend"]
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with fs.use_backend("numpy"):
+            inside.set()
+            leave.wait(60)
+
+    holder = threading.Thread(target=hold, name="holder")
+    holder.start()
+    inside.wait(60)
+    try:
+        with pytest.raises(RuntimeError, match=r"'holder' is within use_backend\('numpy'\)"):
+            fs.use_backend("numpy").__enter__()
+        assert fs.config()["backend"] == "numpy"  # as the holder wants it
+    finally:
+        leave.set()
+        holder.join()
+    assert fs.config()["backend"] == start
+    with fs.use_backend("numpy"):
+        assert fs.config()["backend"] == "numpy"
+    assert fs.config()["backend"] == start
+
+
+def test_blocks_that_overlap_restore_what_was_before_all_of_them():
+    """As those of two tasks of one event loop."""
+    start, best = fs.config()["backend"], fs.config()["backends"][0]
+    one, other = fs.use_backend("numpy"), fs.use_backend(best)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert fs.config()["backend"] == best
+    other.__exit__(None, None, None)
+    assert fs.config()["backend"] == start
+
+
+def test_a_block_of_a_thread_that_ended_hinders_nobody():
+    start = fs.config()["backend"]
+    left = fs.use_backend("numpy")
+    thread = threading.Thread(target=left.__enter__)
+    thread.start()
+    thread.join()
+    with fs.use_backend(start):
+        assert fs.config()["backend"] == start
+    left.__exit__(None, None, None)
+    assert fs.config()["backend"] == start
+
+
+FORKING = """
+import os, signal, threading, warnings
+import fastsoftmax as fs
+warnings.simplefilter("ignore", DeprecationWarning)
+names, start = fs.config()["backends"], fs.config()["backend"]
+stop = threading.Event()
+def switch():
+    while not stop.is_set():
+        for name in names:
+            with fs.use_backend(name): pass
+
+def fork(check):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        try:
+            check()
+            with fs.use_backend("numpy"):
+                fs.softmax([1.0, 2.0])
+            check()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0, "a child hung or failed"
+
+def is_active(name):
+    assert fs.config()["backend"] == name, fs.config()
+
+thread = threading.Thread(target=switch)
+thread.start()
+for _ in range(30):
+    fork(lambda: is_active(start))
+stop.set()
+thread.join()
+with fs.use_backend("numpy"):
+    fork(lambda: is_active("numpy"))
+is_active(start)
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forking_while_another_thread_switches():
+    """The child is in the blocks of the thread that forked, and in no others; it may switch itself."""
+    assert output(FORKING) == "done"
 
 
 # --- configuration ----------------------------------------------------------------------------------------
