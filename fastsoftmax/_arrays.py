@@ -338,23 +338,25 @@ def delivered(out: Any, result: Array, target: Array) -> Any:
 Views = list[Any]  # arrays, with None for what is not there
 
 
-def each_view(axes: Sequence[int], arrays: Sequence[Array | None], in_order: bool = False) -> Iterable[Views]:
+def each_view(
+    axes: Sequence[int], arrays: Sequence[Array | None], in_order: bool = False, any_length: bool = False
+) -> Iterable[Views]:
     """The arrays as views (outer, n, inner), in as few steps as their strides allow, mostly one.
 
     All have as many axes as the first, whose shape is the full one; where another has length 1 it is
-    broadcast, and on a single reduced axis its length is free. The second is the one that is written. A None
-    stays None. If `in_order` is true, n runs through the reduced axes in C order.
+    broadcast, and if `any_length` is true, its length on a single reduced axis is free. The second is the one
+    that is written. A None stays None. If `in_order` is true, n runs through the reduced axes in C order.
     """
     first = arrays[0]
     assert first is not None
     if not first.size:
         return []
-    views = _contiguous_views(axes, arrays, first.shape) if axes else None
-    return _each_strided(axes, arrays, first.shape, in_order) if views is None else [views]
+    views = _contiguous_views(axes, arrays, first.shape, any_length) if axes else None
+    return _each_strided(axes, arrays, first.shape, in_order, any_length) if views is None else [views]
 
 
 def _contiguous_views(
-    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...]
+    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...], any_length: bool
 ) -> Views | None:
     """Views of arrays without gaps, with all of the reduced axes or one value a row; None for others."""
     start, stop = axes[0], axes[-1] + 1
@@ -364,23 +366,32 @@ def _contiguous_views(
     views: Views = []
     for a in arrays:
         if a is not None:
-            if not (a.flags.c_contiguous and (a.shape == shape or _has_rows_of(a, shape, start, stop))):
+            fits = a.shape == shape or _has_rows_of(a, shape, start, stop, any_length)
+            if not (fits and a.flags.c_contiguous):
                 return None
             a = a.reshape(outer, -1, inner)
         views.append(a)
     return views
 
 
-def _has_rows_of(a: Array, shape: tuple[int, ...], start: int, stop: int) -> bool:
-    """Whether a shape is the full one but for a single axis, or for length 1 from `start` to `stop`."""
+def _has_rows_of(a: Array, shape: tuple[int, ...], start: int, stop: int, any_length: bool) -> bool:
+    """Whether a shape is the full one but for length 1 from `start` to `stop`, or any length of one axis."""
     n = a.shape[start:stop]
-    return a.shape == shape[:start] + n + shape[stop:] and (len(n) == 1 or math.prod(n) == 1)
+    return a.shape == shape[:start] + n + shape[stop:] and ((any_length and len(n) == 1) or math.prod(n) == 1)
 
 
 def _each_strided(
-    axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...], in_order: bool
+    axes: Sequence[int],
+    arrays: Sequence[Array | None],
+    shape: tuple[int, ...],
+    in_order: bool,
+    any_length: bool,
 ) -> Iterator[Views]:
     """The views of `each_view` for any strides."""
+    free = axes if any_length else ()
+    for a in arrays:
+        if a is not None and not _fits(a, shape, free):
+            raise ValueError(RESIZED)
     strides = [_strides(a, shape) for a in arrays if a is not None]
     reduced = _groups(axes, shape, strides) or [tuple(axes)]
     n = reduced[0]
@@ -401,18 +412,33 @@ def _each_strided(
 
 def each_line(arrays: Sequence[Array]) -> Iterable[Views]:
     """The arrays, of one shape, as views (rows, n), in as few steps as their strides allow."""
+    shape = arrays[0].shape
     for a in arrays:
+        if a.shape != shape:
+            raise ValueError(RESIZED)
         if not a.flags.c_contiguous:
-            return _each_strided_line(arrays, a.shape)
+            return _each_strided_line(arrays, shape)
     return [[a.reshape(1, -1) for a in arrays]] if arrays[0].size else []
 
 
 def _each_strided_line(arrays: Sequence[Array], shape: tuple[int, ...]) -> Iterator[Views]:
     """The views of `each_line` for any strides."""
+    if any(a.shape != shape for a in arrays):
+        raise ValueError(RESIZED)
     if arrays[0].size:
         groups = _groups(range(len(shape)), shape, [a.strides for a in arrays])
         missing: list[Group] = [()] * (2 - len(groups))
         yield from _each_regrouped(arrays, missing + groups, kept=2)
+
+
+# Shapes were right when the arguments were looked at; then ran code of theirs, or another thread.
+RESIZED = "an array must not change its shape during the call"
+
+
+def _fits(a: Array, shape: tuple[int, ...], free: Sequence[int]) -> bool:
+    """Whether an array still broadcasts to a shape; its length on the `free` axes does not matter."""
+    lengths = enumerate(zip(a.shape, shape, strict=False))
+    return a.ndim == len(shape) and all(n in (1, full) or axis in free for axis, (n, full) in lengths)
 
 
 Group = tuple[int, ...]  # axes that are one for the kernels

@@ -126,8 +126,8 @@ class Rows:
         return (*self.x.shape[: self.axis], length, *self.x.shape[self.axis + 1 :])
 
     def views(self, *others: Array | None) -> Iterable[_arrays.Views]:
-        """The scores and other arrays, with as many axes, as kernels take them."""
-        return _arrays.each_view((self.axis,), [self.x, *others])
+        """The scores and other arrays, with as many axes and of any length on that of the classes."""
+        return _arrays.each_view((self.axis,), [self.x, *others], any_length=True)
 
     def per_row(self, a: Array) -> Array:
         """What broadcasts to the shape of the rows, with the axis of the classes at length 1."""

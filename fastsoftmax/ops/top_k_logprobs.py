@@ -95,7 +95,7 @@ def top_k_logprobs(
     array([0.6, 0.2, 0.1])
     """
     rows = _losses.as_rows(logits, "logits", axis)
-    shape = rows.of_length(_as_count(k, rows.classes))
+    shape = rows.of_length(_as_count(k, rows))
     heat = rows.temperature(temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
     extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype)
@@ -107,11 +107,11 @@ def top_k_logprobs(
     return values, indices
 
 
-def _as_count(k: Any, classes: int) -> int:
+def _as_count(k: Any, rows: _losses.Rows) -> int:
     try:
         count = operator.index(k)
     except TypeError:
         raise TypeError(f"k must be an integer, got {k!r}") from None
-    if not 0 <= count <= classes:
-        raise ValueError(f"k must be from 0 to the number of classes, {classes}; got {k!r}")
+    if not 0 <= count <= rows.classes:  # asked now: code of k's own has run
+        raise ValueError(f"k must be from 0 to the number of classes, {rows.classes}; got {k!r}")
     return count
