@@ -79,7 +79,7 @@ struct CrossEntropyArguments {
 // not depend on who ran which piece.
 struct RowLosses {
     const CrossEntropyArguments *a;
-    std::vector<Sum> sums;
+    PieceResults<Sum> sums;
 
     RowLosses(const CrossEntropyArguments &arguments, isize pieces) : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
     void add(isize piece, Sum losses) { sums[static_cast<std::size_t>(piece)].add(losses); }
@@ -147,21 +147,20 @@ template <class C, bool Scaled> struct LabelRows {
     RowSource<C> source{};
     isize piece = 0;
 
-    // Rows whose logarithms are taken together. A copy starts with none.
+    // Rows whose logarithms are taken together.
     struct Batch {
         static constexpr isize size = 64;
         isize count = 0, outer[size], inner[size];
         double others[size], label[size], weight[size];
-        Batch() {}
-        Batch(const Batch &) {}
-    } waiting;
+    };
+    Batch *waits = nullptr;
 
     LabelRows(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
     FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one(); }
 
-    void begin(isize p, C *buffer) { piece = p, source = RowSource<C>(logits, buffer); }
+    void begin(isize p, C *buffer) { piece = p, source = RowSource<C>(logits, buffer), waits = new (scratch<Batch>(1)) Batch; }
     // body(i, label) for rows from an inner index on; the label is -1 if the row does not count.
     template <class Body> FS_INLINE void each_label(isize o, isize i, isize count, Body body) const {
         isize labels[Batch::size];
@@ -196,6 +195,7 @@ template <class C, bool Scaled> struct LabelRows {
     }
 
     void flush() {
+        Batch &waiting = *waits;
         double loss[Batch::size];
         LaneSums<D> sums;
         each_vector<D>(waiting.count, [&](isize k, auto lanes) {
@@ -210,6 +210,7 @@ template <class C, bool Scaled> struct LabelRows {
     }
 
     FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
+        Batch &waiting = *waits;
         const isize k = waiting.count++;
         waiting.outer[k] = o, waiting.inner[k] = i;
         waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
@@ -251,7 +252,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
 
     void begin(isize p) {
         Base::begin(p, scratch<C>(chunk));
-        batch.limit = this->source.limit(most);
+        batch.begin(this->source.limit(most));
     }
     void end() {
         settle();
@@ -517,8 +518,8 @@ template <class C, bool Scaled> struct TargetRow {
     Stage stage = logarithm;
     bool counted = true;
     double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
-    std::vector<Partial> partial;
-    std::vector<typename RowLog<C, Scaled>::Partial> of_log;
+    ChunkResults<Partial> partial;
+    ChunkResults<typename RowLog<C, Scaled>::Partial> of_log;
 
     TargetRow(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), row(arguments.logits()) {}
 
@@ -551,7 +552,7 @@ template <class C, bool Scaled> struct TargetRow {
             return;
         }
         LaneSums<X> sums, masses;
-        C x_buffer[gather_block];
+        Scratch<C> x_buffer(gather_block);
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
             const C *logit = row.x.get(at, size, x_buffer);
@@ -578,7 +579,7 @@ template <class C, bool Scaled> struct TargetRow {
     // q of a block, without the label's own part. Masked classes have no part of what is spread.
     const C *masses_of(isize at, isize size, C *q) const {
         const C *given = nullptr, *weights = nullptr;
-        C t_buffer[gather_block], w_buffer[gather_block];
+        Scratch<C> t_buffer(gather_block), w_buffer(gather_block);
         if (!a->labels()) given = t.get(at, size, t_buffer);
         if (w.p) weights = w.get(at, size, w_buffer);
         const std::uint8_t *mask = a->where.data ? a->where.at(outer, inner) + at * a->where.n_stride : nullptr;
@@ -594,7 +595,7 @@ template <class C, bool Scaled> struct TargetRow {
     // Classes without mass are left out: 0 times infinity is 0 here.
     void add_terms(const C *logit, isize at, isize size, LaneSums<X> &sums, LaneSums<X> &masses) const {
         if (a->labels() && spread == 0) return;
-        C buffer[gather_block];
+        Scratch<C> buffer(gather_block);
         const C *q = masses_of(at, size, buffer);
         each_vector<X>(size, [&](isize j, auto lanes) {
             const V m = lanes.load(q + j, 0), l = row.writer.apply(lanes.load(logit + j, 0));
@@ -618,7 +619,7 @@ template <class C, bool Scaled> struct TargetRow {
     }
 
     void write(const C *logit, isize at, isize size) const {
-        C buffer[gather_block], results[gather_block];
+        Scratch<C> buffer(gather_block), results(gather_block);
         const C *q = masses_of(at, size, buffer);
         const auto normalizer = Normalizer<X, false>::all(p_factor, row.sum);
         const V factor = X::set(static_cast<C>(q_factor));
@@ -738,7 +739,7 @@ struct GradHessRow {
     Stage stage = maximum;
     Shift<X> shift{};
     Sum sum;
-    std::vector<Partial> partial;
+    ChunkResults<Partial> partial;
 
     explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
 
@@ -759,7 +760,7 @@ struct GradHessRow {
         LaneSums<X> sums;
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = absent_logit<double>;
-        double buffer[gather_block];
+        Scratch<double> buffer(gather_block);
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
             const double *x = from.get(at, size, buffer);
@@ -787,7 +788,7 @@ struct GradHessRow {
     FS_INLINE V exp(V x) const { return exp_shifted<X, false>(x, shift, Scale<X>::one()); }
 
     void write_block(const double *x, isize at, isize size) const {
-        double t_buffer[gather_block], g[gather_block], h[gather_block];
+        Scratch<double> t_buffer(gather_block), g(gather_block), h(gather_block);
         const double *t = targets(at, size, t_buffer);
         const double s = sum.hi - sum.hi == 0 ? sum.value() : std::numeric_limits<double>::quiet_NaN();
         const V inverse = X::set(1 / s), w = X::set(weight), factor = X::set(a->factor), floor = X::set(a->floor), one = X::set(1);

@@ -47,14 +47,14 @@ struct LogitsDivergenceRow {
     };
 
     const LogitsDivergenceArguments *x;
-    std::vector<Sum> *sums;
+    PieceResults<Sum> *sums;
     isize outer = 0, inner = 0;
     Stage stage = maximum;
     Factor inverse{1, 0};  // 1 / T
     double max_a = 0, max_b = 0, mean = 0, growth = 0;  // the mean of d at the first level
     Pair<double> level{0, 0};
     Sum matched, unmatched, total_b;
-    std::vector<Partial> partial;
+    ChunkResults<Partial> partial;
 
     isize n() const { return x->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -83,7 +83,7 @@ struct LogitsDivergenceRow {
         const double sum_a = total_a().value();
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max_a = p.max_b = absent_logit<double>;
-        double a_buffer[gather_block], b_buffer[gather_block], results[gather_block];
+        Scratch<double> a_buffer(gather_block), b_buffer(gather_block), results(gather_block);
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
             const double *as = of_a.get(at, size, a_buffer), *bs = of_b.get(at, size, b_buffer);
@@ -164,7 +164,7 @@ struct LogitsDivergenceRow {
 
 inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
-    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    PieceResults<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     RowsWork<LogitsDivergenceRow> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
     Sum all;

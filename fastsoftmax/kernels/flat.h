@@ -84,7 +84,7 @@ template <class Op, class C> struct UnaryWork final : FlatWork {
         const Reader<C> from(x, row, 0);
         const Writer<C> to(out, row, 0);
         const isize step = from.direct() && to.direct() ? end - start : gather_block;
-        C x_buffer[gather_block], results[gather_block];
+        Scratch<C> x_buffer(gather_block), results(gather_block);
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
             const C *xs = from.get(at, size, x_buffer);
@@ -103,7 +103,7 @@ template <class Op, class C> struct BinaryWork final : FlatWork {
         const Reader<C> gs(g, row, 0), ys(y, row, 0);
         const Writer<C> to(out, row, 0);
         const isize step = gs.direct() && ys.direct() && to.direct() ? end - start : gather_block;
-        C g_buffer[gather_block], y_buffer[gather_block], results[gather_block];
+        Scratch<C> g_buffer(gather_block), y_buffer(gather_block), results(gather_block);
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
             const C *a = gs.get(at, size, g_buffer), *b = ys.get(at, size, y_buffer);

@@ -367,10 +367,11 @@ inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a
     const auto source = a.reader<double>(o, i);
     const Scale<X> scale = Scale<X>::all(a.scale(o, i));
     const auto below = X::set(rest_exponent<double>), top = X::set(max);
-    double buffer[gather_block];
+    constexpr isize step = 256;
+    double buffer[step];  // there is no scratch in the smallest calls
     LaneSums<X> rest, copies;
-    for (isize at = 0; at < a.x.n; at += gather_block) {
-        const isize size = a.x.n - at < gather_block ? a.x.n - at : gather_block;
+    for (isize at = 0; at < a.x.n; at += step) {
+        const isize size = a.x.n - at < step ? a.x.n - at : step;
         const double *x = source.get(at, size, buffer);
         each_vector<X>(size, [&](isize j, auto lanes) {
             const auto v = lanes.load(x + j, absent_logit<double>);
@@ -460,7 +461,8 @@ template <class C, bool Scaled> struct RowLog {
 
     Partial sweep(isize start, isize end) const {
         LaneSums<X> sums, copies;
-        C most = absent_logit<C>, buffer[gather_block];
+        C most = absent_logit<C>;
+        Scratch<C> buffer(x.direct() ? 0 : gather_block);
         const isize step = x.direct() ? end - start : gather_block;
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
@@ -473,7 +475,7 @@ template <class C, bool Scaled> struct RowLog {
         return {most, sums.total(), copies.total()};
     }
 
-    bool next(const std::vector<Partial> &partial) {
+    bool next(const ChunkResults<Partial> &partial) {
         Partial all{absent_logit<C>, {}, {}};
         for (const Partial &p : partial) {
             all.max = larger(p.max, all.max);
@@ -515,7 +517,7 @@ template <class C, bool Scaled> struct RowLog {
     auto shifted() const {
         return [sh = shift, sc = scale](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
     }
-    template <class Exp> void refine_with(ExpTotal<C> &t, const std::vector<Partial> &partial, const Exp &exp) const {
+    template <class Exp> void refine_with(ExpTotal<C> &t, const ChunkResults<Partial> &partial, const Exp &exp) const {
         isize start = 0;
         for (std::size_t k = 0; k < partial.size() && partial[k].max != t.max; ++k) start += chunk;
         C buffer[summed_elements<X>];
@@ -593,7 +595,7 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
     Scale<X> scale{};
     Shift<X> shift{};
     Normalizer<X, R == Result::softmax> normalizer{};
-    std::vector<Partial> partial;
+    ChunkResults<Partial> partial;
 
     using Base::Base;
 
@@ -610,7 +612,7 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
     void sweep(isize k) {
         const isize start = k * chunk, end = this->chunk_end(start), step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
         Partial &p = partial[static_cast<std::size_t>(k)];
-        C buffer[gather_block], results[gather_block];
+        Scratch<C> buffer(gather_block), results(gather_block);
         LaneSums<X> sums;
         p.max = absent_logit<C>;
         const auto shifted = [sh = shift, sc = scale](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
@@ -675,7 +677,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         logits = RowSource<C>(*a, buffer), results = buffer + chunk;
         if constexpr (keeps) to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
         direct_out = keeps ? to.direct() : a->out.number == number_of<C>;
-        batch.limit = n() > kept_in_l1 ? 1 : logits.limit(most);
+        batch.begin(n() > kept_in_l1 ? 1 : logits.limit(most));
     }
     void end() {
         flush();
@@ -776,7 +778,7 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
     using X = Vec<C>;
     static constexpr bool keeps = R == Result::log_softmax;
     RowLog<C, Scaled> row;
-    std::vector<typename RowLog<C, Scaled>::Partial> partial;
+    ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
     Writer<C> to{};
     bool streaming = false, writes = false;
 
@@ -802,7 +804,7 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
 
   private:
     void write(isize start, isize end) const {
-        C buffer[gather_block], results[gather_block];
+        Scratch<C> buffer(gather_block), results(gather_block);
         const isize step = row.x.direct() && to.direct() ? chunk : gather_block;
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
@@ -812,7 +814,7 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
         if (streaming) stream_fence();
     }
     bool has_nan() const {
-        C buffer[gather_block];
+        Scratch<C> buffer(gather_block);
         bool found = false;
         for (isize at = 0; at < n(); at += gather_block) {
             const isize size = n() - at < gather_block ? n() - at : gather_block;
@@ -854,7 +856,7 @@ template <class C, Result R, bool Scaled> struct ShortTile {
     isize n() const { return a->x.n; }
 
     void run(isize outer, isize first, isize count) const {
-        Group group[vectors];
+        const Scratch<Group> group(vectors);
         for (isize at = 0; at < count;) {
             isize used = 0;
             for (; used < vectors && at < count; ++used, at += X::lanes) {
@@ -1057,10 +1059,12 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of 4096 bytes apart share few lines of the cache.
             const isize across = (count + X::lanes - 1) / X::lanes * X::lanes;
             const bool apart = keeps && n() * across * size <= tile_bytes;
-            const Place out{y, out_step}, kept = apart ? Place{scratch<C>(n() * across), across} : out;
+            const Scratch<C> exponentials(apart ? n() * across : 0);
+            const Place out{y, out_step}, kept = apart ? Place{exponentials, across} : out;
             return solve(x, step, kept, out, x != y || apart, outer, first, count);
         }
-        C *tile = scratch<C>(n() * width);
+        const Scratch<C> room(n() * width);
+        C *tile = room;
         const C *x = gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
         solve(x, width, {tile, width}, {tile, width}, false, outer, first, count);
         if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
@@ -1091,9 +1095,9 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
 
     // Exponentials are summed, and kept if they are results; then the results are written. A guess of the shift, as for rows, needs no maximum first.
     void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer, isize first, isize count) const {
-        Column column[tile_vectors];
+        const Scratch<Column> column(tile_vectors);
         if (!may_guess || !guess(column, x, step, kept, count)) {
-            for (Column &c : column) c.sum = {};
+            for (isize v = 0; v < tile_vectors; ++v) column[v].sum = {};
             find_shifts(column, x, step, outer, first, count);
             sum_exponentials(column, x, step, kept, count);
         }
@@ -1181,8 +1185,9 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
 
     // The logarithms of the totals, in vectors of double.
     void settle_logarithms(Column *column, const C *x, isize step, Place out, isize outer, isize first, isize count) const {
-        Sum logs[width];
-        LogTotals<C, Scaled, width> totals;
+        const Scratch<Sum> logs(width);
+        const Scratch<LogTotals<C, Scaled, width>> in(1);
+        LogTotals<C, Scaled, width> &totals = *in;
         bool wanted[width], any = false;
         for (isize v = 0; v * X::lanes < count; ++v) {
             const Column &c = column[v];
@@ -1281,7 +1286,8 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         s.outer = outer, s.first = first, s.count = count;
         s.x = reinterpret_cast<const C *>(a->x.at(outer, first)), s.step = a->x.n_stride / isize(sizeof(C));
         if constexpr (keeps) s.y = reinterpret_cast<C *>(a->out.at(outer, first)), s.y_step = a->out.n_stride / isize(sizeof(C));
-        s.columns = scratch<Column>((count + X::lanes - 1) / X::lanes);
+        const Scratch<Column> columns((count + X::lanes - 1) / X::lanes);
+        s.columns = columns;
         sum(s);
         judge(s);
         if constexpr (keeps) write(s);

@@ -136,7 +136,7 @@ template <class Op, class C> struct PointwiseLine {
     }
 
     void sweep(isize start, isize end, LaneSums<X> &sums) const {
-        C x_buffer[gather_block], t_buffer[gather_block], w_buffer[gather_block], p_buffer[gather_block], losses[gather_block], results[gather_block];
+        Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block), p_buffer(gather_block), losses(gather_block), results(gather_block);
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
             const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
@@ -161,7 +161,7 @@ template <class Op, class C> struct PointwiseLine {
 template <class Op, class C> struct PointwiseWork : FlatWork {
     Op op;
     const PointwiseArguments *a;
-    std::vector<Sum> sums;
+    PieceResults<Sum> sums;
 
     PointwiseWork(Op op_, const PointwiseArguments &arguments)
         : FlatWork(arguments.x.outer, arguments.x.n), op(op_), a(&arguments), sums(static_cast<std::size_t>(pieces())) {}
@@ -259,10 +259,10 @@ double plain_binary_logits(const void *x, const void *target, Number number, voi
 template <class Op, class C> struct PointwiseRow {
     Op op;
     const PointwiseArguments *a;
-    std::vector<Sum> *sums;  // one for each piece
+    PieceResults<Sum> *sums;  // one for each piece
     isize outer = 0, inner = 0;
     double weight = 1;
-    std::vector<Sum> partial;
+    ChunkResults<Sum> partial;
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -290,7 +290,7 @@ template <class Op, class C> struct PointwiseRow {
 
 template <class Op> double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
-    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    PieceResults<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     with_compute({a.x.number}, [&](auto zero) {
         RowsWork<PointwiseRow<Op, decltype(zero)>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
         execute(&work, threads);
@@ -304,7 +304,7 @@ template <class Op> double rows_loss(Op op, const PointwiseArguments &a, isize t
 // count.)
 struct NllLabelRow {
     const PointwiseArguments *a;
-    std::vector<Sum> *sums;
+    PieceResults<Sum> *sums;
     isize ignored, piece = 0;
 
     void begin(isize p) { piece = p; }
@@ -332,7 +332,7 @@ struct NllLabelRow {
 
 inline double nll_labels_loss(const PointwiseArguments &a, isize ignored, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
-    std::vector<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
+    PieceResults<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     WholeRowsWork<NllLabelRow> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
     execute(&work, threads);
     Sum all;
@@ -354,7 +354,7 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
     void line(isize, isize row, isize start, isize end) override {
         using Line = PointwiseLine<BinaryLogits, C>;
         const Line line(BinaryLogits(), *a, row, 0, true, 1, 1);
-        C x_buffer[gather_block], t_buffer[gather_block], w_buffer[gather_block], g_buffer[gather_block], h_buffer[gather_block];
+        Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block), g_buffer(gather_block), h_buffer(gather_block);
         const V one = X::set(1), f = X::set(static_cast<C>(factor)), least = X::set(static_cast<C>(floor));
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;

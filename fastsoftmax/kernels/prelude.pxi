@@ -1,15 +1,26 @@
 # What every room's kernels share. Included once at the head of every module of kernels/.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
+from cpython.long cimport PyLong_CheckExact
+from cpython.unicode cimport PyUnicode_CheckExact
+from cython.parallel cimport prange, threadid
 
 cnp.import_array()
 
 cdef extern from "work.h" namespace "fs" nogil:
     cppclass Work:
+        void begin() noexcept
         Py_ssize_t pieces() noexcept
         void run(Py_ssize_t) noexcept
         bint advance() noexcept
+    cppclass Rooms:
+        char* first
+        void enter(Py_ssize_t) noexcept
+    int affordable(int) noexcept
+    Rooms rooms_for(const Work&, int&) noexcept
+    void run_piece(Work*, Py_ssize_t, const Rooms&, int) noexcept
+    void leave(const Rooms&) noexcept
+    bint was_out_of_memory() noexcept
     ctypedef void (*Execute)(Work*, Py_ssize_t) noexcept nogil
 
 
@@ -140,21 +151,34 @@ cdef extern from "reading.h" namespace "fs" nogil:
     void temperature_derivatives(const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t, Execute) noexcept
 
 
-# All stages of a piece of work. The serial branch stands apart because an OpenMP region costs a microsecond even for one thread.
+# All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial branch stands apart because an OpenMP region costs a
+# microsecond even for one thread.
 cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
-    cdef Py_ssize_t piece, pieces
-    cdef int team
-    cdef bint more = True
+    cdef Py_ssize_t piece, pieces = work.pieces()
+    cdef int team = affordable(<int> max(1, min(threads, pieces)))
+    cdef Rooms rooms = rooms_for(work[0], team)
+    cdef bint more = rooms.first != NULL
+    if more:
+        rooms.enter(team)
+        work.begin()
     while more:
-        pieces = work.pieces()
-        team = <int> min(threads, pieces)
-        if team <= 1:
+        if team == 1:
             for piece in range(pieces):
-                work.run(piece)
+                run_piece(work, piece, rooms, 0)
         else:
             for piece in prange(pieces, num_threads=team, schedule="static"):
-                work.run(piece)
+                run_piece(work, piece, rooms, threadid())
+        rooms.enter(0)
         more = work.advance()
+    leave(rooms)
+
+
+# Must follow the call of every kernel: the error, if there was too little memory for it to begin.
+cdef inline int settled() except -1 nogil:
+    if was_out_of_memory():
+        with gil:
+            raise MemoryError("cannot allocate the memory to compute in")
+    return 0
 
 
 # Native, aligned arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes;
@@ -243,6 +267,16 @@ cdef cnp.ndarray new_like(cnp.ndarray x, bint reduced):
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - reduced, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
 
 
+# Whether an argument is one that no code of its own runs for. (What such code did to arrays, it must have done before they are looked at.)
+cdef inline bint is_settled_count(object num_threads) noexcept:
+    return num_threads is None or PyLong_CheckExact(num_threads)
+
+
+# Whether an array is as it was. Other threads may have run while Python code did, and have resized it in place.
+cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, Py_ssize_t n) noexcept:
+    return cnp.PyArray_NDIM(x) > 0 and cnp.PyArray_SIZE(x) == size and cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) == n
+
+
 # The result of a plain call, or None if it is not one; `reduced` says whether results lack the last axis.
 cdef object plain(object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
     cdef cnp.ndarray a, y
@@ -250,19 +284,21 @@ cdef object plain(object x, object out, object num_threads, bint reduced, Plain 
     cdef const void* source
     cdef void* target
     cdef Plain run
-    if not is_plain(x):
+    if not is_plain(x) or not is_settled_count(num_threads):
         return None
     a = x
+    size = cnp.PyArray_SIZE(a)
+    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    rows = size // n
+    threads = threads_for(num_threads, size)
     if out is None:
         y = new_like(a, reduced)
     elif not reduced and is_plain_out(out, a):
         y = out
     else:
         return None
-    size = cnp.PyArray_SIZE(a)
-    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
-    rows = size // n
-    threads = threads_for(num_threads, size)
+    if not is_still(a, size, n) or cnp.PyArray_SIZE(y) != (rows if reduced else size):
+        return None
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
     if size <= TINY:
@@ -270,6 +306,7 @@ cdef object plain(object x, object out, object num_threads, bint reduced, Plain 
     else:
         with nogil:
             run(source, target, rows, n, threads, execute)
+    settled()
     return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y
 
 
@@ -303,33 +340,38 @@ cdef object plain_loss(object x, object target, object reduction, bint gradient,
     cdef PlainLoss run
     cdef Number number
     cdef bint labels
-    if not is_plain(x) or not isinstance(reduction, str):
+    if not is_plain(x) or not PyUnicode_CheckExact(reduction) or not is_settled_count(num_threads):
         return None
     a = x
+    size = cnp.PyArray_SIZE(a)
+    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    rows = size // n
+    threads = threads_for(num_threads, size)
+    if gradient and out is None:
+        g = new_like(a, False)
+    if not is_still(a, size, n):
+        return None
     labels = of_rows and cnp.PyArray_CheckExact(target) and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
     if not is_plain_target(target, a, labels):
         return None
     t = target
-    size = cnp.PyArray_SIZE(a)
-    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
-    rows = size // n
     if reduction == "mean":
         divisor = rows if of_rows else size
     elif reduction != "sum":
         return None
-    threads = threads_for(num_threads, size)
     if gradient:
-        if out is None:
-            g = new_like(a, False)
-        elif is_plain_out(out, a) and are_apart(out, t):
+        if out is not None:
+            if not is_plain_out(out, a) or not are_apart(out, t):
+                return None
             g = out
-        else:
+        elif cnp.PyArray_SIZE(g) != size:
             return None
         to = cnp.PyArray_DATA(g)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
     number = number_of(t)
     with nogil:
         total = run(cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads, execute)
+        settled()
     value = cnp.PyArray_EMPTY(0, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
     if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT:
         (<float*> cnp.PyArray_DATA(value))[0] = <float> (total / divisor)

@@ -33,8 +33,8 @@ struct LogprobsArguments {
 template <class C, bool Scaled> struct LogprobsRow {
     const LogprobsArguments *a;
     RowLog<C, Scaled> row;
-    std::vector<typename RowLog<C, Scaled>::Partial> partial;
-    std::vector<isize> best;  // a heap of the k best so far, the worst of them first
+    ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
+    isize *best = nullptr, held = 0;  // a heap of the k best so far, the worst of them first
 
     explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments.logits()) {}
 
@@ -44,6 +44,7 @@ template <class C, bool Scaled> struct LogprobsRow {
 
     void start(isize o, isize i) {
         partial.resize(static_cast<std::size_t>(chunks()));
+        if (!best && !a->ids) best = scratch<isize>(k());
         row.start(o, i);
     }
     void sweep(isize c) {
@@ -58,17 +59,17 @@ template <class C, bool Scaled> struct LogprobsRow {
     }
 
   private:
-    void put(isize at, isize c) const { a->out.store(row.outer, at, row.inner, row.log_p(c)); }
+    void put(isize at, isize c) const { a->out.store(row.outer, at, row.inner, c < 0 || c >= n() ? std::numeric_limits<double>::quiet_NaN() : row.log_p(c)); }
 
     void named() const {
-        for (isize j = 0; j < k(); ++j) put(j, a->ids.integer(row.outer, j, row.inner));
+        for (isize j = 0; j < k(); ++j) put(j, a->ids.label(row.outer, j, row.inner, n()));
     }
 
     void most_probable() {
         const bool defined = row.defined();
         if (defined) select();
         for (isize j = 0; j < k(); ++j) {
-            const isize c = defined ? best[static_cast<std::size_t>(j)] : j;
+            const isize c = defined && j < held ? best[j] : j;
             *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride) = c;
             put(j, c);
         }
@@ -81,32 +82,34 @@ template <class C, bool Scaled> struct LogprobsRow {
             const C x = row.logit(p), y = row.logit(q);
             return x > y || (x == y && p < q);
         };
-        best.clear();
+        held = 0;
         constexpr isize step = 64;
-        C buffer[gather_block];
+        Scratch<C> buffer(gather_block);
         for (isize at = 0; at < n(); at += gather_block) {
             const isize size = n() - at < gather_block ? n() - at : gather_block;
             const C *x = row.x.get(at, size, buffer);
             for (isize j = 0; j < size; j += step) {
                 const isize some = size - j < step ? size - j : step;
-                const bool full = static_cast<isize>(best.size()) == k();
+                const bool full = held == k();
                 if (full && (k() == 0 || !(span_max<X>(x + j, some) > row.logit(best[0])))) continue;
                 for (isize m = j; m < j + some; ++m) {
-                    if (static_cast<isize>(best.size()) < k()) {
-                        best.push_back(at + m);
+                    if (held < k()) {
+                        best[held++] = at + m;
                     } else if (k() && x[m] > row.logit(best[0])) {
-                        std::pop_heap(best.begin(), best.end(), better);
-                        best.back() = at + m;
+                        std::pop_heap(best, best + held, better);
+                        best[held - 1] = at + m;
                     } else {
                         continue;
                     }
-                    std::push_heap(best.begin(), best.end(), better);
+                    std::push_heap(best, best + held, better);
                 }
             }
         }
-        std::sort_heap(best.begin(), best.end(), better);
+        std::sort_heap(best, best + held, better);
     }
 };
+
+template <class C, bool Scaled> isize further_memory(const LogprobsRow<C, Scaled> &row) { return row.k() * isize(sizeof(isize)); }
 
 template <class C, bool Scaled> void logprobs_scaled(const LogprobsArguments &a, isize threads, Execute execute) {
     RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n, threads);
@@ -123,8 +126,9 @@ inline void logprobs(const LogprobsArguments &a, isize threads, Execute execute)
 // ------------------------------------------------------------------------------------------------------------------ hardmax
 template <class C> struct HardmaxRow {
     AnyView x, out;
+    C *buffer = nullptr, *results = nullptr;
 
-    void begin(isize) {}
+    void begin(isize) { buffer = scratch<C>(gather_block), results = scratch<C>(gather_block); }
     void end() {}
     void rows(isize o, isize first, isize count) {
         for (isize i = first; i < first + count; ++i) row(o, i);
@@ -134,7 +138,7 @@ template <class C> struct HardmaxRow {
     void row(isize o, isize i) {
         const Reader<C> from(x, o, i);
         const Writer<C> to(out, o, i);
-        C buffer[gather_block], results[gather_block], top = absent_logit<C>;
+        C top = absent_logit<C>;
         isize first = 0;
         bool nan = false;
         for (isize at = 0; at < x.n; at += gather_block) {
@@ -181,11 +185,11 @@ struct TemperatureRow {
 
     AnyView x, labels, weight;
     double inverse;  // b
-    std::vector<Derivatives> *sums;  // one for each piece
+    PieceResults<Derivatives> *sums;  // one for each piece
     isize outer = 0, inner = 0;
     bool summing = false;
     double max = 0;
-    std::vector<Partial> partial;
+    ChunkResults<Partial> partial;
 
     isize n() const { return x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
@@ -202,7 +206,7 @@ struct TemperatureRow {
         LaneSums<X> totals, means, squares;
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = absent_logit<double>;
-        double buffer[gather_block];
+        Scratch<double> buffer(gather_block);
         for (isize at = start; at < end; at += gather_block) {
             const isize size = end - at < gather_block ? end - at : gather_block;
             const double *v = from.get(at, size, buffer);
@@ -230,7 +234,8 @@ struct TemperatureRow {
             return summing = true;
         }
         const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(), mean = all.mean.value() / total;
-        const double label = x.value(outer, labels.integer(outer, inner), inner) - max;
+        const isize y = labels.label(outer, 0, inner, n());
+        const double label = y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(outer, y, inner) - max;
         const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);
         const double second = w * (all.square.value() / total - mean * mean);
         (*sums)[static_cast<std::size_t>((outer * x.inner + inner) / rows_per_piece(n()))].add({{loss, 0}, {first, 0}, {second, 0}});
@@ -240,7 +245,7 @@ struct TemperatureRow {
 
 inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight, double inverse, double *results, isize threads,
                                     Execute execute) {
-    std::vector<Derivatives> sums(static_cast<std::size_t>((x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n)));
+    PieceResults<Derivatives> sums(static_cast<std::size_t>((x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n)));
     RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n, threads);
     execute(&work, threads);
     Derivatives all;

@@ -194,7 +194,7 @@ template <class X, class C, class S, class W> FS_INLINE void write_with(const W 
 // row (or not, where that is not worth it) and returns the logit.
 template <class X, bool Scaled, isize most, class C, class ScaleOf, class SumRow>
 FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Totals<most> &total, C *logit, C *at_logit, SumRow sum_row) {
-    typename LaneSums<X>::Unfolded unfolded[most];
+    const Scratch<typename LaneSums<X>::Unfolded> unfolded(most);
     const auto one = [&](isize k, const TypicalExp<X, Scaled> &exp) FS_INLINE_LAMBDA {
         LaneSums<X> sums;
         logit[k] = sum_row(k, exp, sums);
@@ -222,13 +222,12 @@ FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n, 
     return keep_exp<X>(x, e, n, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); });
 }
 
-// Rows that wait to be done together. A copy starts with none.
+// Rows that wait to be done together, at most `most_rows`.
 template <class Row, isize most> struct Waiting {
     isize count = 0, limit = most;
-    Row rows[most];
+    Row *rows = nullptr;
 
-    Waiting() {}
-    Waiting(const Waiting &) {}
+    void begin(isize most_rows) { count = 0, limit = most_rows, rows = scratch<Row>(most); }
     // True: there is no room for another one.
     FS_INLINE bool add(const Row &row) {
         rows[count] = row;
@@ -281,7 +280,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     Mask where{};
     Writer<C> to{};
     bool direct = false, streaming = false;
-    Batch batches[2], *current = batches, *before = batches + 1;
+    Batch *current = nullptr, *before = nullptr;
     isize waiting = 0;  // rows of the batch before without results
 
   public:
@@ -290,6 +289,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
 
     // `writer` is that of the first row.
     void begin(const AnyView &x, const AnyView &out_, const Mask &where_, const Writer<C> &writer, C *scratch, isize most_rows) {
+        current = new (fs::scratch<Batch>(2)) Batch, before = new (current + 1) Batch;
         n = x.n, out = out_, where = where_, to = writer;
         direct = out.data && (converts || to.direct());
         streaming = converts && out.outer * out.n * out.inner * isize(sizeof(S)) >= stream_from;
@@ -359,7 +359,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     // Loads of logits whose addresses are a little above those of results, but for multiples of 4096 bytes, would wait for these, as if they read what was
     // just stored (a third more time). Then results come in another order: first those of rows further on or, of long rows, the second half.
     void guess_all(Batch &b) {
-        Unfolded sums[most];
+        const Scratch<Unfolded> sums(most);
         const isize both = b.count < waiting ? b.count : waiting;
         const bool clash = both && (reinterpret_cast<std::uintptr_t>(before->y[0]) - reinterpret_cast<std::uintptr_t>(b.x[0])) % 4096 < 512;
         const isize ahead = clash && both == waiting ? both / 4 : 0;

@@ -1,6 +1,7 @@
 // Sweeps over contiguous blocks: maxima, sums with bounded error, and the loops that all operations are made of.
 #pragma once
 
+#include <new>
 #include <type_traits>
 
 #include "half.h"
@@ -223,22 +224,81 @@ template <class T> inline bool span_has_nan(const T *x, isize n) {
 }
 
 // ----------------------------------------------------------------------------------------------------------------- memory
-// Scratch of this thread: grows to what the largest kernel needs (a few hundred kB) and is freed with the thread.
-template <class T> inline T *scratch(isize count) {
-    struct Block {
-        char *p = nullptr;
-        isize size = 0;
-        ~Block() { delete[] p; }
-    };
-    static thread_local Block held;
-    const isize size = count * static_cast<isize>(sizeof(T)) + 64;
-    if (held.size < size) {
-        delete[] held.p;
-        held.p = new char[size];
-        held.size = size;
-    }
-    return reinterpret_cast<T *>((reinterpret_cast<std::uintptr_t>(held.p) + 63) & ~std::uintptr_t(63));
+// What a thread computes in, beside inputs and results: one room, that the calling thread has allocated before the first piece of work began (work.h). So
+// stacks may be small, no kernel can run out of memory, and nothing was written if there is too little.
+constexpr isize room_bytes = isize(1) << 20;  // enough for every kernel, but for what a Work says (memory())
+
+struct Room {
+    char *next = nullptr;
+};
+static thread_local Room this_room;
+
+FS_INLINE isize rounded_up(isize bytes) { return (bytes + 63) & ~isize(63); }
+
+// `count` of T until the end of the piece of work; memory alone, without values.
+template <class T> FS_INLINE T *scratch(isize count) {
+    Room &room = this_room;
+    T *p = reinterpret_cast<T *>(room.next);
+    room.next += rounded_up(count * isize(sizeof(T)));
+    return p;
 }
+
+// The same until the end of a scope: instead of an array on the stack.
+template <class T> class Scratch {
+    Room &room;
+    T *p;
+
+  public:
+    explicit FS_INLINE Scratch(isize count) : room(this_room), p(reinterpret_cast<T *>(room.next)) {
+        room.next += rounded_up(count * isize(sizeof(T)));
+        if constexpr (!std::is_trivially_default_constructible<T>::value) {
+            for (isize k = 0; k < count; ++k) new (p + k) T;
+        }
+    }
+    FS_INLINE ~Scratch() { room.next = reinterpret_cast<char *>(p); }
+    Scratch(const Scratch &) = delete;
+    FS_INLINE operator T *() const { return p; }
+};
+
+// What the chunks of a long row have found. A row takes it when it is first begun; a copy of one that was not begun has none.
+constexpr isize chunk_bytes = 128;  // of all that a row keeps for one chunk
+
+template <class T> class ChunkResults {
+    T *p = nullptr;
+    isize count = 0;
+    static_assert(sizeof(T) <= chunk_bytes && std::is_trivially_destructible<T>::value, "");
+
+  public:
+    void resize(std::size_t chunks) {
+        if (p) return;
+        count = static_cast<isize>(chunks), p = scratch<T>(count);
+        for (isize k = 0; k < count; ++k) new (p + k) T();
+    }
+    T &operator[](std::size_t k) { return p[k]; }
+    const T &operator[](std::size_t k) const { return p[k]; }
+    std::size_t size() const { return static_cast<std::size_t>(count); }
+    const T *begin() const { return p; }
+    const T *end() const { return p + count; }
+};
+
+// There was too little memory: execute() does nothing, and whoever called for it raises the error.
+static thread_local bool out_of_memory;
+
+// One value of T() for each piece of work.
+template <class T> class PieceResults {
+    T *p;
+    isize count;
+
+  public:
+    explicit PieceResults(std::size_t pieces) : p(new (std::nothrow) T[pieces ? pieces : 1]()), count(p ? static_cast<isize>(pieces) : 0) {
+        if (!p) out_of_memory = true;
+    }
+    ~PieceResults() { delete[] p; }
+    PieceResults(const PieceResults &) = delete;
+    T &operator[](std::size_t k) { return p[k]; }
+    const T *begin() const { return p; }
+    const T *end() const { return p + count; }
+};
 
 }  // namespace fs
 }  // namespace

@@ -115,7 +115,7 @@ template <class X, class C> FS_INLINE void columns_to_rows(const C *columns, isi
 // Rows of an array (first .. first + count of the inner axis, at most a vector of them) as columns, and back.
 template <class X> struct ShortRows {
     using C = typename X::Scalar;
-    static constexpr isize longest = 128;  // elements of a row
+    static constexpr isize longest = 40;  // elements of a row
 
     alignas(64) C columns[longest * X::lanes];
 

@@ -142,6 +142,11 @@ struct AnyView {
     double value(isize o, isize c, isize i) const { return value<double>(at(o, i) + c * n_stride, number); }
     isize integer(isize o, isize i) const { return value<isize>(at(o, i), number); }
     isize integer(isize o, isize c, isize i) const { return value<isize>(at(o, i) + c * n_stride, number); }
+    // A label that was checked to be one of `classes`, unless another thread has changed it since: -1.
+    isize label(isize o, isize c, isize i, isize classes) const {
+        const isize y = integer(o, c, i);
+        return y >= 0 && y < classes ? y : -1;
+    }
     void store(isize o, isize c, isize i, double x) const {
         with_float(number, [&](auto *type) {
             using S = typename std::remove_pointer<decltype(type)>::type;

@@ -92,7 +92,7 @@ template <class T, class Op> struct VjpRow {
     Writer<T> out{};
     T sum = 0, inverse = 0;
     bool writing = false;
-    std::vector<Sum> partial;
+    ChunkResults<Sum> partial;
 
     explicit VjpRow(const VjpArguments &arguments) : a(&arguments) {}
 
@@ -109,7 +109,7 @@ template <class T, class Op> struct VjpRow {
     void sweep(isize k) {
         const isize start = k * chunk, count = n() - start < chunk ? n() - start : chunk;
         const isize step = g.direct() && y.direct() && out.direct() ? count : gather_block;
-        T g_buffer[gather_block], y_buffer[gather_block], results[gather_block];
+        Scratch<T> g_buffer(gather_block), y_buffer(gather_block), results(gather_block);
         LaneSums<X> sums;
         const auto total = X::set(sum), factor = X::set(inverse);
         for (isize at = start; at < start + count; at += step) {
@@ -151,7 +151,8 @@ template <class T, class Op> struct VjpTile {
         const isize n = a->g.n;
         if (!direct && n <= short_row) return run_short(outer, first, count);
         const bool staged = !direct;
-        T *buffer = staged ? scratch<T>(2 * n * width) : nullptr;
+        const Scratch<T> room(staged ? 2 * n * width : 0);
+        T *buffer = room;
         T *out = staged ? buffer : reinterpret_cast<T *>(a->out.at(outer, first));
         const T *g = gather_columns(a->g, staged, outer, first, count, width, buffer);
         const T *y = gather_columns(a->y, staged, outer, first, count, width, buffer + n * width);

@@ -20,10 +20,10 @@ struct WeightedRow {
     const NormalizeArguments *a;
     AnyView weights;
     Reader<double> x, b;
-    bool summing;
-    isize outer, inner;
-    double max;
-    std::vector<Partial> partial;
+    bool summing = false;
+    isize outer = 0, inner = 0;
+    double max = 0;
+    ChunkResults<Partial> partial;
 
     WeightedRow(const NormalizeArguments &arguments, const AnyView &b_) : a(&arguments), weights(b_) {}
 
@@ -44,7 +44,8 @@ struct WeightedRow {
         const auto scale = Scale<X>::all(a->ln_base);
         const Shift<X> zero = Shift<X>::fixed(0, scale);
         const auto top = X::set(max);
-        double x_buffer[gather_block], b_buffer[gather_block];
+        Scratch<double> x_room(gather_block), b_buffer(gather_block);
+        double *x_buffer = x_room;
         LaneSums<X> rest, at_top;
         Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = -infinity;

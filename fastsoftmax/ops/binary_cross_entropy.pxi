@@ -11,4 +11,5 @@ def binary_cross_entropy_flat(cnp.ndarray probs, cnp.ndarray targets, cnp.ndarra
     op.clamp = clamp
     with nogil:
         total = elements_loss(op, a, num_threads, execute)
+        settled()
     return total

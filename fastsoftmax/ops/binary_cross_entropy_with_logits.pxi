@@ -9,6 +9,7 @@ def binary_cross_entropy_with_logits_flat(cnp.ndarray x, cnp.ndarray targets, cn
     a.scale = scale
     with nogil:
         total = binary_logits_loss(a, num_threads, execute)
+        settled()
     return total
 
 
@@ -23,3 +24,4 @@ def binary_cross_entropy_with_logits_grad_hess_flat(cnp.ndarray x, cnp.ndarray t
     a.loss, a.gradient = any_lines(hess), any_lines(grad)
     with nogil:
         binary_grad_hess(a, hess_factor, hess_floor, num_threads, execute)
+        settled()

@@ -13,6 +13,7 @@ def cross_entropy_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.
     a.ignored, a.smoothing, a.z_loss, a.scale = ignored, label_smoothing, z_loss, scale
     with nogil:
         total = cross_entropy(a, num_threads, execute)
+        settled()
     return total
 
 
@@ -28,3 +29,4 @@ def cross_entropy_grad_hess_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray 
     a.factor, a.floor = hess_factor, hess_floor
     with nogil:
         cross_entropy_grad_hess(a, num_threads, execute)
+        settled()

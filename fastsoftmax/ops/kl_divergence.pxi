@@ -10,6 +10,8 @@ def kl_divergence_rows(cnp.ndarray log_q, cnp.ndarray p, cnp.ndarray loss, cnp.n
     with nogil:
         if log_target:
             total = rows_loss(DivergenceOfLogs(), a, num_threads, execute)
+            settled()
         else:
             total = rows_loss(Divergence(), a, num_threads, execute)
+            settled()
     return total

@@ -10,4 +10,5 @@ def kl_divergence_from_logits_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarra
     a.scale = scale
     with nogil:
         total = logits_divergence(a, num_threads, execute)
+        settled()
     return total

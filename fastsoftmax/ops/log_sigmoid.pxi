@@ -4,6 +4,7 @@ def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
         unary(LogSigmoid(), source, to, num_threads, execute)
+        settled()
 
 
 def log_sigmoid_plain(x, out, num_threads):
@@ -14,3 +15,4 @@ def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize
     cdef AnyView slope = any_lines(g), source = any_lines(x), to = any_lines(out)
     with nogil:
         binary(LogSigmoidVjp(), slope, source, to, num_threads, execute)
+        settled()

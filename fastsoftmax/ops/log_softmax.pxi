@@ -10,6 +10,7 @@ def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperat
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
         normalize(LogSoftmax(), a, num_threads, execute)
+        settled()
 
 
 def log_softmax_plain(x, out, num_threads):
@@ -23,3 +24,4 @@ def log_softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const do
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
         vjp(LogSoftmaxVjp(), a, num_threads, execute)
+        settled()

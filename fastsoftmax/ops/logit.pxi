@@ -4,6 +4,7 @@ def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
         unary(Logit(), source, to, num_threads, execute)
+        settled()
 
 
 def logit_plain(x, out, num_threads):

@@ -6,3 +6,4 @@ def logprobs_rows(cnp.ndarray x, cnp.ndarray ids, cnp.ndarray out, const double[
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
         logprobs(a, num_threads, execute)
+        settled()

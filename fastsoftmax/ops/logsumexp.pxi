@@ -12,8 +12,10 @@ def logsumexp_rows(cnp.ndarray x, cnp.ndarray b, cnp.ndarray out, tuple ln_base,
     with nogil:
         if weighted:
             weighted_logsumexp(a, weights, num_threads, execute)
+            settled()
         else:
             normalize(LogSumExp(), a, num_threads, execute)
+            settled()
 
 
 def logsumexp_plain(x, out, num_threads):
@@ -25,3 +27,4 @@ def logsumexp_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t
     a.x, a.gradient, a.out = any_view(x), any_view(g), any_view(out)
     with nogil:
         normalize(LogSumExpVjp(), a, num_threads, execute)
+        settled()

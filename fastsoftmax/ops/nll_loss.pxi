@@ -10,4 +10,5 @@ def nll_loss_rows(cnp.ndarray log_probs, cnp.ndarray target, cnp.ndarray loss, c
     a.scale = scale
     with nogil:
         total = nll_labels_loss(a, ignored, num_threads, execute) if labels else rows_loss(Nll(), a, num_threads, execute)
+        settled()
     return total

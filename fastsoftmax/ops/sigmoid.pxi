@@ -4,6 +4,7 @@ def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyView source = any_lines(x), to = any_lines(out)
     with nogil:
         unary(Sigmoid(), source, to, num_threads, execute)
+        settled()
 
 
 def sigmoid_plain(x, out, num_threads):
@@ -14,3 +15,4 @@ def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t n
     cdef AnyView slope = any_lines(g), source = any_lines(y), to = any_lines(out)
     with nogil:
         binary(SigmoidVjp(), slope, source, to, num_threads, execute)
+        settled()

@@ -10,6 +10,7 @@ def softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature,
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
         normalize(Softmax(), a, num_threads, execute)
+        settled()
 
 
 def softmax_plain(x, out, num_threads):
@@ -23,3 +24,4 @@ def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
         vjp(SoftmaxVjp(), a, num_threads, execute)
+        settled()

@@ -6,4 +6,5 @@ def temperature_derivatives_rows(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray 
     cdef double results[3]
     with nogil:
         temperature_derivatives(scores, y, w, inverse_temperature, results, num_threads, execute)
+        settled()
     return results[0], results[1], results[2]

@@ -8,3 +8,4 @@ def top_k_logprobs_rows(cnp.ndarray x, cnp.ndarray values, Py_ssize_t[:, :, :] i
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
         logprobs(a, num_threads, execute)
+        settled()
