@@ -76,11 +76,9 @@ def _blocks(*arrays: Array, shape: tuple[int, ...] | None = None) -> Iterator[tu
 
 
 def as_real(a: Any, name: str) -> Array:
-    """`a` as a native, aligned array of any real dtype that kernels convert as they read; bool as bytes."""
+    """`a` as a native, aligned array of any real dtype that kernels convert as they read."""
     array = _arrays.as_plain_array(a, name)
-    if array.dtype == np.bool_:
-        return array.view(np.uint8)
-    if array.dtype.kind in "iu" and array.flags.aligned and array.dtype.isnative:
+    if array.dtype.kind in "iub" and array.flags.aligned and array.dtype.isnative:
         return array
     return _arrays.as_array(array, name)
 

@@ -110,6 +110,15 @@ def test_gradients_of_yes_or_no_go_to_out_alone():
 
 
 @compiled
+@pytest.mark.parametrize("option", ["", "weight=t", "pos_weight=t"])
+def test_booleans_are_not_copied(option):
+    """Sixteen million of them: as bytes a copy would take 16 MiB."""
+    make = "lambda r, n: (np.ones((r, n), np.float32), np.full((r, n), 3, np.uint8).view(bool))"
+    run = f"lambda x, t: fs.binary_cross_entropy_with_logits(x, t, {option})"
+    assert growth(make, run, **OF_64_MIB) < MIB
+
+
+@compiled
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_labels_are_not_copied(name):
     """Two million labels with gaps between them: a copy would take 16 MiB."""

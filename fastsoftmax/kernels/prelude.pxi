@@ -39,7 +39,7 @@ cdef extern from "views.h" namespace "fs" nogil:
 
 
 cdef extern from "views.h" namespace "fs::Number" nogil:
-    Number float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64
+    Number float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64, boolean
 
 
 cdef extern from "normalize.h" namespace "fs" nogil:
@@ -206,6 +206,8 @@ cdef Number number_of(cnp.ndarray a) noexcept:
         return float32 if size == 4 else float64 if size == 8 else float16
     if a.descr.kind == c'i':
         return int8 if size == 1 else int16 if size == 2 else int32 if size == 4 else int64
+    if a.descr.kind == c'b':
+        return boolean
     if a.descr.kind == c'V':
         return bfloat16
     return uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64

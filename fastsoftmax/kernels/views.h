@@ -57,7 +57,13 @@ template <class S> struct View {
 using Mask = View<const std::uint8_t>;
 
 // The dtype of an array whose elements a kernel is not compiled for, but which are converted in blocks on their way in and out.
-enum class Number { float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64 };
+enum class Number { float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64, boolean };
+
+// NumPy's bool: whatever byte is not 0 is true, since a view of other bytes makes one of any value.
+struct Boolean {
+    std::uint8_t byte;
+    FS_INLINE operator int() const { return byte != 0; }
+};
 
 template <class C> constexpr Number number_of = sizeof(C) == 4 ? Number::float32 : Number::float64;
 template <class H> constexpr Number half_number = Number::bfloat16;
@@ -83,11 +89,12 @@ template <class Body> auto with_type(Number number, Body body) {
     case Number::uint16: return body(static_cast<std::uint16_t *>(nullptr));
     case Number::uint32: return body(static_cast<std::uint32_t *>(nullptr));
     case Number::uint64: return body(static_cast<std::uint64_t *>(nullptr));
+    case Number::boolean: return body(static_cast<Boolean *>(nullptr));
     default: return with_float(number, body);
     }
 }
 constexpr isize size_of(Number number) {
-    constexpr isize sizes[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+    constexpr isize sizes[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1};
     return sizes[static_cast<int>(number)];
 }
 
