@@ -53,9 +53,9 @@ def _check_range(labels: Array, name: str, classes: int, ignore_index: int | Non
         return
     start = 0
     for (part,) in _blocks(labels):
-        wrong = (part < 0) | (part >= classes)
+        wrong = ~_are_classes(part, classes)
         if ignore_index is not None:
-            wrong &= part != ignore_index
+            wrong &= ~_are(part, ignore_index)
         if wrong.any():
             first = int(wrong.argmax())
             place = tuple(int(i) for i in np.unravel_index(start + first, labels.shape))
@@ -64,6 +64,18 @@ def _check_range(labels: Array, name: str, classes: int, ignore_index: int | Non
             allowed = f"from 0 to {classes - 1}" if classes else "none, for there are no classes"
             raise IndexError(f"{name}{at} is {int(part[first])}; allowed is {allowed}{besides}")
         start += part.size
+
+
+def _are_classes(labels: Array, classes: int) -> Array:
+    """Which labels are classes."""
+    most = np.iinfo(labels.dtype).max  # NumPy 2.0 and 2.1 may crash at comparisons with numbers beyond that
+    return (labels >= 0) & ((labels < classes) if classes <= most else True)
+
+
+def _are(labels: Array, number: int) -> Array:
+    """Which labels are a certain number."""
+    info = np.iinfo(labels.dtype)
+    return labels == number if info.min <= number <= info.max else np.zeros(labels.shape, bool)
 
 
 def _blocks(*arrays: Array, shape: tuple[int, ...] | None = None) -> Iterator[tuple[Array, ...]]:
@@ -264,7 +276,7 @@ def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | No
     """The sum of the weights of some rows."""
     total = np.ones(next(iter(part.values())).shape)
     if "labels" in part:
-        ignored = np.zeros(total.shape, bool) if ignore_index is None else part["labels"] == ignore_index
+        ignored = np.zeros(total.shape, bool) if ignore_index is None else _are(part["labels"], ignore_index)
         if classes is not None:
             total = classes.take(np.where(ignored, 0, part["labels"]).astype(np.intp))
         total = np.where(ignored, 0, total)

@@ -65,6 +65,12 @@ def weights(given: Array | None, *others: Array) -> Any:
     return 1.0 if given is None else widened(given, *others)
 
 
+def indices(labels: Array) -> Array:
+    """Labels as intp, which holds whatever they are compared with: NumPy 2.0 and 2.1 crash where it is not
+    in the range of a strided array's dtype. Labels beyond it, which are to be ignored, become negative."""
+    return labels.astype(np.intp, copy=False)
+
+
 def is_narrow(*arrays: Array) -> bool:
     """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show."""
     return all(a.dtype.itemsize <= 4 for a in arrays)

@@ -11,7 +11,7 @@ from .. import _arrays, _losses, _threads
 from .._arrays import LAST
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, weights, widened
+from ..kernels.reference import Array, Scaled, blockwise, indices, is_narrow, store, weights, widened
 
 
 @kernel
@@ -52,8 +52,9 @@ def cross_entropy_rows(
     if target.dtype.kind == "f" or target.dtype.kind == "V":
         given = widened(target)
     else:
-        counted = counted & (target >= 0) & (target < x.shape[1]) & (target != ignored)
-        given = (np.arange(x.shape[1])[:, None] == target).astype(np.float64)
+        label = indices(target)
+        counted = counted & (label >= 0) & (label < x.shape[1]) & (label != ignored)
+        given = (np.arange(x.shape[1])[:, None] == label).astype(np.float64)
     classes = np.count_nonzero(np.broadcast_to(present, x.shape), axis=1, keepdims=True)
     q = (1 - label_smoothing) * given + np.where(present, label_smoothing / np.maximum(classes, 1), 0)
     q = q * weights(weight, x)
@@ -93,7 +94,7 @@ def cross_entropy_grad_hess_rows(
     if target.dtype.kind == "f" or target.dtype.kind == "V":
         t = widened(target)
     else:
-        t = (np.arange(x.shape[1])[:, None] == target).astype(np.float64)
+        t = (np.arange(x.shape[1])[:, None] == indices(target)).astype(np.float64)
     samples = weights(sample_weight, x)
     curvature = samples * np.maximum(hess_factor * (p * others), hess_floor)
     store(grad, samples * ((1 - t) * p - t * others), None, 0)  # which may be where the weights were

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, weights, widened
+from ..kernels.reference import Array, blockwise, indices, weights, widened
 
 
 @kernel
@@ -31,8 +31,8 @@ def nll_loss_rows(
     t is 1 at a label; a label that is `ignored` or no class does not count.
     """
     if target.dtype.kind in "iu":
-        classes = np.arange(log_probs.shape[1])[:, None]
-        q = ((classes == target) & (target != ignored)).astype(np.float64)
+        classes, label = np.arange(log_probs.shape[1])[:, None], indices(target)
+        q = ((classes == label) & (label != ignored)).astype(np.float64)
     else:
         q = widened(target)
     q = q * weights(weight, log_probs)
