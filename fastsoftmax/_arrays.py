@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Context, Decimal
 from functools import cache
@@ -66,15 +67,19 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or is_bfloat16(dtype)
 
 
-def as_array(x: Any, name: str) -> Array:
-    """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one already."""
-    a: Array = x if type(x) is np.ndarray else as_plain_array(x, name)
+def as_array(x: Any, name: str, plain: Array | None = None) -> Array:
+    """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one already.
+
+    `plain` is what `as_plain_array` makes of it, if that is known.
+    """
+    a: Array = x if type(x) is np.ndarray else as_plain_array(x, name) if plain is None else plain
     if a.dtype in COMPILED and a.flags.aligned:  # which says that the byte order is native, too
         return a
     if a.dtype.kind in "iub":
         return a.astype(np.float64)
     if not is_float(a.dtype):
-        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
+        advice = f": {conversion(x, name, 'float')}" if a.dtype.kind == "O" else ""
+        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}{advice}")
     if not (a.flags.aligned and a.dtype.isnative):
         return a.astype(a.dtype.newbyteorder("="))
     return a
@@ -88,33 +93,144 @@ def as_float64(x: Any, name: str) -> Array:
 
 
 def as_plain_array(x: Any, name: str) -> Array:
-    """`x` as an ``np.ndarray`` proper."""
-    if isinstance(x, np.ma.MaskedArray):
-        if np.ma.is_masked(x):
-            advice = "pass its data, and where=~mask"
-            raise TypeError(f"{name} is a masked array, whose mask would be ignored: {advice}")
-        return np.asarray(x.data)
-    if isinstance(x, np.matrix):
-        advice = f"pass np.asarray({name})"
-        raise TypeError(f"{name} must not be a np.matrix, got one of shape {x.shape}: {advice}")
+    """`x` as an ``np.ndarray`` proper, with its mask and its lazy signs minded."""
+    if type(x) is np.ndarray:
+        return x
     if hasattr(x, "__dlpack__") and not isinstance(x, (np.ndarray, np.generic)):
-        return _from_dlpack(x, name)
+        return _from_tensor(x, name)
+    return _from_array_like(x, name)
+
+
+def _from_array_like(x: Any, name: str) -> Array:
+    """Whatever ``np.asarray`` takes, but masks that it would ignore."""
     try:
-        return np.asarray(x)
+        a = np.asanyarray(x)
+    except MemoryError:
+        raise
     except ValueError as error:
         raise ValueError(f"{name} cannot be made an array: {error}") from None
+    except Exception as error:  # the libraries' own, from __array__: they tell the way out
+        raise TypeError(f"{name}, of type {type(x).__name__}, cannot be made an array: {error}") from error
+    if _is_masked(a) or (_is_of_arrays(x) and any(map(_is_masked, x))):
+        advice = "pass its data, and where=~mask, or what .filled() makes of it"
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored: {advice}")
+    if isinstance(a, np.matrix):
+        advice = f"pass np.asarray({name})"
+        raise TypeError(f"{name} must not be a np.matrix, got one of shape {a.shape}: {advice}")
+    return np.asarray(a)
 
 
-def _from_dlpack(x: Any, name: str) -> Array:
-    """A tensor of another library on the CPU, sharing its memory."""
+def _is_masked(x: Any) -> bool:
+    """Whether `x` is a masked array with an element that does not count."""
+    return isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)
+
+
+def _is_of_arrays(x: Any) -> bool:
+    """Whether `x` is a list of arrays, by its first item."""
+    return isinstance(x, (list, tuple)) and len(x) > 0 and isinstance(x[0], np.ndarray)
+
+
+def _from_tensor(x: Any, name: str) -> Array:
+    """A tensor of another library, in the memory where it is if that library lets NumPy have it."""
+    if _is_of_torch(x):
+        return _from_torch(sys.modules["torch"], x, name)
     try:
+        return np.from_dlpack(_AskedOnce(x))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if hasattr(x, "__array__"):  # of which more is taken: any device, nulls, bfloat16
+            return _from_array_like(x, name)
+        advice = "it must be an array of real numbers in memory of the CPU"
+        raise TypeError(
+            f"{name}, of type {type(x).__name__}, cannot be imported ({error}); {advice}"
+        ) from error
+
+
+def _is_of_torch(x: Any) -> bool:
+    """Whether `x` is a tensor of PyTorch, which is not imported for that."""
+    return isinstance(x, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
+class _AskedOnce:
+    """A tensor that refuses for good.
+
+    After any TypeError NumPy asks again, in the old way, of which PyArrow warns.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def __dlpack_device__(self) -> Any:
+        return self.tensor.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        try:
+            return self.tensor.__dlpack__(**options)
+        except TypeError as error:
+            if type(error) is TypeError:  # perhaps of an unknown option
+                raise
+            raise BufferError(str(error)) from error
+
+
+def _from_torch(torch: Any, x: Any, name: str) -> Array:
+    """A tensor of PyTorch on the CPU, sharing its memory, unless a sign in it is yet to be changed."""
+    try:
+        if x.is_conj() or x.is_neg():  # __dlpack__ would export what lies in memory
+            x = x.resolve_conj().resolve_neg()
+        if x.dtype == torch.bfloat16 and not x.requires_grad and (bfloat16 := _bfloat16()) is not None:
+            return np.from_dlpack(x.view(torch.int16)).view(bfloat16)
         return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        if "bfloat16" in str(getattr(x, "dtype", "")) or "bfloat16" in str(error):
-            advice = f"NumPy cannot import bfloat16 tensors: pass {name}.float()"
-        else:
-            advice = "it must be a tensor of real numbers on the CPU that needs no gradient"
-        raise TypeError(f"{name}, a {type(x).__name__}, cannot be imported ({error}); {advice}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        steps = "".join(_steps_out_of_torch(torch, x))
+        advice = f"pass {name}{steps}" if steps else "it must be a tensor of real numbers on the CPU"
+        raise TypeError(
+            f"{name}, of type {type(x).__name__}, cannot be imported ({error}); {advice}"
+        ) from error
+
+
+def _steps_out_of_torch(torch: Any, x: Any) -> Iterator[str]:
+    """What makes a tensor that can be imported of one that cannot."""
+    if x.requires_grad:
+        yield ".detach()"
+    if x.is_quantized:
+        yield ".dequantize()"
+    elif x.layout != torch.strided:
+        yield ".to_dense()"
+    if x.device.type not in ("cpu", "meta"):  # which has no numbers
+        yield ".cpu()"
+    known = (torch.float16, torch.float32, torch.float64, *[torch.bfloat16] * (_bfloat16() is not None))
+    if x.is_floating_point() and x.dtype not in known:
+        yield ".float()"
+
+
+def _bfloat16() -> Any:
+    """The type, where there is a package that has it."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        return None
+    return bfloat16
+
+
+def conversion(x: Any, name: str, kind: str) -> str:
+    """How to make an array of "float", "int" or "bool" of an argument, in the words of its library."""
+    if _is_of_torch(x):
+        return f"pass {name}.{'double' if kind == 'float' else 'long' if kind == 'int' else kind}()"
+    if type(x).__module__.partition(".")[0] == "pandas":  # NumPy makes objects of nullable columns
+        missing = {"float": ", na_value=np.nan", "int": "", "bool": ", na_value=False"}[kind]
+        return f"pass {name}.to_numpy(dtype={kind}{missing})"
+    if isinstance(x, np.ndarray):
+        return f"pass {name}.astype({kind})"
+    return f"pass np.asarray({name}, {kind})"
+
+
+def of_largest(x: Any, name: str, axis: int) -> str:
+    """How to get the labels of one-hot targets, likewise."""
+    array = name if isinstance(x, np.ndarray) or _is_of_torch(x) else f"np.asarray({name})"
+    return f"{array}.argmax({axis})"
 
 
 def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
@@ -171,7 +287,8 @@ def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
         return None
     mask: Array = where if type(where) is np.ndarray else as_plain_array(where, "where")
     if mask.dtype != np.bool_:
-        raise TypeError(f"where must be an array of bool, got dtype {mask.dtype}")
+        advice = f": {conversion(where, 'where', 'bool')}" if mask.dtype.kind in "Oiuf" else ""
+        raise TypeError(f"where must be an array of bool, got dtype {mask.dtype}{advice}")
     return _with_axes_in_front(mask, shape, "where").view(np.uint8)
 
 
@@ -222,14 +339,31 @@ def broadcasts(a: Array, shape: tuple[int, ...]) -> bool:
     return a.ndim <= len(shape) and all(n in (1, full) for n, full in axes)
 
 
+def as_number(value: Any, name: str, allowed: str = "a real number") -> float:
+    """A number as a float, infinite where it is too large for one."""
+    is_real = hasattr(value, "__float__") or hasattr(value, "__index__")
+    if not is_real or isinstance(value, (complex, np.complexfloating)) or np.ndim(value):
+        raise TypeError(f"{name} must be {allowed}, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be {allowed}, got {value!r}: {error}") from None
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """True or False, or 1 or 0."""
+    if not isinstance(value, (bool, np.bool_, int, np.integer)) or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def as_ln_base(base: Any, least_exclusive: bool) -> tuple[float, float]:
     """The natural logarithm of the base as hi + lo; (1, 0) for base e."""
     if base is None:
         return 1.0, 0.0
-    is_real = hasattr(base, "__float__") or hasattr(base, "__index__")
-    if not is_real or isinstance(base, complex) or np.ndim(base):
-        raise TypeError(f"base must be a real number or None, got {base!r}")
-    value = float(base)
+    value = as_number(base, "base", "a real number or None")
     if not math.isfinite(value) or value < 1 or (least_exclusive and value == 1):
         least = "greater than 1" if least_exclusive else "at least 1"
         raise ValueError(f"base must be finite and {least}, got {base!r}")
@@ -258,7 +392,8 @@ def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> Array:
     """`out` as a plain array to write to, if it is fit for a result of this shape and dtype."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"{name} must be an array of numpy.ndarray, got {type(out).__name__}")
+        advice = f": pass {name}.numpy(), which shares its memory" if type(out).__name__ == "Tensor" else ""
+        raise TypeError(f"{name} must be a numpy.ndarray to write to, got {type(out).__name__}{advice}")
     if out.dtype != dtype:
         raise TypeError(f"{name} must have the result's dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -581,6 +716,7 @@ def reduce_rows(
     a = as_array(x, "x")
     mask, weights = as_where(where, a.shape), as_weights(b, a.shape)
     axes = normalize_axes(axis, a.ndim)
+    keepdims = as_flag(keepdims, "keepdims")
     wanted = result_dtype(a, dtype, reduced=True)
     ln_base = as_ln_base(base, least_exclusive=True)
     threads = _threads.resolve(num_threads, a.size)

@@ -27,18 +27,25 @@ REDUCTIONS = ("none", "sum", "mean", "batchmean")
 
 
 def as_labels(
-    labels: Any, name: str, shape: tuple[int, ...], classes: int, ignore_index: int | None = None
+    labels: Any,
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    ignore_index: int | None = None,
+    passed: Any = None,
 ) -> Array:
     """`labels` as native integers of `shape`, each a class or `ignore_index`; the only place that checks.
 
-    Nothing of their size is made, unless they are not native or not aligned.
+    Nothing of their size is made, unless they are not native or not aligned. `passed` is what the caller
+    passed, if that was made an array already.
     """
     a = _arrays.as_plain_array(labels, name)
     if a.size == 0 and a.dtype == np.float64 and not isinstance(labels, np.ndarray):
         a = a.astype(np.intp)  # an empty list
     if a.dtype.kind not in "iu":
-        advice = "labels are class indices, of an integer dtype"
-        raise TypeError(f"{name} must be of an integer dtype, got {a.dtype}: {advice}")
+        way = _arrays.conversion(labels if passed is None else passed, name, "int")
+        advice = f": {way}" if a.dtype.kind in "Obf" else ""
+        raise TypeError(f"{name} must be class indices, of an integer dtype, got dtype {a.dtype}{advice}")
     if a.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
     if not (a.flags.aligned and a.dtype.isnative):
@@ -92,7 +99,7 @@ def as_real(a: Any, name: str) -> Array:
     array = _arrays.as_plain_array(a, name)
     if array.dtype.kind in "iub" and array.flags.aligned and array.dtype.isnative:
         return array
-    return _arrays.as_array(array, name)
+    return _arrays.as_array(a, name, array)
 
 
 def as_element_targets(targets: Any, shape: tuple[int, ...], of: str) -> Array:
@@ -146,19 +153,39 @@ class Rows:
     def targets(self, targets: Any, ignore_index: int | None) -> Array:
         """Labels, checked, or a probability for every class."""
         a = _arrays.as_plain_array(targets, "targets")
-        soft = a.dtype.kind not in "iub" and not (a.size == 0 and a.shape == self.shape)
+        labels = (
+            "iubO" if a.size and a.shape == self.shape else "iub"
+        )  # objects for each row: meant as labels
+        soft = a.dtype.kind not in labels and not (a.size == 0 and a.shape == self.shape)
         if not soft:
-            return self.per_row(as_labels(targets, "targets", self.shape, self.classes, ignore_index))
+            if a.shape == self.given != self.shape:
+                raise self._one_hot(targets, a)
+            given = a if a.size else targets
+            return self.per_row(as_labels(given, "targets", self.shape, self.classes, ignore_index, targets))
         if ignore_index is not None:
-            raise ValueError("ignore_index is for labels, but targets are probabilities (a floating dtype)")
-        return self.probabilities(targets, "targets")
+            advice = f": {_arrays.conversion(targets, 'targets', 'int')}" if a.shape == self.shape else ""
+            is_for = "ignore_index is for labels, of an integer dtype"
+            raise ValueError(f"{is_for}, but targets are probabilities, of {a.dtype}{advice}")
+        return self.probabilities(targets, "targets", a)
 
-    def probabilities(self, p: Any, name: str) -> Array:
-        """An array of the shape of the scores."""
-        a = _arrays.as_array(p, name)
+    def _one_hot(self, targets: Any, a: Array) -> Exception:
+        """What to raise for integers or booleans that have the shape of probabilities."""
+        advice = _arrays.conversion(targets, "targets", "float")
+        best = f"or {_arrays.of_largest(targets, 'targets', self.axis)} for the labels of one-hot targets"
+        message = (
+            f"targets of dtype {a.dtype} must be labels, of shape {self.shape}, but have the shape of "
+            f"{self.name}, {a.shape}: {advice} for a probability for each class, {best}"
+        )
+        return TypeError(message) if a.dtype == np.bool_ else ValueError(message)
+
+    def probabilities(self, p: Any, name: str, plain: Array | None = None) -> Array:
+        """An array of the shape of the scores; `plain` is `p` as an array, if it is one already."""
+        a = _arrays.as_array(p, name, plain)
         if a.shape != self.given:
             labels = f", or {self.shape} for labels, of an integer dtype" if name == "targets" else ""
-            shapes = f"{self.given}{labels}; got {a.shape}"
+            shapes = f"{self.given}{labels}; got {a.shape} of {a.dtype}"
+            if labels and a.shape == self.shape:
+                shapes += f": for labels, {_arrays.conversion(p, name, 'int')}"
             raise ValueError(f"{name} must have the shape of {self.name}, {shapes}")
         return a.reshape(self.x.shape) if not a.ndim else a
 
@@ -213,9 +240,7 @@ def as_ignore_index(ignore_index: Any) -> int | None:
 
 def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """A real number within bounds, and not NaN."""
-    if isinstance(value, complex) or np.ndim(value) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
+    number = _arrays.as_number(value, name)
     if not low <= number <= high:
         allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise ValueError(f"{name} must be {'a number' if low == -math.inf else allowed}, got {value!r}")

@@ -85,7 +85,7 @@ def logprobs(
     given = _arrays.as_plain_array(ids, "ids")
     several = given.ndim == rows.x.ndim
     shape = rows.of_length(given.shape[rows.axis]) if several else rows.shape
-    found = _losses.as_labels(ids, "ids", shape, rows.classes)
+    found = _losses.as_labels(given if given.size else ids, "ids", shape, rows.classes, passed=ids)
     heat = rows.temperature(temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
     extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype)
