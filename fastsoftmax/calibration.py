@@ -147,7 +147,7 @@ def _as_weight(weight: Any, shape: tuple[int, ...]) -> Any:
 
 def _as_bounds(bounds: Any) -> tuple[float, float]:
     try:
-        low, high = (float(bound) for bound in bounds)
+        low, high = (_arrays.as_number(bound, "bounds") for bound in bounds)
     except (TypeError, ValueError):
         raise TypeError(f"bounds must be two numbers, got {bounds!r}") from None
     if not (0 < low < high < math.inf and 1 / low < math.inf):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _losses
+from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
 from ..kernels.reference import Array, blockwise, widened
@@ -48,7 +48,7 @@ def _kl_divergence(
     _losses.check_reduction(reduction)
     rows = _losses.as_rows(log_q, "log_q", axis)
     target = rows.probabilities(p, "p")
-    logs = bool(log_target)
+    logs = _arrays.as_flag(log_target, "log_target")
 
     def call(run: Any, x: Any, grad: Any, loss: Any, p: Any, scale: float, threads: int) -> float:
         total: float = run(x, p, loss, grad, logs, scale, threads)

@@ -148,7 +148,7 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    if axis is LAST and b is None and base is None and where is None and dtype is None and not keepdims:
+    if axis is LAST and b is None and base is None and where is None and dtype is None and keepdims is False:
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result
