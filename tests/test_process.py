@@ -51,7 +51,7 @@ def test_every_call_runs_in_a_small_stack(backend):
 @pytest.mark.parametrize("backend", COMPILED)
 def test_every_large_call_runs_in_workers_with_small_stacks(backend):
     script = "import fastsoftmax, regimes; fastsoftmax.set_num_threads(2); regimes.make_all(large=True)"
-    assert output(script, backend, OMP_STACKSIZE="64k", OMP_WAIT_POLICY="passive").endswith("done")
+    assert output(script, backend, OMP_STACKSIZE="32k", OMP_WAIT_POLICY="passive").endswith("done")
 
 
 # --- memory and threads -----------------------------------------------------------------------------------
@@ -100,6 +100,13 @@ print("done")
 @pytest.mark.parametrize("backend", COMPILED)
 def test_too_little_memory_is_a_memory_error(backend):
     assert output(SHORT_OF_MEMORY, backend) == "done"
+
+
+def test_every_call_of_a_kernel_asks_whether_there_was_memory():
+    for room in Path(fs.__file__).parent.glob("ops/*.pxi"):  # none where only modules are installed
+        lines = [line.strip() for line in room.read_text().splitlines()]
+        calls = [at for at, line in enumerate(lines) if "execute)" in line]
+        assert all(lines[at + 1] == "settled()" for at in calls), room.name
 
 
 NOTHING_WRITTEN = (
