@@ -261,12 +261,12 @@ template <class T> class Scratch {
 };
 
 // What the chunks of a long row have found. A row takes it when it is first begun; a copy of one that was not begun has none.
-constexpr isize chunk_bytes = 128;  // of all that a row keeps for one chunk
+constexpr isize chunk_bytes = 256;  // of all that a row keeps for one chunk, in two of these at most
 
 template <class T> class ChunkResults {
     T *p = nullptr;
     isize count = 0;
-    static_assert(sizeof(T) <= chunk_bytes && std::is_trivially_destructible<T>::value, "");
+    static_assert(sizeof(T) <= chunk_bytes / 2 && std::is_trivially_destructible<T>::value, "");
 
   public:
     void resize(std::size_t chunks) {
