@@ -7,7 +7,9 @@ here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Pair = tuple[Any, Any]  # hi + lo
 Twin = TypeVar("Twin", bound=Callable[..., Any])
 
 BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay in the cache
@@ -83,7 +86,13 @@ def total(terms: Array, narrow: bool = False) -> Array:
     """
     if narrow:
         return cast(Array, terms.sum(axis=1, keepdims=True))
-    hi, lo = terms, np.zeros_like(terms)
+    hi, lo = total_pair((terms, np.zeros_like(terms)))
+    return cast(Array, np.where(np.isfinite(lo), hi + lo, hi))
+
+
+def total_pair(terms: Pair) -> Pair:
+    """The sum over the middle axis, kept, of hi + lo as hi + lo."""
+    hi, lo = terms
     while hi.shape[1] > 1:
         middle = hi.shape[1] // 2
         a, b, last = hi[:, :middle], hi[:, middle : 2 * middle], hi[:, 2 * middle :]
@@ -92,10 +101,10 @@ def total(terms: Array, narrow: bool = False) -> Array:
             [lo[:, :middle] + lo[:, middle : 2 * middle] + error, lo[:, 2 * middle :]], axis=1
         )
         hi = np.concatenate([s, last], axis=1)
-    return np.where(np.isfinite(lo), hi + lo, hi)
+    return hi, lo
 
 
-def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+def two_sum(a: Any, b: Any) -> Pair:
     """a + b as hi + lo (Knuth 1969)."""
     s = a + b
     back = s - a
@@ -116,6 +125,12 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
+def pair_product(a: Pair, b: Pair) -> Pair:
+    """The product of two pairs."""
+    p, error = two_product(a[0], b[0])
+    return p, error + (a[0] * b[1] + a[1] * b[0])
+
+
 LN2_HI = float.fromhex("0x1.62e42feep-1")  # 2048 * LN2_HI is exact
 LN2_LO = float.fromhex("0x1.a39ef35793c76p-33")
 
@@ -134,6 +149,34 @@ def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
         half = np.floor(n / 2)  # 2^n in two factors, each a normal number
         e = e * _power(half) * _power(n - half)
     return e
+
+
+LN2_PARTS = (LN2_HI, float.fromhex("0x1.a39ef35793p-33"), float.fromhex("0x1.8ece600fcbdacp-74"))
+
+
+def exp_pair(hi: Array, lo: Array) -> tuple[Array, Pair]:
+    """n and f, a pair good to 2^-100, with exp(hi + lo) = 2^n (1 + f); n is 0 wherever hi is next to 0."""
+    n = np.rint(hi * np.log2(np.e))
+    d, error = two_sum(hi - n * LN2_PARTS[0], -(n * LN2_PARTS[1]))
+    r = two_sum(d, error + (lo - n * LN2_PARTS[2]))
+    q = _INVERSE_FACTORIALS[22]
+    for k in range(21, 12, -1):  # from r^13 / 13! on, terms are below 2^-50 of the first: they need no pairs
+        q = _INVERSE_FACTORIALS[k][0] + q[0] * r[0], 0.0
+    for k in range(12, 1, -1):
+        p, error = pair_product(q, r)
+        s, rest = two_sum(_INVERSE_FACTORIALS[k][0], p)
+        q = s, rest + (error + _INVERSE_FACTORIALS[k][1])
+    p, error = pair_product(pair_product(r, r), q)
+    s, rest = two_sum(r[0], p)
+    return n, two_sum(s, rest + (r[1] + error))
+
+
+def _inverse_factorial(k: int) -> Pair:
+    exact = Fraction(1, math.factorial(k))
+    return float(exact), float(exact - Fraction(float(exact)))
+
+
+_INVERSE_FACTORIALS = [_inverse_factorial(k) for k in range(23)]
 
 
 def _power(n: Array) -> Array:

@@ -11,7 +11,22 @@ from .. import _arrays
 from .._arrays import LAST
 from .._backend import kernel
 from .._signatures import ArrayLike, reduction, reduction_vjp
-from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
+from ..kernels.reference import (
+    BLOCK,
+    Array,
+    Pair,
+    Scaled,
+    blockwise,
+    exp_pair,
+    is_narrow,
+    over_ln,
+    pair_product,
+    store,
+    total,
+    total_pair,
+    two_sum,
+    widened,
+)
 
 ONE = np.ones((1, 1))
 
@@ -29,15 +44,14 @@ def logsumexp_rows(
 ) -> None:
     """log_base(sum(b * base**x)), over the middle axis."""
     wide = widened(x, out)
-    if b is None:
-        z = Scaled(wide, ONE, ln_base, where, is_narrow(x, out))
-        log = z.log_total()
-    else:
+    if b is not None:
         z = Scaled(np.where(b == 0, -np.inf, wide), ONE, ln_base, where)
-        log = _weighted_log_total(z, b if where is None else np.where(where, b, 0))
-    y = _sum(z.max, log, ln_base)
+        y = _weighted(z, b if where is None else np.where(where, b, 0), ln_base, out.dtype.itemsize <= 4)
+        return store(out, y[:, 0], None, 0)
+    z = Scaled(wide, ONE, ln_base, where, is_narrow(x, out))
+    y = _sum(z.max, z.log_total(), ln_base)
     cancelled = (z.max < 0) & (np.abs(y * ln_base[0]) < 1)
-    if b is None and not z.narrow and np.any(cancelled):
+    if not z.narrow and np.any(cancelled):
         # The error of the exponentials would show: longdouble ones for these rows.
         rows = np.moveaxis(z.x, 1, 2)[cancelled[:, 0]].astype(np.longdouble)[:, :, None]
         log = Scaled(rows, ONE, ln_base, None).log_total()
@@ -50,13 +64,103 @@ def _sum(top: Array, log: Array, ln_base: tuple[float, float]) -> Array:
     return np.where(np.isinf(top), np.where(np.isnan(log), log, top), top + over_ln(log, ln_base))
 
 
-def _weighted_log_total(z: Scaled, b: Array) -> Array:
-    """log(sum of the weighted exponentials), NaN if that is negative; terms of weight 0 are -inf in `z`."""
-    top = z.x == z.max
-    sum_ = total(np.where(top, b, 0)).astype(np.longdouble) + total(np.where(top, 0, b * z.exp()))
+def _weighted(z: Scaled, b: Array, ln_base: tuple[float, float], narrow: bool) -> Array:
+    """log(sum of the weighted exponentials), NaN if that is negative; terms of weight 0 are -inf in `z`.
+
+    Where errors of the exponentials would show, or weights leave the range of numbers, in pairs.
+    """
+    terms = b * np.where(z.x == z.max, 1, z.exp())
+    sum_ = total(terms)
+    size = np.abs(terms).sum(axis=1, keepdims=True)
     undefined = (z.max == np.inf) & (sum_ == 0)
     nothing = (z.max == -np.inf) & ~np.isnan(sum_)
-    return np.where(nothing, -np.inf, np.where(undefined, np.nan, np.log(sum_)))
+    log = np.where(undefined, np.nan, np.log(sum_.astype(np.longdouble)))
+    y = _sum(z.max, np.where(nothing, -np.inf, log), ln_base)
+    heaviest = np.abs(b).max(axis=1, keepdims=True)  # terms below 2^-1022 are missing
+    doubtful = (size > 2.0**900) | (size < 2.0**-900) | (size < heaviest * 2.0**-960)
+    largest = np.maximum(np.abs(y), np.abs(z.max) / 16) * ln_base[0]
+    defined = (sum_ > size * 2.0**-40) & (largest * sum_ >= size * (2.0**-25 if narrow else 1))
+    doubtful |= ~defined & ~(sum_ < -size * 2.0**-40)
+    doubtful &= np.isfinite(z.max) & ~np.isnan(size) & np.isfinite(heaviest)
+    if np.any(doubtful):
+        rows, weights = (np.moveaxis(a, 1, 2)[doubtful[:, 0]] for a in (z.x, np.broadcast_to(b, z.x.shape)))
+        y[doubtful] = _weighted_in_pairs(rows, weights, ln_base)[:, 0]
+    return y
+
+
+def _weighted_in_pairs(x: Array, b: Array, ln_base: tuple[float, float]) -> Array:
+    """The same of rows (rows, n), with finite weights.
+
+    Logits next to 0 are taken as they are, since log1p(sum(b (exp(x) - 1)) + (sum(b) - 1)) has digits to
+    spare however small it is; others relative to the maximum.
+    """
+    top = x.max(axis=1, keepdims=True)
+    center = np.where(np.abs(top) * ln_base[0] > 1, top, 0)
+    parts = [np.s_[:, start : start + BLOCK] for start in range(0, x.shape[1], BLOCK)]
+    exponent = np.max([_largest_exponent(x[p], b[p], center, ln_base) for p in parts], axis=0)
+    exponent[np.abs(exponent) <= 64] = 0  # beyond, a total cannot be next to 1
+    lift = 300 - exponent  # with which the smallest terms beside 1 have all their digits
+    sums = [_sums_in_pairs(x[p], b[p], center, exponent, lift, ln_base) for p in parts]
+    hi, lo = total_pair(
+        (np.concatenate([s[0] for s in sums], axis=1), np.concatenate([s[1] for s in sums], axis=1))
+    )
+    whole, close, far = ((hi[..., k], lo[..., k]) for k in range(3))
+    small = _times_power(far, -lift)
+    less_one = _added(_added(_added(whole, (-1.0, 0.0)), close), small)
+    usual = _added(_added(whole, close), small)
+    sum_ = _wide(np.where(exponent == 0, usual, far))
+    log = np.log(sum_) - np.where(exponent == 0, 0, lift) * np.log(np.longdouble(2))
+    next_to_one = (exponent == 0) & (less_one[0] >= -0.5) & (less_one[0] <= 1)
+    return center + over_ln(np.where(next_to_one, np.log1p(_wide(less_one)), log), ln_base)
+
+
+def _sums_in_pairs(
+    x: Array, b: Array, center: Array, exponent: Array, lift: Array, ln_base: tuple[float, float]
+) -> Pair:
+    """The sums of weights of terms next to their weights, of what these terms are more, of others, lifted."""
+    n, f = exp_pair(*_power_of(x, center, ln_base))
+    near = (n == 0) & (exponent == 0)
+    fractions, exponents = np.frexp(b.astype(x.dtype))
+    close = pair_product((b, 0.0), f)
+    head = two_sum(1.0, f[0])
+    term = _times_power(pair_product((fractions, 0.0), (head[0], head[1] + f[1])), n + exponents + lift)
+    kinds = [(near, (b, 0.0)), (near, close), (~near, term)]
+    hi, lo = (np.stack([np.where(taken, t[k], 0.0) for taken, t in kinds], axis=2) for k in (0, 1))
+    return total_pair((hi, lo))
+
+
+def _power_of(x: Array, center: Array, ln_base: tuple[float, float]) -> Pair:
+    """ln(base) * (x - center); what is below any weight's reach ends at -2500."""
+    d, error = two_sum(x, -center)
+    least = -2500 / ln_base[0]
+    error = np.where(d > least, error, 0)
+    d = np.maximum(d, least)
+    return (d, error) if ln_base == (1.0, 0.0) else pair_product((d, error), ln_base)
+
+
+def _largest_exponent(x: Array, b: Array, center: Array, ln_base: tuple[float, float]) -> Array:
+    hi, _ = _power_of(x, center, ln_base)
+    _, exponents = np.frexp(b)
+    largest: Array = np.where(b == 0, -np.inf, hi * np.log2(np.e) + exponents).max(axis=1, keepdims=True)
+    return np.floor(largest)
+
+
+def _times_power(a: Pair, exponent: Array) -> Pair:
+    """Times 2^exponent."""
+    power = np.clip(exponent, -9999, 9999).astype(np.int32)
+    return np.ldexp(a[0], power), np.ldexp(a[1], power)
+
+
+def _added(a: Pair, b: Pair) -> Pair:
+    """The sum of two pairs, with what cancellation has left in the higher term."""
+    s, error = two_sum(a[0], b[0])
+    return two_sum(s, error + (a[1] + b[1]))
+
+
+def _wide(a: Any) -> Array:
+    """A pair as longdouble."""
+    wide: Array = a[0].astype(np.longdouble) + a[1]
+    return wide
 
 
 @kernel
@@ -131,8 +235,8 @@ def logsumexp(
     which `where` is false throughout are -inf.
 
     The largest error is 3 ulp of the result for float32 and float64 (where the maximum and the logarithm of
-    the sum cancel to less than a sixteenth of the maximum, 3 ulp of that). With `b`, what cancels within the
-    sum is lost as in any sum.
+    the sum cancel to less than a sixteenth of the maximum, 3 ulp of that). With `b`, terms are added with
+    about 30 digits where that is needed; what cancels beyond them is lost.
 
     References
     ----------

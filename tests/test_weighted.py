@@ -1,0 +1,185 @@
+"""logsumexp with weights where it is hard: totals next to 1, terms that cancel, weights of every exponent."""
+
+import functools
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from oracle import define_logsumexp
+
+from fastsoftmax import logsumexp
+
+ROWS = 4
+BOUND = 3
+LENGTHS = (1, 2, 5, 40)
+
+
+def normal(rng, n, scale=1.0, shift=0.0):
+    return rng.normal(shift, scale, (ROWS, n))
+
+
+def summing_to_one(x, b):
+    """Weights with which the total is next to 1: the first one makes up for the others."""
+    others = (b[:, 1:] * np.exp(x[:, 1:])).sum(axis=1)
+    b[:, 0] = (1 - others) * np.exp(-x[:, 0])
+    return x, b
+
+
+def beside_zero(rng, n, scale, shift=0.0):
+    """The first logit 0, its term next to 1, the others far below."""
+    x = normal(rng, n, scale, shift)
+    x[:, 0] = 0
+    return x
+
+
+def far_but_heavy(rng, n, first, others):
+    x, b = beside_zero(rng, n, 1, -1400), np.full((ROWS, n), others)
+    b[:, 0] = first
+    return x, b
+
+
+def random_denormals(rng, n):
+    return rng.integers(1, 9, (ROWS, n)) * 5e-324
+
+
+def any_exponent(rng, n):
+    return rng.random((ROWS, n)) * 10.0 ** rng.integers(-300, 300, (ROWS, n))
+
+
+# (logits, weights) from a generator and a length
+HARD = {
+    "mean of N(0,1)": lambda rng, n: (normal(rng, n), np.full((ROWS, n), 1 / n)),
+    "mean of N(0,1e-3)": lambda rng, n: (normal(rng, n, 1e-3), np.full((ROWS, n), 1 / n)),
+    "mean of N(0,1e-17)": lambda rng, n: (normal(rng, n, 1e-17), np.full((ROWS, n), 1 / n)),
+    "mean of N(0,1e-300)": lambda rng, n: (normal(rng, n, 1e-300), np.full((ROWS, n), 1 / n)),
+    "total 1": lambda rng, n: summing_to_one(normal(rng, n, 2), rng.random((ROWS, n)) / n),
+    "total 1, small logits": lambda rng, n: summing_to_one(normal(rng, n, 0.01), rng.random((ROWS, n)) / n),
+    "total 1, both signs": lambda rng, n: summing_to_one(normal(rng, n, 2), normal(rng, n)),
+    "total 1, shift 700": lambda rng, n: summing_to_one(normal(rng, n, 2, 700), normal(rng, n) * 1e-305),
+    "total 1, shift -700": lambda rng, n: summing_to_one(normal(rng, n, 2, -700), normal(rng, n) * 1e300),
+    "0 and far below": lambda rng, n: (beside_zero(rng, n, 5, -50), np.ones((ROWS, n))),
+    "0 and very far below": lambda rng, n: (beside_zero(rng, n, 30, -600), np.ones((ROWS, n))),
+    "0 and far below, but heavy": lambda rng, n: far_but_heavy(rng, n, 1.0, 1e300),
+    "denormal, and far below, but heavy": lambda rng, n: far_but_heavy(rng, n, 5e-324, 1e300),
+    "both signs": lambda rng, n: (normal(rng, n), normal(rng, n)),
+    "denormal weights": lambda rng, n: (normal(rng, n, 5), random_denormals(rng, n)),
+    "denormal weights, shift 740": lambda rng, n: (normal(rng, n, 5, 740), random_denormals(rng, n)),
+    "huge weights": lambda rng, n: (normal(rng, n, 5), rng.random((ROWS, n)) * 1.7e308),
+    "huge weights, shift -710": lambda rng, n: (normal(rng, n, 5, -710), rng.random((ROWS, n)) * 1.7e308),
+    "weights of every exponent": lambda rng, n: (normal(rng, n, 500), any_exponent(rng, n)),
+    "huge logits": lambda rng, n: (normal(rng, n, 1e300), rng.random((ROWS, n))),
+}
+
+
+def exactly(row, b, base=None, times=1):
+    """The exact result; None if it is NaN."""
+    row, b = ([mpmath.mpf(float(v)) for v in values] for values in (row, b))
+    with mpmath.workdps(1100):  # 1 + e^-1400 1e-300
+        if times > 1:
+            b = [w * times for w in b]
+        exact = define_logsumexp(row, base=base, b=b)
+        return None if isinstance(exact, mpmath.mpc) else exact
+
+
+def ulp(got, exact, row, b):
+    """The error of a result, relative to itself, or to a sixteenth of the maximum if that is larger."""
+    if exact is None:
+        return 0.0 if np.isnan(got) else math.inf
+    if not np.isfinite(got):
+        return 0.0 if got == float(exact) else math.inf
+    size = max(abs(float(exact)), np.abs(row[b != 0].max()) / 16, float(np.finfo(got.dtype).tiny))
+    return float(abs(mpmath.mpf(float(got)) - exact) / np.spacing(got.dtype.type(size)))
+
+
+@functools.cache
+def hard_rows(kind, n, dtype, base=None):
+    """Logits, weights and exact results; the same for every backend."""
+    x, b = HARD[kind](np.random.default_rng(n), n)
+    limit = np.finfo(dtype).max / 16
+    with np.errstate(under="ignore"):
+        x = np.clip(x, -limit, limit).astype(dtype)
+    x = x if base is None else x / dtype.type(np.log(base))
+    return x, b, [exactly(row, w, base) for row, w in zip(x, b, strict=True)]
+
+
+def assert_close(got, x, b, exact, bound=BOUND):
+    for values in zip(got, exact, x, b, strict=True):
+        assert ulp(*values) <= bound, values[:2]
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_rows(kind, n, dtype, backend):
+    """Rows and columns, and with entries that are masked."""
+    x, b, exact = hard_rows(kind, n, dtype)
+    assert_close(logsumexp(x, b=b), x, b, exact)
+    assert_close(logsumexp(np.ascontiguousarray(x.T), axis=0, b=np.ascontiguousarray(b.T)), x, b, exact)
+    wide, factors = np.full((2, ROWS, 2 * n), np.nan)
+    wide[:, ::2], factors[:, ::2] = x, b
+    where = np.arange(2 * n) % 2 == 0
+    assert_close(logsumexp(wide.astype(dtype), b=factors, where=where), x, b, exact)
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+@pytest.mark.parametrize("kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "total 1", "0 and far below"])
+@pytest.mark.parametrize("base", [2, 10, 1.5])
+def test_hard_rows_to_a_base(base, kind, n, dtype, backend):
+    x, b, exact = hard_rows(kind, n, dtype, base)
+    assert_close(logsumexp(x, b=b, base=base), x, b, exact)
+
+
+@pytest.mark.parametrize("kind", ["mean of N(0,1)", "total 1", "0 and far below"])
+def test_hard_rows_of_half_precision(kind, half, backend):
+    """Rounded once, from float32 if that is the result's dtype."""
+    x, b, _ = hard_rows(kind, 5, np.dtype(np.float32))
+    x = x.astype(half)
+    wide = x.astype(np.float64)
+    exact = [exactly(*row) for row in zip(wide, b, strict=True)]
+    got = logsumexp(x, b=b)
+    assert got.dtype == np.float32
+    assert_close(got, wide, b, exact)
+
+
+@pytest.mark.parametrize("kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "0 and far below", "huge weights"])
+def test_hard_long_rows(kind, dtype, backend):
+    """Five terms, 14,000 times each, with weights that are smaller by so much."""
+    x, b, _ = hard_rows(kind, 5, dtype)
+    times = 14_000
+    exact = [exactly(row, w / times, times=times) for row, w in zip(x, b, strict=True)]
+    got = logsumexp(np.tile(x, times), b=np.tile(b / times, times), num_threads=2)
+    assert_close(got, x, b, exact)
+
+
+def test_one_weight_for_all(dtype, backend):
+    """log(mean(exp(x))), the weight being a number, one for each row, or one for each column."""
+    x, b, exact = hard_rows("mean of N(0,1e-3)", 5, dtype)
+    for weights in (0.2, np.full((ROWS, 1), 0.2), np.full(5, 0.2)):
+        assert_close(logsumexp(x, b=weights), x, b, exact)
+
+
+def test_published_rows(backend):
+    """These had errors of thousands of units in the last place."""
+    got = logsumexp([0.0007308247258297685, -0.0006901825980826348], b=0.5)
+    np.testing.assert_allclose(got, 2.05734715791569e-05, rtol=1e-14, atol=0)
+    np.testing.assert_allclose(logsumexp([0.0, -50.0], b=[1, 1]), np.exp(-50.0), rtol=1e-15, atol=0)
+    np.testing.assert_allclose(logsumexp([0.0, -50.0]), np.exp(-50.0), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("x", "b", "expected"),
+    [
+        ([0.0, 0.0], [1e308, 1e308], math.log(2) + math.log(1e308)),
+        ([0.0, 0.0], [1.5e308, -1.5e308], -math.inf),
+        ([0.0, 0.0], [1.7e308, math.inf], math.inf),
+        ([0.0, 0.0], [1.0, -math.inf], math.nan),
+        ([0.0, 0.0], [math.inf, -math.inf], math.nan),
+        ([0.0, 0.0], [-1e308, -1e308], math.nan),
+        ([0.0, 0.0], [1.0, -1.0 - 2**-52], math.nan),
+        ([0.0, 0.0], [1.0, -1.0 + 2**-53], -53 * math.log(2)),
+        ([0.0, -740.0], [5e-324, 0.0], math.log(5e-324)),
+    ],
+)
+def test_ends_of_the_range(x, b, expected, backend):
+    got = logsumexp(np.tile(x, (3, 1)), b=np.tile(b, (3, 1)))
+    np.testing.assert_allclose(got, np.full(3, expected), rtol=4e-16)
