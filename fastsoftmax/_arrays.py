@@ -85,6 +85,26 @@ def as_array(x: Any, name: str, plain: Array | None = None) -> Array:
     return a
 
 
+def as_numbers(x: Any, name: str, plain: Array | None = None) -> Array:
+    """`x` as an array of real numbers as they are in memory.
+
+    Kernels that take it convert what is of an integer dtype, not native or not aligned in blocks. `plain` is
+    what `as_plain_array` makes of it, if that is known.
+    """
+    a: Array = x if type(x) is np.ndarray else as_plain_array(x, name) if plain is None else plain
+    if a.dtype in COMPILED or a.dtype.kind in "iub" or (is_float(a.dtype) and a.dtype.itemsize <= 8):
+        return a
+    return as_array(x, name, a)
+
+
+def float_dtype(a: Array) -> np.dtype[Any]:
+    """The native floating dtype that the numbers of an array are taken for: float64 for integers."""
+    if a.dtype in COMPILED:
+        return a.dtype
+    native: np.dtype[Any] = a.dtype.newbyteorder("=")
+    return np.dtype(np.float64) if native.kind in "iub" else native
+
+
 def as_float64(x: Any, name: str) -> Array:
     """A copy of `x` as float64; what is beyond its range is an ordinary infinity or 0."""
     a = as_array(x, name)
@@ -236,7 +256,7 @@ def of_largest(x: Any, name: str, axis: int) -> str:
 def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
     """The result's dtype: `dtype`, else the input's, or float32 for reductions of 16-bit input."""
     if dtype is None:
-        own: np.dtype[Any] = x.dtype
+        own = float_dtype(x)
         return np.dtype(np.float32) if reduced and is_half(own) else own
     try:
         wanted = np.dtype(dtype)
@@ -292,13 +312,20 @@ def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
     return _with_axes_in_front(mask, shape, "where").view(np.uint8)
 
 
-def as_weights(b: Any, shape: tuple[int, ...]) -> Array | None:
-    """Weights as float64, of as many axes as `shape`, to which they broadcast."""
+def with_weights(x: Array, b: Any) -> tuple[Array, Array | None]:
+    """`x` and its weights, broadcast against each other: `x` in full, the weights to as many axes."""
     if b is None:
-        return None
-    weights = as_array(b, "b")
-    with np.errstate(all="ignore"):
-        return _with_axes_in_front(weights.astype(np.float64, copy=False), shape, "b")
+        return x, None
+    weights = as_numbers(b, "b")
+    if weights.shape == x.shape:
+        return x, weights
+    try:
+        shape = np.broadcast_shapes(x.shape, weights.shape)
+    except ValueError:
+        shapes = f"{x.shape} and {weights.shape}"
+        raise ValueError(f"x and b must broadcast against each other, got shapes {shapes}") from None
+    x = x if x.shape == shape else np.broadcast_to(x, shape)
+    return x, weights.reshape((1,) * (len(shape) - weights.ndim) + weights.shape)
 
 
 def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
@@ -666,14 +693,15 @@ def normalize_rows(
     negated: bool = False,
 ) -> Any:
     """Call a kernel of the softmax kind: a result for every element, from the row it stands in."""
-    a = as_array(x, "x")
+    a = as_numbers(x, "x")
     axes = normalize_axes(axis, a.ndim)
     wanted = result_dtype(a, dtype)
     heat = as_temperature(temperature, a.shape, axes)
     ln_base = as_ln_base(base, least_exclusive=logarithm)
     mask = as_where(where, a.shape)
     threads = _threads.resolve(num_threads, a.size)
-    run = able(kernel, a.dtype, wanted, extreme=is_extreme(ln_base, heat, a.dtype))
+    given = float_dtype(a)
+    run = able(kernel, given, wanted, extreme=is_extreme(ln_base, heat, given))
     if negated:
         heat = -heat
     result = new_or_checked(out, a, wanted)
@@ -687,12 +715,12 @@ def rows_vjp(
     kernel: Kernel, g: Any, y: Any, axis: Any, *, temperature: Any, out: Any, num_threads: Any
 ) -> Any:
     """Call a kernel that takes the gradient back through rows."""
-    a, b = _pair(g, y, "y")
+    a, b, dtype = _pair(g, y, "y")
     axes = normalize_axes(axis, a.ndim)
     heat = as_temperature(temperature, a.shape, axes)
     threads = _threads.resolve(num_threads, a.size)
-    run = able(kernel, a.dtype, extreme=is_extreme((1.0, 0.0), heat, a.dtype))
-    result = new_or_checked(out, b, b.dtype)
+    run = able(kernel, float_dtype(a), float_dtype(b), dtype, extreme=is_extreme((1.0, 0.0), heat, dtype))
+    result = new_or_checked(out, b, dtype)
     target, a, b = destination(out, result, a, b)
     for left, into, right, row in each_view(axes, [a, target, b, varying(heat)]):
         run(left, right, into, heat if row is None else row[:, 0], threads)
@@ -713,14 +741,14 @@ def reduce_rows(
     num_threads: Any,
 ) -> Any:
     """Call a kernel of the logsumexp kind: one result for every row."""
-    a = as_array(x, "x")
-    mask, weights = as_where(where, a.shape), as_weights(b, a.shape)
+    a, weights = with_weights(as_numbers(x, "x"), b)
+    mask = as_where(where, a.shape)
     axes = normalize_axes(axis, a.ndim)
     keepdims = as_flag(keepdims, "keepdims")
     wanted = result_dtype(a, dtype, reduced=True)
     ln_base = as_ln_base(base, least_exclusive=True)
     threads = _threads.resolve(num_threads, a.size)
-    run = able(kernel, a.dtype, wanted)
+    run = able(kernel, float_dtype(a), wanted, *([] if weights is None else [float_dtype(weights)]))
     kept = reduced_shape(a.shape, axes, keepdims=True)
     shape = kept if keepdims else reduced_shape(a.shape, axes, keepdims=False)
     result = np.empty(shape, wanted) if out is None else check_out(out, shape, wanted)
@@ -734,15 +762,16 @@ def reduce_rows(
 
 def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_threads: Any) -> Any:
     """Call a kernel that takes the gradient of one number per row back to the row."""
-    a, b = as_array(g, "g"), as_array(x, "x")
+    a, b = as_array(g, "g"), as_numbers(x, "x")
     axes = normalize_axes(axis, b.ndim)
     kept, left = (reduced_shape(b.shape, axes, keepdims) for keepdims in (True, False))
     if a.shape not in (kept, left):
         allowed = " or ".join(str(shape) for shape in dict.fromkeys([left, kept]))
         raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
     threads = _threads.resolve(num_threads, b.size)
-    run = able(kernel, a.dtype, b.dtype)
-    result = new_or_checked(out, b, b.dtype)
+    dtype = float_dtype(b)
+    run = able(kernel, a.dtype, dtype)
+    result = new_or_checked(out, b, dtype)
     target, a, b = destination(out, result, a.reshape(kept), b)
     for source, into, row in each_view(axes, [b, target, a]):
         run(row[:, 0], source, into, threads)
@@ -751,21 +780,21 @@ def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_thre
 
 def flat(kernel: Kernel, x: Any, *, out: Any, dtype: Any, num_threads: Any, argument: str = "x") -> Any:
     """Call an elementwise kernel."""
-    a = as_array(x, argument)
+    a = as_numbers(x, argument)
     return _each_element(kernel, a, out=out, dtype=result_dtype(a, dtype), num_threads=num_threads)
 
 
 def flat_vjp(kernel: Kernel, g: Any, y: Any, other: str, *, out: Any, num_threads: Any) -> Any:
     """Call an elementwise kernel of two arguments."""
-    a, b = _pair(g, y, other)
-    return _each_element(kernel, a, b, out=out, dtype=b.dtype, num_threads=num_threads)
+    a, b, dtype = _pair(g, y, other)
+    return _each_element(kernel, a, b, out=out, dtype=dtype, num_threads=num_threads)
 
 
 def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any], num_threads: Any) -> Any:
-    """Call an elementwise kernel on arrays of one shape and one dtype."""
+    """Call an elementwise kernel on arrays of one shape."""
     last = inputs[-1]
     threads = _threads.resolve(num_threads, last.size)
-    run = able(kernel, last.dtype, dtype)
+    run = able(kernel, *map(float_dtype, inputs), dtype)
     result = new_or_checked(out, last, dtype)
     target, *sources = destination(out, result, *inputs)
     for lines in each_line([*sources, target]):
@@ -773,21 +802,12 @@ def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any]
     return delivered(out, result, target)
 
 
-def _pair(g: Any, y: Any, other: str) -> tuple[Array, Array]:
-    """`g` and what belongs to it as arrays of one shape, in the dtype they have in common."""
-    a, b = as_array(g, "g"), as_array(y, other)
+def _pair(g: Any, y: Any, other: str) -> tuple[Array, Array, np.dtype[Any]]:
+    """`g` and what belongs to it as arrays of one shape, and the dtype they have in common."""
+    a, b = as_numbers(g, "g"), as_numbers(y, other)
     if a.shape != b.shape:
         raise ValueError(f"g must have the shape of {other}, {b.shape}, got {a.shape}")
-    dtype = np.result_type(a, b)
-    return _cast(a, dtype), _cast(b, dtype)
-
-
-def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
-    """`a` in another dtype; overflow is an ordinary infinity."""
-    if a.dtype == dtype:
-        return a
-    with np.errstate(all="ignore"):
-        return a.astype(dtype)
+    return a, b, np.result_type(float_dtype(a), float_dtype(b))
 
 
 def able(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:

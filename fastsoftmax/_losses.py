@@ -95,11 +95,9 @@ def _blocks(*arrays: Array, shape: tuple[int, ...] | None = None) -> Iterator[tu
 
 
 def as_real(a: Any, name: str) -> Array:
-    """`a` as a native, aligned array of any real dtype that kernels convert as they read."""
+    """`a` as an array of any real dtype, as it is in memory: kernels convert it as they read."""
     array = _arrays.as_plain_array(a, name)
-    if array.dtype.kind in "iub" and array.flags.aligned and array.dtype.isnative:
-        return array
-    return _arrays.as_array(a, name, array)
+    return _arrays.as_numbers(a, name, array)
 
 
 def as_element_targets(targets: Any, shape: tuple[int, ...], of: str) -> Array:
@@ -132,6 +130,11 @@ class Rows:
     def classes(self) -> int:
         length: int = self.x.shape[self.axis]
         return length
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The floating dtype that the scores are taken for."""
+        return _arrays.float_dtype(self.x)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,7 +183,7 @@ class Rows:
 
     def probabilities(self, p: Any, name: str, plain: Array | None = None) -> Array:
         """An array of the shape of the scores; `plain` is `p` as an array, if it is one already."""
-        a = _arrays.as_array(p, name, plain)
+        a = _arrays.as_numbers(p, name, plain)
         if a.shape != self.given:
             labels = f", or {self.shape} for labels, of an integer dtype" if name == "targets" else ""
             shapes = f"{self.given}{labels}; got {a.shape} of {a.dtype}"
@@ -202,9 +205,10 @@ class Rows:
         """A weight for each row, of a dtype that kernels take."""
         if weight is None:
             return None
-        a = _arrays.as_array(weight, "sample_weight")
+        a = _arrays.as_numbers(weight, "sample_weight")
         _arrays.broadcast(a, self.shape, "sample_weight")
-        return self.per_row(a if _arrays.is_compiled(a.dtype) else _arrays.as_float64(a, "sample_weight"))
+        given = _arrays.is_compiled(_arrays.float_dtype(a))
+        return self.per_row(a if given else _arrays.as_float64(a, "sample_weight"))
 
     def temperature(self, temperature: Any) -> Array:
         """A temperature for all rows, shape (1, 1), or for each, with or without the axis of the classes."""
@@ -217,7 +221,7 @@ class Rows:
 
 def as_rows(x: Any, name: str, axis: Any) -> Rows:
     """The scores and their axis, which must be a single one; a number is a row of one class."""
-    a = _arrays.as_array(x, name)
+    a = _arrays.as_numbers(x, name)
     try:
         axes = _arrays.normalize_axes(operator.index(axis), a.ndim)
     except TypeError:
@@ -314,7 +318,8 @@ def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | No
 
 def loss_dtype(x: Array) -> np.dtype[Any]:
     """float64 for float64 scores, longdouble for longdouble, float32 for all others."""
-    return x.dtype if x.dtype.itemsize >= 8 else np.dtype(np.float32)
+    own = _arrays.float_dtype(x)
+    return own if own.itemsize >= 8 else np.dtype(np.float32)
 
 
 class Gradient:
@@ -322,8 +327,9 @@ class Gradient:
 
     def __init__(self, x: Array, out: Any, shape: tuple[int, ...], name: str = "out") -> None:
         self.out = out
-        single = isinstance(out, np.ndarray) and out.dtype == np.float32 and _arrays.is_half(x.dtype)
-        dtype = np.dtype(np.float32) if single else x.dtype
+        own = _arrays.float_dtype(x)
+        single = isinstance(out, np.ndarray) and out.dtype == np.float32 and _arrays.is_half(own)
+        dtype = np.dtype(np.float32) if single else own
         if out is None:
             self.result = _arrays.new_or_checked(None, x, dtype)
         else:
@@ -363,8 +369,8 @@ def row_loss(
     """
     x = rows.x
     threads = _threads.resolve(num_threads, x.size)
-    floating = [a.dtype for a in others if a is not None and _arrays.is_float(a.dtype)]
-    run = _arrays.able(kernel, x.dtype, *floating, extreme=extreme)
+    dtypes = [_arrays.float_dtype(a) for a in (x, *others) if a is not None]
+    run = _arrays.able(kernel, *dtypes, extreme=extreme)
     grad = Gradient(x, out, rows.given) if gradient else None
     target: Array | None = None
     if grad is not None:
@@ -396,8 +402,8 @@ def element_loss(
 ) -> Any:
     """An elementwise loss, and its gradient if that is wanted. `others` broadcast to the scores."""
     threads = _threads.resolve(num_threads, x.size)
-    floating = [a.dtype for a in others if a is not None and _arrays.is_float(a.dtype)]
-    run = _arrays.able(kernel, x.dtype, *floating)
+    dtypes = [_arrays.float_dtype(a) for a in (x, *others) if a is not None]
+    run = _arrays.able(kernel, *dtypes)
     grad = Gradient(x, out, x.shape) if gradient else None
     target: Array | None = None
     if grad is not None:
@@ -442,8 +448,8 @@ def grad_hess(
     results = [Gradient(x, out, shape, name) for out, name in zip(outs, names, strict=True)]
     if all(out is not None for out in outs) and _arrays.share_elements(*outs):
         raise ValueError("grad_out and hess_out must not share memory")
-    floating = [a.dtype for a in others if a is not None and _arrays.is_float(a.dtype)]
-    run = _arrays.able(kernel, x.dtype, *floating, *(r.result.dtype for r in results))
+    dtypes = [_arrays.float_dtype(a) for a in (x, *others) if a is not None]
+    run = _arrays.able(kernel, *dtypes, *(r.result.dtype for r in results))
     targets = []
     for out, result in zip(outs, results, strict=True):
         target, x, *others = _arrays.destination(out, result.result, x, *others)

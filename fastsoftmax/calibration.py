@@ -90,7 +90,7 @@ def fit_temperature(
     weight = _as_weight(rows.sample_weight(sample_weight), rows.shape)
     lowest, highest = _as_bounds(bounds)
     threads = _threads.resolve(num_threads, rows.x.size)
-    run = _arrays.able(ops.temperature_derivatives_rows, rows.x.dtype)
+    run = _arrays.able(ops.temperature_derivatives_rows, rows.dtype)
 
     def derivatives(b: float) -> tuple[float, float]:
         parts = [run(*views, b, threads) for views in rows.views(label, weight)]

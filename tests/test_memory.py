@@ -118,6 +118,53 @@ def test_booleans_are_not_copied(option):
     assert growth(make, run, **OF_64_MIB) < MIB
 
 
+# Arrays that no kernel takes as they are, of 8 MiB or more; what is made for them would be seen.
+KINDS = {
+    "uint8": "np.ones((r, n), np.uint8)",
+    "bool": "np.ones((r, n), bool)",
+    "int64": "np.ones((r, n), np.int64)",
+    "swapped": "np.ones((r, n), np.dtype(np.float32).newbyteorder())",
+    "misaligned": "np.ones(4 * r * n + 1, np.uint8)[1:].view(np.float32).reshape(r, n)",
+}
+FOREIGN = [
+    "fs.logsumexp(x)",
+    "fs.logsumexp(x, axis=0)",
+    "fs.logsumexp(x, axis=None)",
+    "fs.logsumexp(x, b=x)",
+    "fs.logsumexp(np.float32(0), axis=None, b=x)",
+    "fs.cross_entropy(x, np.zeros(len(x), int))",
+    "fs.logprobs(x, np.zeros(len(x), int))",
+    "fs.top_k_logprobs(x, 3)",
+    "fs.fit_temperature(x, np.zeros(len(x), int))",
+    "fs.binary_cross_entropy_with_logits(x, x)",
+    "fs.kl_divergence(x, x)",
+    "fs.kl_divergence_from_logits(x, x)",
+]
+OF_8_MIB = {"rows": 256, "n": 32768}
+
+
+@compiled
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_input_is_copied(kind):
+    """Integers, booleans and foreign bytes are converted in blocks, logits, weights and targets alike."""
+    make = f"lambda r, n: ({KINDS[kind]},)"
+    assert growth(make, f"lambda x: [{', '.join(FOREIGN)}]", **OF_8_MIB) < 2 * MIB
+
+
+@compiled
+@pytest.mark.parametrize("kind", ["uint8", "swapped"])
+def test_the_result_is_all_that_is_made(kind):
+    make = f"lambda r, n: ({KINDS[kind]}, np.ones((r, n), np.float{64 if kind == 'uint8' else 32}))"
+    functions = "fs.softmax, fs.log_softmax, fs.softmin, fs.sigmoid, fs.softplus, fs.hardmax"
+    assert growth(make, f"lambda x, out: [f(x, out=out) for f in ({functions})]", **OF_8_MIB) < 2 * MIB
+
+
+@compiled
+def test_logits_are_broadcast_to_weights_without_a_copy():
+    make = "lambda r, n: (np.ones((1, n), np.float32), np.ones((r, n), np.float32))"
+    assert growth(make, "lambda x, b: fs.logsumexp(x, axis=0, b=b)", **OF_8_MIB) < MIB
+
+
 @compiled
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_labels_are_not_copied(name):

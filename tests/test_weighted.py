@@ -6,6 +6,8 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
+from arrays import refuses
 from oracle import define_logsumexp
 
 from fastsoftmax import logsumexp
@@ -183,3 +185,84 @@ def test_published_rows(backend):
 def test_ends_of_the_range(x, b, expected, backend):
     got = logsumexp(np.tile(x, (3, 1)), b=np.tile(b, (3, 1)))
     np.testing.assert_allclose(got, np.full(3, expected), rtol=4e-16)
+
+
+# --- logits and weights broadcast against each other -------------------------------------------------------
+
+SHAPES = [
+    ((), (3,)),
+    ((3,), ()),
+    ((), ()),
+    ((), (2, 3)),
+    ((1,), (5,)),
+    ((1, 3), (4, 3)),
+    ((4, 1), (1, 3)),
+    ((3,), (2, 4, 3)),
+    ((2, 4, 3), (4, 1)),
+    ((2, 1, 3), (4, 1)),
+    ((2, 1, 70), (30, 1)),
+    ((1, 0), (4, 1)),
+    ((4, 1), (0,)),
+    ((1,), (0, 3)),
+]
+
+
+def axes_of(ndim):
+    yield None
+    yield from range(-ndim, ndim)
+    if ndim > 1:
+        yield (0, 1)
+        yield (-1, 0)
+    if ndim > 2:
+        yield (0, 1, 2)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_shapes_as_in_scipy(shapes, keepdims, backend):
+    rng = np.random.default_rng(1)
+    x, b = rng.normal(1, 2, shapes[0]), rng.uniform(0.5, 2, shapes[1])
+    x = x.astype(np.float32).astype(np.float64)
+    shape = np.broadcast_shapes(*shapes)
+    full = np.broadcast_to(x, shape), np.broadcast_to(b, shape)
+    where = rng.random(shape) < 0.7
+    for axis in axes_of(len(shape)):
+        kept = {"axis": axis, "keepdims": keepdims and len(shape) > 0}
+        if 0 in shape:  # SciPy 1.17 takes no tuples there
+            with np.errstate(divide="ignore"):
+                expected = np.log(np.sum(full[1], **kept))
+        else:
+            expected = scipy.special.logsumexp(full[0], b=full[1], **kept)
+        got = logsumexp(x, axis, b=b, keepdims=keepdims)
+        np.testing.assert_allclose(got, expected, rtol=1e-12, strict=True)
+        narrow = logsumexp(x.astype(np.float32), axis, b=b, keepdims=keepdims)
+        np.testing.assert_allclose(narrow, expected.astype(np.float32), rtol=1e-6, strict=True)
+        out = np.full(np.shape(expected), np.nan)
+        assert logsumexp(x, axis, b=b, keepdims=keepdims, out=out) is out
+        np.testing.assert_array_equal(out, got)
+        masked = logsumexp(x, axis, b=b, keepdims=keepdims, where=where)
+        zeros = logsumexp(x, axis, b=np.where(where, full[1], 0), keepdims=keepdims)
+        np.testing.assert_allclose(masked, zeros, rtol=1e-14)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (3,)), ((3, 4), (4, 3)), ((2,), (3,)), ((0,), (2,))], ids=str)
+def test_shapes_that_do_not_fit(shapes):
+    refuses(
+        lambda: logsumexp(np.zeros(shapes[0]), b=np.ones(shapes[1])), ValueError, "x", "b", *map(str, shapes)
+    )
+
+
+def test_weights_of_any_dtype(backend):
+    """They are used as they are in memory, and only for their values."""
+    x = np.random.default_rng(2).normal(0, 1, (3, 40))
+    b = np.arange(1, 41)
+    expected = logsumexp(x, b=b.astype(np.float64))
+    for kind in "bBhHiIlLqQefdg":
+        for given in (
+            b.astype(kind),
+            b.astype(np.dtype(kind).newbyteorder()),
+            np.repeat(b, 3).astype(kind)[::3],
+        ):
+            np.testing.assert_array_equal(logsumexp(x, b=given), expected)
+    bits = np.resize(np.array([0, 1, 2, 255], np.uint8), 40)
+    np.testing.assert_array_equal(logsumexp(x, b=bits.view(bool)), logsumexp(x, b=(bits > 0) * 1.0))

@@ -27,7 +27,10 @@ cdef extern from "work.h" namespace "fs" nogil:
 cdef extern from "views.h" namespace "fs" nogil:
     cppclass Number:
         pass
+    cppclass Bytes:
+        pass
     cppclass AnyView:
+        Bytes bytes
         AnyView() noexcept
         AnyView(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
         @staticmethod
@@ -40,6 +43,10 @@ cdef extern from "views.h" namespace "fs" nogil:
 
 cdef extern from "views.h" namespace "fs::Number" nogil:
     Number float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64, boolean
+
+
+cdef extern from "views.h" namespace "fs::Bytes" nogil:
+    Bytes native, misaligned, swapped
 
 
 cdef extern from "normalize.h" namespace "fs" nogil:
@@ -181,23 +188,35 @@ cdef inline int settled() except -1 nogil:
     return 0
 
 
-# Native, aligned arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes;
-# arrays that have one dtype only (temperatures, masks) are memoryviews.
+# Arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes; arrays that have one
+# dtype only (temperatures, masks) are memoryviews. What is not native or not aligned is for kernels that read it through readers alone.
 #
 # (outer, n, inner), or (outer, inner): one value for each row.
 cdef AnyView any_view(cnp.ndarray a) noexcept:
     if a is None:
         return AnyView()
+    cdef AnyView view
     if cnp.PyArray_NDIM(a) == 2:
-        return AnyView.per_row(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
-    return AnyView(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+        view = AnyView.per_row(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    else:
+        view = AnyView(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    view.bytes = bytes_of(a)
+    return view
 
 
 # (rows, n): lines of elements.
 cdef AnyView any_lines(cnp.ndarray a) noexcept:
     if a is None:
         return AnyView()
-    return AnyView.lines(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    cdef AnyView view = AnyView.lines(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    view.bytes = bytes_of(a)
+    return view
+
+
+cdef Bytes bytes_of(cnp.ndarray a) noexcept:
+    if not cnp.PyArray_ISNOTSWAPPED(a):
+        return swapped
+    return native if cnp.PyArray_ISALIGNED(a) else misaligned
 
 
 cdef Number number_of(cnp.ndarray a) noexcept:

@@ -75,8 +75,11 @@ def indices(labels: Array) -> Array:
 
 
 def is_narrow(*arrays: Array) -> bool:
-    """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show."""
-    return all(a.dtype.itemsize <= 4 for a in arrays)
+    """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show.
+
+    It has none for integers, whose results are float64.
+    """
+    return all(a.dtype.itemsize <= 4 and a.dtype.kind not in "iub" for a in arrays)
 
 
 def total(terms: Array, narrow: bool = False) -> Array:

@@ -1,6 +1,7 @@
 // Strided views, and the blocks through which strided, masked, negated or converted data reach the vector routines.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 #include <type_traits>
 
@@ -98,18 +99,29 @@ constexpr isize size_of(Number number) {
     return sizes[static_cast<int>(number)];
 }
 
-// body(a zero of the type in which to compute): double where any of the arrays is, else float. Results of less precision are rounded once, when stored.
+// body(a zero of the type in which to compute): double where any of the arrays is or holds integers, else float. Results of less precision are rounded once, when stored.
 template <class Body> auto with_compute(std::initializer_list<Number> numbers, Body body) {
     for (Number n : numbers) {
-        if (n == Number::float64) return body(0.0);
+        if (n >= Number::float64) return body(0.0);
     }
     return body(0.0f);
+}
+
+// How the bytes of numbers stand in memory.
+enum class Bytes { native, misaligned, swapped };  // others than the first are for readers and value() alone
+
+// A number, from its bytes, as the machine has it.
+FS_INLINE void settle(const char *from, Number number, Bytes bytes, char *to) {
+    const isize size = size_of(number);
+    if (bytes == Bytes::swapped) std::reverse_copy(from, from + size, to);
+    else std::memcpy(to, from, static_cast<std::size_t>(size));
 }
 
 // An array of any real dtype: (outer, n, inner) with strides in bytes. An axis of length 1 has stride 0, so that it broadcasts.
 struct AnyView {
     char *data = nullptr;  // none
     Number number = Number::float64;
+    Bytes bytes = Bytes::native;
     isize outer = 1, n = 1, inner = 1;
     isize outer_stride = 0, n_stride = 0, inner_stride = 0;
 
@@ -138,15 +150,21 @@ struct AnyView {
     isize offset(isize o, isize i) const { return o * outer_stride + i * inner_stride; }
     char *at(isize o, isize i) const { return data + offset(o, i); }
     // Whether lines are contiguous numbers of type C.
-    bool contiguous(Number as) const { return number == as && (n == 1 || n_stride == size_of(as)); }
+    bool contiguous(Number as) const { return number == as && bytes == Bytes::native && (n == 1 || n_stride == size_of(as)); }
     template <class C> bool plain() const { return contiguous(number_of<C>); }
 
     // The number at an address, as a double or (labels) as an integer; integers that do not fit are -1.
     template <class As> static As value(const char *p, Number number) {
         return with_type(number, [&](auto *type) { return static_cast<As>(*reinterpret_cast<decltype(type)>(const_cast<char *>(p))); });
     }
-    double value(isize o, isize i) const { return value<double>(at(o, i), number); }
-    double value(isize o, isize c, isize i) const { return value<double>(at(o, i) + c * n_stride, number); }
+    double value(isize o, isize i) const { return value(o, 0, i); }
+    double value(isize o, isize c, isize i) const {
+        const char *p = at(o, i) + c * n_stride;
+        if (bytes == Bytes::native) return value<double>(p, number);
+        alignas(8) char settled[8];
+        settle(p, number, bytes, settled);
+        return value<double>(settled, number);
+    }
     isize integer(isize o, isize i) const { return value<isize>(at(o, i), number); }
     isize integer(isize o, isize c, isize i) const { return value<isize>(at(o, i) + c * n_stride, number); }
     // A label that was checked to be one of `classes`, unless another thread has changed it since: -1.
@@ -181,6 +199,7 @@ inline bool are_classes(const void *labels, Number number, isize count, isize cl
 template <class C> struct Reader {
     const char *p = nullptr;
     Number number = number_of<C>;
+    Bytes bytes = Bytes::native;
     isize stride = 0;
     const std::uint8_t *mask = nullptr;  // false: the value does not take part, `absent` stands for it
     isize mask_stride = 0;
@@ -188,7 +207,7 @@ template <class C> struct Reader {
     C absent = -std::numeric_limits<C>::infinity();
 
     Reader() = default;
-    Reader(const AnyView &v, isize o, isize i) : p(v.at(o, i)), number(v.number), stride(v.n == 1 ? size_of(v.number) : v.n_stride) {}
+    Reader(const AnyView &v, isize o, isize i) : p(v.at(o, i)), number(v.number), bytes(v.bytes), stride(v.n == 1 ? size_of(v.number) : v.n_stride) {}
     // Of what may broadcast along the line.
     static Reader broadcast(const AnyView &v, isize o, isize i) {
         Reader r(v, o, i);
@@ -196,7 +215,7 @@ template <class C> struct Reader {
         return r;
     }
 
-    bool direct() const { return number == number_of<C> && stride == isize(sizeof(C)) && !mask && !negate; }
+    bool direct() const { return number == number_of<C> && bytes == Bytes::native && stride == isize(sizeof(C)) && !mask && !negate; }
 
     FS_INLINE const C *get(isize start, isize count, C *buffer) const {
         return direct() ? reinterpret_cast<const C *>(p) + start : gather(start, count, buffer);
@@ -204,14 +223,8 @@ template <class C> struct Reader {
 
   private:
     __attribute__((noinline)) const C *gather(isize start, isize count, C *buffer) const {
-        with_type(number, [&](auto *type) {
-            const auto *from = reinterpret_cast<decltype(type)>(const_cast<char *>(p) + start * stride);
-            if (stride == isize(sizeof *type)) {
-                convert(from, buffer, count);
-            } else {
-                for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(*advance(from, j * stride));
-            }
-        });
+        if (bytes == Bytes::native) convert_from(start, count, buffer);
+        else settle_bytes(start, count, buffer);
         if (negate) {
             for (isize j = 0; j < count; ++j) buffer[j] = -buffer[j];
         }
@@ -220,6 +233,29 @@ template <class C> struct Reader {
             for (isize j = 0; j < count; ++j) buffer[j] = present[j * mask_stride] ? buffer[j] : absent;
         }
         return buffer;
+    }
+    FS_INLINE void convert_from(isize start, isize count, C *buffer) const {
+        with_type(number, [&](auto *type) {
+            const auto *from = reinterpret_cast<decltype(type)>(const_cast<char *>(p) + start * stride);
+            if (stride == isize(sizeof *type)) {
+                convert(from, buffer, count);
+            } else {
+                for (isize j = 0; j < count; ++j) buffer[j] = static_cast<C>(*advance(from, j * stride));
+            }
+        });
+    }
+    // Through a few numbers at a time that are aligned and of the machine's byte order.
+    __attribute__((noinline)) void settle_bytes(isize start, isize count, C *buffer) const {
+        constexpr isize few = 128;
+        alignas(8) char settled[few * 8];
+        const isize size = size_of(number);
+        Reader native;
+        native.p = settled, native.number = number, native.stride = size;
+        for (isize at = 0; at < count; at += few) {
+            const isize end = count - at < few ? count : at + few;
+            for (isize j = at; j < end; ++j) settle(p + (start + j) * stride, number, bytes, settled + (j - at) * size);
+            native.convert_from(0, end - at, buffer + at);
+        }
     }
 };
 

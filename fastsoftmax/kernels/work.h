@@ -252,7 +252,7 @@ void scatter_columns(const AnyView &v, isize outer, isize first, isize count, is
 
 // The columns of an (outer, n, inner) array are lanes of vectors, directly in memory ...
 template <class C> bool columns_direct(const AnyView &v) {
-    return v.number == number_of<C> && v.inner_stride == isize(sizeof(C)) && v.n_stride % isize(sizeof(C)) == 0 &&
+    return v.number == number_of<C> && v.bytes == Bytes::native && v.inner_stride == isize(sizeof(C)) && v.n_stride % isize(sizeof(C)) == 0 &&
            v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
 }
 

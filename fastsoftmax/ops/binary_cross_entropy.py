@@ -62,7 +62,7 @@ def _binary_cross_entropy(
 ) -> Any:
     _losses.check_reduction(reduction)
     bound = math.inf if clamp is None else _losses.as_number(clamp, "clamp", 0)
-    x = _arrays.as_array(probs, "probs")
+    x = _arrays.as_numbers(probs, "probs")
 
     def call(run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, scale: float, threads: int) -> float:
         total: float = run(x, t, loss, grad, w, bound, scale, threads)

@@ -98,7 +98,7 @@ def _binary_cross_entropy_with_logits(
         if result is not None:
             return result
     _losses.check_reduction(reduction)
-    x = _arrays.as_array(logits, "logits")
+    x = _arrays.as_numbers(logits, "logits")
 
     def call(
         run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, positive: Any, scale: float, threads: int
@@ -300,7 +300,7 @@ def binary_cross_entropy_with_logits_grad_hess(
     array([0.105 , 0.1966])
     """
     factor, floor = _losses.as_number(hess_factor, "hess_factor"), _losses.as_number(hess_floor, "hess_floor")
-    x = _arrays.as_array(logits, "logits")
+    x = _arrays.as_numbers(logits, "logits")
     target = _losses.as_element_targets(targets, x.shape, "logits")
     samples = _losses.as_element_weight(sample_weight, "sample_weight", x.shape)
 

@@ -160,7 +160,7 @@ def _cross_entropy(
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype),
+        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.dtype),
     )
 
 

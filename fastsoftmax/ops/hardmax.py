@@ -74,11 +74,11 @@ def hardmax(
     array([[0., 1., 0., 0.],
            [1., 0., 0., 0.]])
     """
-    a = _arrays.as_array(x, "x")
+    a = _arrays.as_numbers(x, "x")
     axes = _arrays.normalize_axes(axis, a.ndim)
     wanted = _arrays.result_dtype(a, dtype)
     threads = _threads.resolve(num_threads, a.size)
-    run = _arrays.able(hardmax_rows, a.dtype, wanted)
+    run = _arrays.able(hardmax_rows, _arrays.float_dtype(a), wanted)
     result = _arrays.new_or_checked(out, a, wanted)
     target, a = _arrays.destination(out, result, a)
     for source, into in _arrays.each_view(axes, [a, target], in_order=True):

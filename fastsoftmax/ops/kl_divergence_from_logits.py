@@ -109,7 +109,7 @@ def _kl_divergence_from_logits(
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype),
+        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.dtype),
     )
 
 

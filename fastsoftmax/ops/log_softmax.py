@@ -54,8 +54,9 @@ def log_probabilities(
 @blockwise
 def log_softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """(g - exp(y) sum(g)) / temperature, over the middle axis."""
-    wide = widened(g)
-    store(out, (wide - np.exp(widened(y)) * total(wide, is_narrow(g))) / temperature[:, None, :], None, 0)
+    wide = widened(g, out)
+    probabilities = np.exp(widened(y, out))
+    store(out, (wide - probabilities * total(wide, is_narrow(g, out))) / temperature[:, None, :], None, 0)
 
 
 @activation

@@ -88,8 +88,8 @@ def logprobs(
     found = _losses.as_labels(given if given.size else ids, "ids", shape, rows.classes, passed=ids)
     heat = rows.temperature(temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype)
-    run = _arrays.able(logprobs_rows, rows.x.dtype, extreme=extreme)
+    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.dtype)
+    run = _arrays.able(logprobs_rows, rows.dtype, extreme=extreme)
     at = found if several else rows.per_row(found)
     result = np.empty(at.shape, _losses.loss_dtype(rows.x))
     if result.size:

@@ -45,6 +45,7 @@ def logsumexp_rows(
     """log_base(sum(b * base**x)), over the middle axis."""
     wide = widened(x, out)
     if b is not None:
+        b = b.astype(np.float64)
         z = Scaled(np.where(b == 0, -np.inf, wide), ONE, ln_base, where)
         y = _weighted(z, b if where is None else np.where(where, b, 0), ln_base, out.dtype.itemsize <= 4)
         return store(out, y[:, 0], None, 0)
@@ -167,7 +168,7 @@ def _wide(a: Any) -> Array:
 @blockwise
 def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * softmax(x), over the middle axis; g has one value for each row."""
-    z = Scaled(widened(x), ONE, (1.0, 0.0), None, is_narrow(x))
+    z = Scaled(widened(x), ONE, (1.0, 0.0), None, is_narrow(x, out))
     e = z.exp()
     store(out, widened(g)[:, None, :] * (e / z.sum(e)), None, 0)
 
@@ -195,9 +196,10 @@ def logsumexp(
     axis : int, tuple of int or None, default -1
         The axis or axes to reduce; None means all. (SciPy's default is None.)
     b : array_like, optional
-        Broadcasts to `x`: factors of the exponentials, ``log(sum(b * exp(x)))``. Terms of factor 0 take no
-        part, whatever `x` is there; a negative total gives NaN. It does not change the dtype of the result;
-        it is used as float64.
+        Factors of the exponentials, ``log(sum(b * exp(x)))``; `x` and `b` broadcast against each other, and
+        their common shape stands for that of `x` in what follows. Terms of factor 0 take no part, whatever
+        `x` is there; a negative total gives NaN. It does not change the dtype of the result; it is used as
+        float64.
     keepdims : bool, default False
         Whether reduced axes stay, with length 1.
     base : float, optional

@@ -39,8 +39,8 @@ def softmax_rows(
 @blockwise
 def softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """y (g - sum(g y)) / temperature, over the middle axis."""
-    wide_g, wide_y = widened(g), widened(y)
-    products = total(wide_g * wide_y, is_narrow(g))
+    wide_g, wide_y = widened(g, out), widened(y, out)
+    products = total(wide_g * wide_y, is_narrow(g, out))
     store(out, wide_y * (wide_g - products) / temperature[:, None, :], None, 0)
 
 

@@ -98,8 +98,8 @@ def top_k_logprobs(
     shape = rows.of_length(_as_count(k, rows))
     heat = rows.temperature(temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.x.dtype)
-    run = _arrays.able(top_k_logprobs_rows, rows.x.dtype, extreme=extreme)
+    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.dtype)
+    run = _arrays.able(top_k_logprobs_rows, rows.dtype, extreme=extreme)
     values, indices = np.empty(shape, _losses.loss_dtype(rows.x)), np.empty(shape, np.intp)
     if values.size:
         for x, into, places, row in rows.views(values, indices, _arrays.varying(heat)):
