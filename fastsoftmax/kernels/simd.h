@@ -46,7 +46,6 @@ template <> struct Format<float> {
     using Uint = std::uint32_t;
     static constexpr int mantissa = 23, bias = 127;
     static constexpr float round_magic = 0x1.8p23f;  // adding it rounds |x| < 2^22 to an integer in the low bits
-    static constexpr float split = 0x1.001p12f;      // Veltkamp's constant 2^12 + 1
 };
 
 template <> struct Format<double> {
@@ -54,7 +53,6 @@ template <> struct Format<double> {
     using Uint = std::uint64_t;
     static constexpr int mantissa = 52, bias = 1023;
     static constexpr double round_magic = 0x1.8p52;
-    static constexpr double split = 0x1.0000002p27;  // 2^27 + 1
 };
 
 // ---------------------------------------------------------------------------------------------------------------- vectors
@@ -345,10 +343,12 @@ template <class X> FS_INLINE typename X::V multiply_subtract_exact(typename X::V
 #if FS_HAS_FMA
     return multiply_add(a, b, -c);
 #else
+    // Dekker's product. The factors are cut in two by their bits: Veltkamp's splitting overflows next to the largest number.
     using V = typename X::V;
-    const V split = X::set(Format<typename X::Scalar>::split);
-    V p = a * b, ta = split * a, tb = split * b;
-    V ah = ta - (ta - a), al = a - ah, bh = tb - (tb - b), bl = b - bh;
+    using U = typename X::U;
+    constexpr auto upper = ~typename Format<typename X::Scalar>::Uint(0) << (Format<typename X::Scalar>::mantissa / 2 + 1);
+    V p = a * b;
+    V ah = (V)((U)a & upper), al = a - ah, bh = (V)((U)b & upper), bl = b - bh;
     V error = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
     return (p - c) + error;
 #endif

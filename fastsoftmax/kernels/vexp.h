@@ -167,8 +167,8 @@ struct Factor {
     bool is_one() const { return hi == 1 && lo == 0; }
     Factor times(double m) const {
         using D = Vec<double, 16>;
-        const double product = m * hi;
-        return {product, multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] + m * lo};
+        const double product = m * hi, error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] + m * lo;
+        return {product, product - product == 0 ? error : 0};
     }
     // Over |t|: a negative temperature is that of softmin.
     Factor over(double t) const {
