@@ -168,6 +168,42 @@ ELEMENTWISE_VALUES = {
 }
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("n", [2, 20, 33, 100, 5000, 40_000])
+def test_differences_that_overflow(n, rows, dtype):
+    """Those of the largest and the smallest logit; over the temperature they are numbers."""
+    largest = float(np.finfo(dtype).max)
+    x = np.zeros((rows, n), dtype)
+    x[:, 0], x[:, -1] = largest, -largest
+    expected = np.full(n, -largest / 4)
+    expected[0], expected[-1] = 0, -largest / 2
+    for axis in (-1, 0):
+        turned = np.ascontiguousarray(np.moveaxis(x, -1, axis))
+        got = np.moveaxis(fs.log_softmax(turned, axis, temperature=4.0), axis, -1)
+        np.testing.assert_allclose(got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps)
+        ids = np.full(rows, n - 1)
+        got = fs.logprobs(turned, ids, axis, temperature=4.0)
+        np.testing.assert_allclose(got, expected[ids], rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
+@pytest.mark.parametrize("n", [3, 20, 100, 5000])
+def test_differences_next_to_the_largest_number(n, temperature, dtype):
+    size = 1e301 if dtype == np.float64 else 1e37
+    x = np.zeros((5, n), dtype)
+    x[:, 0], x[:, -1] = -size, -size / 3
+    expected = x[0].astype(np.float64) / temperature
+    expected[1:-1] = -np.log(n - 2.0)
+    for axis in (-1, 0):
+        turned = np.ascontiguousarray(np.moveaxis(x, -1, axis))
+        got = np.moveaxis(fs.log_softmax(turned, axis, temperature=temperature), axis, -1)
+        np.testing.assert_allclose(got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps)
+        got = fs.logprobs(turned, np.zeros(5, int), axis, temperature=temperature)
+        np.testing.assert_allclose(got, np.full(5, expected[0]), rtol=4 * np.finfo(dtype).eps)
+        got = fs.logsumexp(turned, axis, base=10)
+        np.testing.assert_allclose(got, np.full(5, np.log10(n - 2.0)), rtol=4 * np.finfo(dtype).eps, atol=0)
+
+
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
 def test_elementwise_at_every_position(case, dtype):
     for n in LENGTHS:

@@ -158,7 +158,7 @@ template <class D> struct LogTotal {
 // (x - max) / temperature - log(total) with the logarithm in two terms.
 template <class X, bool Scaled> struct LogWriter {
     using V = typename X::V;
-    V max, hi, lo, inverse_hi, inverse_lo;
+    V max, hi, lo, inverse_hi, inverse_lo, unit;  // unit, if Scaled: 1, or 1/2 where x - max may overflow; then max is half of it, too
 
     void set_lane(isize l, double max_, double log_hi, double log_lo, Factor inverse) {
         using T = typename X::Scalar;
@@ -170,16 +170,19 @@ template <class X, bool Scaled> struct LogWriter {
     }
     void set_inverse(isize l, Factor inverse) {
         using T = typename X::Scalar;
+        const bool far = Scaled && absolute<X>(max)[l] > std::numeric_limits<T>::max() / 4;
+        unit[l] = far ? T(0.5) : T(1);
+        if (far) max[l] *= T(0.5), inverse.hi *= 2, inverse.lo *= 2;
         const T i = static_cast<T>(inverse.hi);
         inverse_hi[l] = i;
         inverse_lo[l] = static_cast<T>((inverse.hi - static_cast<double>(i)) + inverse.lo);
     }
     void broadcast() {
         max = X::set(max[0]), hi = X::set(hi[0]), lo = X::set(lo[0]);
-        inverse_hi = X::set(inverse_hi[0]), inverse_lo = X::set(inverse_lo[0]);
+        inverse_hi = X::set(inverse_hi[0]), inverse_lo = X::set(inverse_lo[0]), unit = X::set(unit[0]);
     }
     FS_INLINE V apply(V x) const {
-        const V d = x - max;
+        const V d = Scaled ? multiply_add(x, unit, -max) : x - max;
         if (!Scaled) return (d - hi) - lo;
         const V y = multiply_add(d, inverse_hi, -hi), correction = multiply_add(d, inverse_lo, -lo);
         return y >= -std::numeric_limits<typename X::Scalar>::max() ? y + correction : y;
@@ -1377,7 +1380,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         } else {
             const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max), [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });
             if (log.any_wants_rest()) return false;
-            if constexpr (keeps) c.writer = {log.max, log.hi, log.lo, V{}, V{}};
+            if constexpr (keeps) c.writer = {log.max, log.hi, log.lo, V{}, V{}, V{}};
             else return store(s.outer, s.first + at, count, log);
             return true;
         }

@@ -215,10 +215,14 @@ class Scaled:
         """(x - max) / temperature."""
         if self.narrow:
             return (self.x - self.max) / heat, np.zeros((1, 1, 1))
-        d, error = two_sum(self.x, -self.max)
         if np.all(heat == 1):
+            d, error = two_sum(self.x, -self.max)
             return d, np.where(np.isfinite(error), error, 0)
-        heat = heat.astype(d.dtype)
+        half = np.where(
+            np.abs(self.max) > np.finfo(self.x.dtype).max / 4, 0.5, 1.0
+        )  # the difference may overflow
+        d, error = two_sum(self.x * half, -self.max * half)
+        heat = heat.astype(d.dtype) * half
         q = d / heat
         p, p_lo = two_product(q, heat)
         error = ((d - p) - p_lo + error) / heat
