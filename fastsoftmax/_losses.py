@@ -275,7 +275,9 @@ def divisor(
     sample_weight: Array | None = None,
     where: Array | None = None,
 ) -> float:
-    """What the sum of the losses of rows is divided by; rows that are ignored or fully masked do not count.
+    """What the sum of the losses of rows is divided by.
+
+    Rows that are ignored, fully masked or of sample weight 0 do not count.
 
     "mean" has the weights of rows, and of the labels' classes; "batchmean" only counts.
     """
@@ -285,8 +287,8 @@ def divisor(
     parts: dict[str, Array] = {}
     if labels is not None and (ignore_index is not None or (weighted and weight is not None)):
         parts["labels"] = labels
-    if weighted and sample_weight is not None:
-        parts["samples"] = sample_weight
+    if sample_weight is not None:
+        parts["samples"] = sample_weight if weighted else sample_weight != 0
     if where is not None:
         parts["present"] = np.any(where, axis=rows.axis, keepdims=True)
     if not parts:
@@ -310,7 +312,7 @@ def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | No
             total = classes.take(np.where(ignored, 0, part["labels"]).astype(np.intp))
         total = np.where(ignored, 0, total)
     if "samples" in part:
-        total = np.where(total == 0, 0, total * part["samples"])
+        total = np.where((total == 0) | (part["samples"] == 0), 0, total * part["samples"])
     if "present" in part:
         total = np.where(part["present"], total, 0)
     return float(total.sum())

@@ -41,7 +41,8 @@ def fit_temperature(
     axis : int, default -1
         The axis of the classes.
     sample_weight : array_like, optional
-        A weight for each row, not negative; broadcasts to the shape of `labels`.
+        A weight for each row, not negative; broadcasts to the shape of `labels`. A row of weight 0 is left
+        out, whatever it holds; its label is still checked.
     bounds : tuple of two float, default (1e-3, 1e3)
         The lowest and the highest temperature to consider.
     num_threads : int, optional

@@ -336,6 +336,22 @@ def test_fitted_temperature_with_weights():
     assert fit(x, labels, sample_weight=7) == pytest.approx(fit(x, labels), rel=1e-12)
 
 
+def test_fitted_temperature_leaves_out_rows_of_weight_zero(dtype):
+    """Whatever they hold: NaN, infinities, a label that has -inf."""
+    x, labels = labelled()
+    x, weights = x.astype(dtype), np.random.default_rng(3).uniform(1, 2, len(x))
+    out = np.arange(len(x)) % 3 == 0
+    special = x.copy()
+    special[out] = np.resize([np.nan, np.inf, -np.inf, 0], x[out].shape)
+    expected = fit(x[~out], labels[~out], sample_weight=weights[~out])
+    weights = np.where(out, 0, weights)
+    assert fit(special, labels, sample_weight=weights) == pytest.approx(expected, rel=1e-12)
+    got = fit(np.ascontiguousarray(special.T), labels, axis=0, sample_weight=weights)
+    assert got == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="finite loss"):
+        fit(special, labels)
+
+
 def test_fitted_temperature_with_many_weights_of_half_precision(half):
     """Their sum is beyond the largest float16, and beyond where bfloat16 would stop counting."""
     x = np.tile(np.array([[4, 0], [4, 0], [4, 0], [0, 4]], np.float32), (17_500, 1))

@@ -273,9 +273,10 @@ template <class Op, class C> struct PointwiseRow {
         partial.resize(static_cast<std::size_t>(chunks()));
     }
     void sweep(isize k) {
-        const isize start = k * chunk;
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         LaneSums<Vec<C>> lanes;
-        PointwiseLine<Op, C>(op, *a, outer, inner, false, 1, weight * a->scale).sweep(start, n() - start < chunk ? n() : start + chunk, lanes);
+        if (weight != 0) PointwiseLine<Op, C>(op, *a, outer, inner, false, 1, weight * a->scale).sweep(start, end, lanes);
+        else if (a->gradient) clear(start, end);
         partial[static_cast<std::size_t>(k)] = lanes.total();
     }
     bool next() {
@@ -286,12 +287,20 @@ template <class Op, class C> struct PointwiseRow {
         (*sums)[static_cast<std::size_t>((outer * a->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
         return false;
     }
+
+  private:
+    // A row of weight 0 is left out, whatever it holds.
+    void clear(isize start, isize end) const {
+        Writer<C> to(a->gradient, outer, inner);
+        to.p += start * to.stride;
+        to.fill(end - start, 0);
+    }
 };
 
 template <class Op> double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
     PieceResults<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
-    with_compute({a.x.number}, [&](auto zero) {
+    with_compute({a.x.number, a.target.number, a.weight ? a.weight.number : a.x.number}, [&](auto zero) {
         RowsWork<PointwiseRow<Op, decltype(zero)>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
         execute(&work, threads);
     });
@@ -316,9 +325,9 @@ struct NllLabelRow {
   private:
     void row(isize o, isize i) {
         const isize y = a->target.integer(o, i), n = a->x.n;
-        const bool counts = y >= 0 && y < n && y != ignored;
-        const double c = counts && a->weight ? a->weight.value(0, y, 0) : 1;
-        const double w = c * (a->row_weight ? a->row_weight.value(o, i) : 1);
+        const double row = a->row_weight ? a->row_weight.value(o, i) : 1;
+        const bool counts = y >= 0 && y < n && y != ignored && row != 0;
+        const double c = counts && a->weight ? a->weight.value(0, y, 0) : 1, w = c * row;
         const double loss = counts && c != 0 ? 0 - w * a->x.value(o, y, i) : 0;  // a class of no weight: whatever its logarithm is
         if (a->loss) a->loss.store(o, 0, i, loss);
         (*sums)[static_cast<std::size_t>(piece)].add({loss, 0});
@@ -364,8 +373,8 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
             each_vector<X>(size, [&](isize i, auto lanes) {
                 const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
                 const V e = exp_plain<X>(-absolute<X>(x)), inverse = one / (one + e);
-                lanes.store(g + i, w * (BinarySlope<X>(x, one - t, t).above(e) * inverse));
-                lanes.store(h + i, w * larger(least, f * (e * inverse * inverse)));
+                lanes.store(g + i, term(w, BinarySlope<X>(x, one - t, t).above(e) * inverse));
+                lanes.store(h + i, term(w, larger(least, f * (e * inverse * inverse))));
             });
             line.gradient.put(at, size, g_buffer);
             line.loss.put(at, size, h_buffer);

@@ -234,6 +234,7 @@ struct TemperatureRow {
             return summing = true;
         }
         const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(), mean = all.mean.value() / total;
+        if (w == 0) return false;  // the row is left out, whatever it holds
         const isize y = labels.label(outer, 0, inner, n());
         const double label = y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(outer, y, inner) - max;
         const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);

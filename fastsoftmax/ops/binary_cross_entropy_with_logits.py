@@ -65,8 +65,8 @@ def binary_cross_entropy_with_logits_grad_hess_flat(
     z, t = widened(x), widened(targets)
     w = weights(sample_weight, x)
     p, q = _sigmoids(z, np.exp(-np.abs(z)))
-    curvature = w * np.maximum(hess_factor * (p * q), hess_floor)
-    grad[...] = w * ((1 - t) * p - t * q)  # which may be where the weights were
+    curvature = np.where(w == 0, 0, w * np.maximum(hess_factor * (p * q), hess_floor))
+    grad[...] = np.where(w == 0, 0, w * ((1 - t) * p - t * q))  # which may be where the weights were
     hess[...] = curvature
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, indices, weights, widened
+from ..kernels.reference import Array, blockwise, indices, is_narrow, total, weights, widened
 
 
 @kernel
@@ -38,7 +38,8 @@ def nll_loss_rows(
     q = q * weights(weight, log_probs)
     wide = widened(log_probs)
     samples = weights(sample_weight, log_probs)
-    rows = np.where(q == 0, 0, 0 - q * wide).sum(axis=1, keepdims=True)
+    q = np.where(samples == 0, 0, q)
+    rows = total(np.where(q == 0, 0, 0 - q * wide), is_narrow(log_probs))
     rows = np.where((rows == 0) & (q == 0).all(axis=1, keepdims=True), 0, rows * samples)
     if loss is not None:
         loss[...] = rows[:, 0]
@@ -133,6 +134,9 @@ def nll_loss(
     With probabilities `t` as targets it is ``-sum(weight * t * log_probs)``, where ``t == 0`` has no part
     (PyTorch's takes labels only). ``nll_loss(log_softmax(z), y)`` is ``cross_entropy(z, y)``.
 
+    Losses are within 4 units in the last place of their dtype, with options within 6; where terms of both
+    signs cancel, of the sum of their magnitudes. Targets and weights of float64 are used as they are given.
+
     Examples
     --------
     >>> import numpy as np
@@ -182,6 +186,10 @@ def nll_loss_value_and_grad(
     See Also
     --------
     nll_loss, cross_entropy_value_and_grad
+
+    Notes
+    -----
+    The gradient is minus target times weights, within 8 units in the last place.
 
     Examples
     --------

@@ -27,6 +27,6 @@ def temperature_derivatives_rows(
     square = (p * d * d).sum(axis=1, keepdims=True)
     own = np.take_along_axis(wide, labels.astype(np.intp), axis=1) - wide.max(axis=1, keepdims=True)
     weight = weights(sample_weight, x)
-    loss = weight * (np.log(total) - inverse_temperature * own)
-    first, second = weight * (mean - own), weight * (square - mean * mean)
-    return float(loss.sum()), float(first.sum()), float(second.sum())
+    sums = np.log(total) - inverse_temperature * own, mean - own, square - mean * mean
+    loss, first, second = (float(np.where(weight == 0, 0, weight * a).sum()) for a in sums)
+    return loss, first, second
