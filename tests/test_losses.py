@@ -645,6 +645,181 @@ def test_rows_that_do_not_count(dtype):
     assert fs.cross_entropy(x, np.full(4, -100), ignore_index=-100, reduction="sum") == 0
 
 
+UNDEFINED = (NAN, INF, -INF)
+
+
+def rows_of_weight_zero(loss, kind, n, dtype):
+    """Eight rows of which every second has weight 0, and the same with undefined numbers in these."""
+    given = problem(loss, (8, n), dtype, kind)
+    weights = np.array([0.0, 1, -0.0, 0.5, 0, 2, 0, 3])
+    x, left_out = given.x.copy(), weights == 0
+    x[left_out] = np.resize(UNDEFINED, n)
+    x[0], x[2] = NAN, -INF
+    targets = given.targets.copy()
+    if kind == "soft":
+        targets[left_out] = NAN
+    else:
+        targets[:] = np.arange(8) % n  # the infinite ones, too
+    given = replace(given, targets=np.where(np.isnan(targets), 0, targets).astype(targets.dtype))
+    return weights, given, replace(given, x=x, targets=targets)
+
+
+@pytest.mark.parametrize("n", [2, 7, 33, 5000, 40_000])
+@pytest.mark.parametrize("loss", OF_LABELS, ids=str)
+def test_rows_of_weight_zero_are_left_out(loss, n, dtype):
+    """Whatever they hold: no loss, no gradient, not counted, as if they were not there."""
+    for kind, axis, smoothing in itertools.product(loss.kinds, (-1, 0), (0.0, 0.1)):
+        weights, given, special = rows_of_weight_zero(loss, kind, n, dtype)
+        kept = weights != 0
+        for reduction in REDUCTIONS:
+            options = {"reduction": reduction}
+            if smoothing and "label_smoothing" in loss.options:
+                options["label_smoothing"] = smoothing
+            rest = replace(given, x=given.x[kept], targets=given.targets[kept])
+            expected, expected_grad = rest.value_and_grad(sample_weight=weights[kept], **options)
+            value, grad = special.value_and_grad(axis, sample_weight=weights, **options)
+            alone = special.value(axis, sample_weight=weights, **options)
+            grad = np.moveaxis(grad, axis, -1)
+            for got in (value, alone):
+                close(got[kept] if reduction == "none" else got, expected)
+                np.testing.assert_array_equal(got[~kept] if reduction == "none" else 0, 0)
+            close(grad[kept], expected_grad, 1e-30)
+            np.testing.assert_array_equal(grad[~kept], 0)
+
+
+@pytest.mark.parametrize("loss", OF_LABELS, ids=str)
+def test_labels_of_rows_that_are_left_out_are_checked(loss, dtype):
+    x = np.zeros((2, 3), dtype)
+    for call in (loss.call, loss.call_with_grad):
+        refuses(lambda call=call: call(x, [3, 0], sample_weight=[0, 1]), IndexError, "targets[0]", "3")
+        call(x, [9, 0], sample_weight=[0, 1], ignore_index=9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 33, 5000])
+@pytest.mark.parametrize("name", GRAD_HESS)
+def test_grad_hess_of_weight_zero(name, n, dtype):
+    """The floor of the curvature has no part in rows that are left out either."""
+    loss = BY_NAME[name.removesuffix("_grad_hess")]
+    weights, given, special = rows_of_weight_zero(loss, loss.kinds[0], n, dtype)
+    kept = weights != 0
+    row_weights = weights[:, None] if loss.elementwise else weights
+    for axis in axes(loss)[:2]:
+        (x, targets), options = special.arguments(axis)
+        got = getattr(fs, name)(x, targets, sample_weight=row_weights, hess_floor=1e-3, **options)
+        expected = getattr(fs, name)(
+            given.x[kept], given.targets[kept], sample_weight=row_weights[kept], hess_floor=1e-3
+        )
+        for a, b in zip(got, expected, strict=True):
+            a = np.moveaxis(a, axis, -1)
+            np.testing.assert_array_equal(a[~kept], 0)
+            close(a[kept], b, 1e-30)
+
+
+# --- the ends of the range --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("n", [3, 20, 100, 5000])
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 0.25])
+def test_logits_next_to_the_largest_number(temperature, n, rows, dtype):
+    """Losses as large as logits: products are exact without the help of larger numbers."""
+    largest = float(np.finfo(dtype).max)
+    for size in (1e301 if dtype == np.float64 else 1e37, largest / 32, largest / 2.5, largest):
+        x = np.zeros((rows, n), dtype)
+        x[:, 0], x[:, -1] = -size, -size / 2
+        options = {"reduction": "none", "temperature": temperature}
+        with np.errstate(over="ignore"):
+            expected = dtype.type(float(dtype.type(size)) / temperature)
+        soft = np.zeros_like(x)
+        soft[:, 0] = 1
+        for targets in (np.zeros(rows, int), soft):
+            for axis in (-1, 0):
+                turned = [np.ascontiguousarray(np.moveaxis(a, -1, axis)) for a in (x, targets)]
+                turned[1] = targets if targets.ndim == 1 else turned[1]
+                value, grad = fs.cross_entropy_value_and_grad(*turned, axis=axis, **options)
+                close(value, np.full(rows, expected))
+                close(np.moveaxis(grad, axis, -1)[:, 0], np.full(rows, -1 / temperature))
+        value = fs.cross_entropy(x, np.ones(rows, int), **options)
+        close(value, np.full(rows, np.log(n - 2.0)))
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("n", [2, 20, 100, 5000])
+def test_the_largest_and_the_smallest_logit_are_far_apart(n, rows, dtype):
+    """Their difference overflows; over the temperature it does not."""
+    x = np.zeros((rows, n), dtype)
+    x[:, 0], x[:, -1] = np.finfo(dtype).max, -np.finfo(dtype).max
+    last = np.full(rows, n - 1)
+    for targets in (last, np.eye(n, dtype=dtype)[last]):
+        value, grad = fs.cross_entropy_value_and_grad(x, targets, temperature=4.0, reduction="none")
+        close(value, np.full(rows, np.finfo(dtype).max / 2))
+        close(grad[:, -1], np.full(rows, -0.25))
+
+
+@pytest.mark.parametrize("n", [2, 20, 100, 5000])
+def test_gradients_of_large_weights_do_not_underflow(n, dtype):
+    """A probability below the smallest number is one above it times a weight."""
+    smallest = float(np.finfo(dtype).smallest_normal)
+    x = np.zeros((40, n), dtype)
+    x[:, -1] = np.linspace(np.log(smallest) - 12, np.log(smallest) + 12, 40)
+    p = np.exp(x[:, -1].astype(np.longdouble)) / (n - 1)
+    for weight in (256.0, 1e6, 1e15):
+        expected = weight * p
+        normal = expected > 1.01 * smallest
+        for targets in (np.zeros(40, int), np.eye(n, dtype=dtype)[np.zeros(40, int)]):
+            options = {"weight": np.full(n, weight), "reduction": "sum"}
+            _, grad = fs.cross_entropy_value_and_grad(x, targets, **options)
+            close(grad[normal, -1], expected[normal].astype(np.float64))
+            _, grad = fs.cross_entropy_value_and_grad(np.ascontiguousarray(x.T), targets.T, axis=0, **options)
+            close(grad[-1, normal], expected[normal].astype(np.float64))
+        grad, hess = fs.cross_entropy_grad_hess(x, np.zeros(40, int), sample_weight=np.full(40, weight))
+        for got in (grad, hess):
+            close(got[normal, -1], expected[normal].astype(np.float64))
+
+
+def test_targets_are_used_as_they_are_given():
+    """float64 targets beside float32 scores: neither rounded, nor out of range."""
+    x = np.log(np.array([[0.5, 0.25, 0.25]] * 3, np.float32))
+    t = np.array([[1e-50, 2e-50, 0], [1 / 3, -1 / 3 + 1e-12, 0], [1e-3, 2e60, 0]])
+    weights = np.array([1e50, 1e12, 1e-60])
+    log_p = x.astype(np.float64) - np.log(np.exp(x.astype(np.float64)).sum(1, keepdims=True))
+    for call, terms in ((fs.cross_entropy, log_p), (fs.nll_loss, x.astype(np.float64))):
+        expected = -(t * terms).sum(1) * weights
+        got = call(x, t, sample_weight=weights, reduction="none")
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+    p = np.exp(log_p)
+    expected = weights[:, None] * (p * t.sum(1, keepdims=True) - t)
+    _, grad = fs.cross_entropy_value_and_grad(x, t, sample_weight=weights, reduction="sum")
+    np.testing.assert_allclose(grad[[0, 2]], expected[[0, 2]], rtol=1e-6)
+    _, grad = fs.nll_loss_value_and_grad(x, t, sample_weight=weights, reduction="sum")
+    with np.errstate(under="ignore", over="ignore"):
+        np.testing.assert_allclose(grad, (-t * weights[:, None]).astype(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e60])
+@pytest.mark.parametrize("n", [3, 50, 5000])
+def test_only_the_ratios_of_weights_matter(n, size, dtype):
+    """Weights of classes of any size, of labels, smoothed ones and probabilities."""
+    rng = np.random.default_rng(n)
+    x, weight = rng.normal(0, 3, (5, n)).astype(dtype), rng.uniform(0.5, 2, n)
+    y = rng.integers(0, n, 5)
+    soft = rng.dirichlet(np.ones(n), 5).astype(dtype)
+    for options in ({}, {"label_smoothing": 0.1}):
+        got = fs.cross_entropy_value_and_grad(x, y, weight=size * weight, **options)
+        expected = fs.cross_entropy_value_and_grad(x, y, weight=weight, **options)
+        for a, b in zip(got, expected, strict=True):
+            close(a, b, 4 * float(np.finfo(dtype).eps) * np.abs(b).max())
+    for call in (fs.cross_entropy_value_and_grad, fs.nll_loss_value_and_grad):
+        rows = {"sample_weight": np.full(5, 1 / size), "reduction": "sum"}
+        got, expected = (
+            call(x, soft, weight=size * weight, **rows),
+            call(x, soft, weight=weight, reduction="sum"),
+        )
+        for a, b in zip(got, expected, strict=True):
+            close(a, b, 4 * float(np.finfo(dtype).eps) * np.abs(b).max())
+
+
 @pytest.mark.parametrize("loss", OF_LABELS, ids=str)
 def test_weights_that_sum_to_nothing(loss, dtype):
     x = np.full((2, 3), -0.5, dtype)

