@@ -197,6 +197,7 @@ class Case:
     vjp: str | None = None
     vjp_signature: str = ""
     vjp_from: str = "y"  # the vjp takes the output ("y") or the input ("x")
+    vjp_ulp: float = 8  # promised largest error of the vjp, against its terms where they may cancel
 
     def __str__(self):
         return self.name
@@ -333,6 +334,7 @@ CASES = (
         inputs=hard_reals,
         vjp="sigmoid_vjp",
         vjp_signature="(g, y, *, out=None, num_threads=None)",
+        vjp_ulp=2,
     ),
     Case(
         name="log_sigmoid",
@@ -346,6 +348,7 @@ CASES = (
         vjp="log_sigmoid_vjp",
         vjp_signature="(g, x, *, out=None, num_threads=None)",
         vjp_from="x",
+        vjp_ulp=4,
     ),
     Case(
         name="softplus",
@@ -359,6 +362,7 @@ CASES = (
         vjp="softplus_vjp",
         vjp_signature="(g, x, *, out=None, num_threads=None)",
         vjp_from="x",
+        vjp_ulp=4,
     ),
     Case(
         name="logit",

@@ -187,6 +187,54 @@ def _power(n: Array) -> Array:
     return ((n.astype(np.int64) + 1023) << 52).view(np.float64)
 
 
+def times_exp(a: Array, z: Array, b: Any = 1.0) -> Array:
+    """a b exp(z) for z <= 0, as if neither a b nor exp(z) had a largest or a least value."""
+    info = np.finfo(z.dtype)
+    z = np.maximum(z, 4 * np.log(info.smallest_normal))  # 0 all the same, and NaN stays
+    n = np.rint(z * np.log2(np.e))
+    fraction = 1 + np.expm1((z - n * LN2_HI) - n * LN2_LO)
+    (a, of_a), (b, of_b) = np.frexp(a), np.frexp(b)
+    product: Array = np.ldexp(a * b * fraction, of_a + of_b + n.astype(np.int32))
+    return product
+
+
+def tail_from(dtype: np.dtype[Any]) -> float:
+    """The |x| from which 1 + exp(-|x|) is 1 and exp(-|x|) next to the smallest normal number."""
+    return float(-np.log(np.finfo(dtype).smallest_normal))
+
+
+def times_sigmoid(g: Array, x: Array) -> Array:
+    """g / (1 + exp(-x)), rounded as if the exponential had no least value."""
+    e = np.exp(-np.abs(x))
+    y = g * (np.where(x < 0, e, 1) / (1 + e))
+    far = x < -tail_from(x.dtype)
+    return np.where(far, times_exp(g, np.where(far, x, 0)), y) if far.any() else y
+
+
+def log_pair(p: Array, narrow: bool = False) -> tuple[Array, Array | float]:
+    """log(p) as hi + lo, good to 2^-58 of the larger of its terms; for narrow arrays lo is 0.
+
+    The method is that of vlog.h: p = 2^k m, log(m) = 2 artanh((m - 1) / (m + 1)). In longdouble lo is 0, too.
+    """
+    if narrow or p.dtype == np.longdouble:
+        return np.log(p), 0.0
+    m, k = np.frexp(p)
+    low = m < np.sqrt(0.5)
+    m, k = np.where(low, 2 * m, m), np.where(low, k - 1, k).astype(p.dtype)
+    d, d_lo = two_sum(m, np.ones_like(m))
+    s = (m - 1) / d
+    q, q_lo = two_product(s, d)
+    s_lo = ((((m - 1) - q) - q_lo) - s * d_lo) / d
+    z = s * s
+    series = np.zeros_like(z)
+    for i in range(10, 0, -1):
+        series = series * z + 2 / (2 * i + 1)
+    hi, lo = two_sum(k * LN2_HI, 2 * s)
+    lo = lo + (k * LN2_LO + series * (z * s) + 2 * s_lo)
+    usual = (p > 0) & (p < np.inf)
+    return np.where(usual, hi, np.log(p)), np.where(usual, lo, 0)
+
+
 class Scaled:
     """The logits relative to their row's maximum, times ln(base) / temperature, as hi + lo.
 

@@ -191,6 +191,10 @@ template <class X> FS_INLINE typename X::V absolute(typename X::V v) {
     return (typename X::V)(bits<X>(v) & std::numeric_limits<typename Format<typename X::Scalar>::Int>::max());
 }
 
+template <class X> FS_INLINE typename X::V minus_absolute(typename X::V v) {
+    return (typename X::V)(bits<X>(v) | std::numeric_limits<typename Format<typename X::Scalar>::Int>::min());
+}
+
 // The halves of a vector, and the folding of its lanes to one number, half upon half.
 template <class X> FS_INLINE typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V half(typename X::V v, int which) {
     typename Vec<typename X::Scalar, sizeof(v) / 2>::V h;
@@ -281,6 +285,21 @@ template <class X> FS_INLINE bool any(typename X::I mask) {
         return (m[0] | m[1]) != 0;
     }
 }
+
+// The same of a comparison alone, all or no bits of each lane: by the signs.
+template <class X> FS_INLINE bool any_lane(typename X::I mask) { return any<X>(mask); }
+#if defined(__AVX512DQ__)
+template <> FS_INLINE bool any_lane<Vec<float, 64>>(Vec<float, 64>::I mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
+template <> FS_INLINE bool any_lane<Vec<double, 64>>(Vec<double, 64>::I mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
+#endif
+#if defined(__AVX__)
+template <> FS_INLINE bool any_lane<Vec<float, 32>>(Vec<float, 32>::I mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
+template <> FS_INLINE bool any_lane<Vec<double, 32>>(Vec<double, 32>::I mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
+#endif
+#if defined(__SSE2__)
+template <> FS_INLINE bool any_lane<Vec<float, 16>>(Vec<float, 16>::I mask) { return _mm_movemask_ps((__m128)mask) != 0; }
+template <> FS_INLINE bool any_lane<Vec<double, 16>>(Vec<double, 16>::I mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
+#endif
 
 // Within every 16 bytes: the lower (upper) elements of a and b in turns.
 template <class V> FS_INLINE V zip_low(V a, V b);

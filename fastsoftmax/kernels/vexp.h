@@ -8,6 +8,8 @@
 // without fused multiply-add too.
 #pragma once
 
+#include <cmath>
+
 #include "simd.h"
 
 namespace {
@@ -105,22 +107,27 @@ template <> struct ExpCore<Vec<float, 64>> {
 
     template <bool free> static FS_INLINE V finish(V r, V t) {
         if constexpr (free) return scaled_first(r, t, t - magic, units(1), X::set(c3), X::set(c2));
-        const V power = entry(t, powers(1));
-        return scaled(multiply_add(power, polynomial(r, X::set(c3), X::set(c2)), power), t - magic);
+        return scaled(fraction(r, t, powers(1)), t - magic);
     }
     static FS_INLINE V scaled_first(V r, V t, V n, V table, V c3, V c2) {
         const V power = scaled(entry(t, table), n);
         return multiply_add(power, polynomial(r, c3, c2), power);
     }
+    static FS_INLINE V half_fraction(V r, V t) { return fraction(r, t, powers(0.5f)); }
+    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_ps((__m512)v, (__m512)n); }
 
   private:
+    static FS_INLINE V fraction(V r, V t, V table) {
+        const V power = entry(t, table);
+        return multiply_add(power, polynomial(r, X::set(c3), X::set(c2)), power);
+    }
     static FS_INLINE V entry(V t, V table) { return (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), (__m512)table); }
     static FS_INLINE V polynomial(V r, V c3, V c2) { return multiply_add(multiply_add(r, c3, c2) * r, r, r); }  // exp(r) - 1
-    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_ps((__m512)v, (__m512)n); }
 };
 
 // The same for double with two registers of 2^(i/16) and degree 6: exp(r) = 1 + r + r^2 q(r), q fitted to |r| <= ln(2) / 32 by Remez' algorithm, relative
-// error 2^-56.2. Largest error 1.12 ulp, 0.93 relative to 2^-52; with free shift 0.63 relative to it, entries within 0.12. (Measured: softmax of 256 x 1000 takes 0.57 ns per element, with degree 12 and no table 0.76.)
+// error 2^-56.2. Largest error 1.12 ulp, 0.93 relative to 2^-52; with free shift 0.63 relative to it, entries within 0.12.
+// (Measured: softmax of 256 x 1000 takes 0.57 ns per element, with degree 12 and no table 0.76.)
 template <> struct ExpCore<Vec<double, 64>> {
     using X = Vec<double, 64>;
     using V = X::V;
@@ -130,21 +137,25 @@ template <> struct ExpCore<Vec<double, 64>> {
     static constexpr double least = 1075.75;  // 2^-1076 rounds to 0
 
     template <bool free> static FS_INLINE V finish(V r, V t) {
-        const V n = t - magic, power = free ? scaled(entry_of_units(t), n) : entry_of_powers(t);
+        const V n = t - magic;
+        return free ? product(scaled(entry_of_units(t), n), r) : scaled(product(entry_of_powers(t, 1), r), n);
+    }
+    static FS_INLINE V half_fraction(V r, V t) { return product(entry_of_powers(t, 0.5), r); }
+    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_pd((__m512d)v, (__m512d)n); }
+
+  private:
+    static FS_INLINE V product(V power, V r) {  // power exp(r)
         V q = multiply_add(r, X::set(0x1.6c14c66fdd4c0p-10), X::set(0x1.11123afa8914fp-7));
         q = multiply_add(q, r, X::set(0x1.55555558fe7b6p-5));
         q = multiply_add(q, r, X::set(0x1.555555548f23dp-3));
         q = multiply_add(q, r, X::set(0x1.fffffffffffb9p-2));
-        const V e = multiply_add(power, multiply_add(q * r, r, r), power);
-        return free ? e : scaled(e, n);
+        return multiply_add(power, multiply_add(q * r, r, r), power);
     }
-
-  private:
-    static FS_INLINE V entry_of_powers(V t) {
-        const V low = {0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
-                       0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0};
-        const V high = {0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
-                        0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
+    static FS_INLINE V entry_of_powers(V t, double power) {
+        const V low = V{0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
+                       0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0} * power;
+        const V high = V{0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
+                        0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0} * power;
         return entry(t, low, high);
     }
     static FS_INLINE V entry_of_units(V t) {
@@ -157,7 +168,6 @@ template <> struct ExpCore<Vec<double, 64>> {
     static FS_INLINE V entry(V t, V low, V high) {
         return (V)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)t), (__m512d)high);
     }
-    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_pd((__m512d)v, (__m512d)n); }
 };
 #endif
 
@@ -368,6 +378,80 @@ template <class X, bool Scaled> using TypicalExp = FixedExp<X, Scaled, Shift<X>:
 template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
     return exp_uncentered<X, false, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
 }
+
+// exp(x) 2^lift for x <= 0.
+template <class X, int lift> FS_INLINE typename X::V exp_lifted(typename X::V x) {
+    const Scale<X> one = Scale<X>::one();
+    const Shift<X> shift = Shift<X>::fixed(-lift, one);
+    return exp_reduced<X, false, false>(larger(shift.lowest, x), shift, one);
+}
+
+// exp(x) for x <= 0, below the smallest normal number within one step of the subnormal ones. In general it is made too large, so that all of them are
+// normal, and multiplied by a power of two, which rounds once.
+template <class X> FS_INLINE typename X::V exp_nonpositive(typename X::V x) {
+    using T = typename X::Scalar;
+    constexpr int lift = ExpCore<X>::overflows ? 0 : Format<T>::mantissa + 1;
+    const typename X::V e = exp_lifted<X, lift>(x);
+    return lift ? e * (1 / T(isize(1) << lift)) : e;
+}
+
+template <class X> struct NonpositiveExp {
+    explicit FS_INLINE NonpositiveExp(const Scale<X> &) {}
+    FS_INLINE typename X::V operator()(typename X::V x) const { return exp_nonpositive<X>(x); }
+};
+
+// exp(x) for x <= 0 (down to where its product with the largest number is 0) in parts, for products that are rounded once whatever the sizes of both
+// factors: an exponential that is rounded to a subnormal number before it is multiplied has lost its digits.
+template <class X, bool scales = ExpCore<X>::overflows> struct SplitExp {  // for x far from 0 alone: there the power of two may come first
+    using T = typename X::Scalar;
+    using V = typename X::V;
+    V n, fraction, fourth, rest;  // 2^n fraction = fraction fourth^3 rest
+    explicit FS_INLINE SplitExp(V x) {
+        using C = ExpConstants<T>;
+        using F = Format<T>;
+        const V magic = X::set(F::round_magic), y = larger(X::set(least_argument), x);
+        n = multiply_add(y, X::set(C::log2e), magic) - magic;
+        const V r = reduced<X, false, false>(y, n, Scale<X>::one(), V{});
+        fraction = from_quadratic(C::quadratic(r), r);
+        const V k = multiply_add(n, X::set(T(0.25)), magic) - magic;
+        fourth = power_of_two<X>(bits<X>(k + (magic + F::bias)));
+        rest = power_of_two<X>(bits<X>((n - 3 * k) + (magic + F::bias)));
+    }
+    FS_INLINE V times(V a) const { return a * fourth * fraction * fourth * fourth * rest; }
+    // a b exp(x) in some lanes, whatever the sizes of all three; by the number, since they are few.
+    FS_INLINE V times(V a, V b, typename X::I wanted) const {
+        V product{};
+        for (isize l = 0; l < X::lanes; ++l) {
+            if (!wanted[l]) continue;
+            int of_a, of_b;
+            const T p = std::frexp(a[l], &of_a), q = std::frexp(b[l], &of_b);
+            product[l] = std::ldexp(p * q * fraction[l], of_a + of_b + static_cast<int>(n[l]));
+        }
+        return product;
+    }
+
+    // 2^-(3 times the bits of the largest number, and those of the smallest)
+    static constexpr T least_argument = -T(0.6931471805599453) * (3 * Format<T>::bias + Format<T>::mantissa + 3);
+};
+
+#if defined(__AVX512F__)
+// Half the fraction, that products with the largest numbers do not overflow before they are scaled. For all x.
+template <class X> struct SplitExp<X, true> {
+    using V = typename X::V;
+    using Core = ExpCore<X>;
+    V half, n;
+    explicit FS_INLINE SplitExp(V x) {
+        const V y = larger(X::set(SplitExp<X, false>::least_argument), x), t = multiply_add(y, X::set(ExpConstants<typename X::Scalar>::log2e), X::set(Core::magic));
+        half = Core::half_fraction(reduced<X, false, false>(y, t - Core::magic, Scale<X>::one(), V{}), t);
+        n = t - (Core::magic - 1);
+    }
+    FS_INLINE V value() const { return Core::scaled(half, n); }
+    FS_INLINE V times(V a) const { return Core::scaled(a * half, n); }
+};
+#endif
+
+// The |x| from which 1 + exp(-|x|) is 1 and exp(-|x|) next to the smallest normal number.
+template <class X> constexpr typename X::Scalar tail_from = sizeof(typename X::Scalar) == 4 ? 87 : 708;
 
 }  // namespace fs
 }  // namespace

@@ -62,9 +62,9 @@ FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::
     const V s = (numerator + numerator_lo) / sum.hi;
     // Residue of the division: (numerator - s * denominator) / denominator.
     const V rest = (numerator_lo - multiply_subtract_exact<X>(s, sum.hi, numerator)) - s * denominator_lo;
-    const V s_lo = rest / sum.hi;
+    const V twice_s_lo = (rest + rest) / sum.hi;  // not s_lo, half of a subnormal number
     const Pair<V> head = two_sum(k * C::ln2_hi, s + s);
-    return {head.hi, head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + (s_lo + s_lo))};
+    return {head.hi, head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + twice_s_lo)};
 }
 
 template <class V> FS_INLINE V sum_of(Pair<V> p) { return p.hi + p.lo; }

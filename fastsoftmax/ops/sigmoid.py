@@ -78,9 +78,9 @@ def sigmoid(
 
     Notes
     -----
-    The largest error is 4 ulp of the result for float32 and float64; results below the smallest normal number
-    may flush to 0. Both tails keep their relative accuracy: ``sigmoid(-50.0)`` is 1.93e-22. -inf gives 0,
-    +inf gives 1, NaN stays.
+    The largest error is 4 ulp of the result for float32 and float64; below the smallest normal number it is
+    one step of the subnormal ones. Both tails keep their relative accuracy: ``sigmoid(-50.0)`` is
+    1.93e-22. -inf gives 0, +inf gives 1, NaN stays.
 
     Examples
     --------
@@ -126,6 +126,10 @@ def sigmoid_vjp(
     See Also
     --------
     sigmoid
+
+    Notes
+    -----
+    The largest error is 2 ulp of the result for float32 and float64, or one step of the subnormal numbers.
 
     Examples
     --------
