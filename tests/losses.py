@@ -520,6 +520,7 @@ LOSSES = (
         typical=typical_probs,
         scores="probs",
         elementwise=True,
+        grad_ulp=4,
     ),
     Loss(
         name="binary_cross_entropy_with_logits",
@@ -537,6 +538,7 @@ LOSSES = (
         targets={"soft": answers},
         typical=typical_scores,
         elementwise=True,
+        grad_ulp=6,
     ),
     Loss(
         name="kl_divergence",

@@ -1,4 +1,4 @@
-"""Exponentials at the ends of the range, whose products are not."""
+"""Exponentials, probabilities and weights at the ends of the range, whose products and quotients are not."""
 
 import functools
 
@@ -25,6 +25,10 @@ def sigmoid(x):
 
 def softplus(x):
     return mpmath.log1p(mpmath.exp(x))
+
+
+def term(coefficient, value):
+    return coefficient * value if coefficient else mpmath.mpf(0)
 
 
 def exact(function, *arrays):
@@ -136,3 +140,137 @@ def test_gradients_of_infinities_and_nan_among_tails(name, dtype):
     g = np.full(x.size, 2, dtype)
     expected = np.array([np.nan, 0, 2, 0, 1, np.nan, 2 / (1 + np.exp(-3))]).repeat(5)
     np.testing.assert_allclose(case.call_vjp(g, sign * x), expected, rtol=1e-6)
+
+
+# --- binary losses ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+@np.errstate(all="ignore")
+def improbable(dtype):
+    rng = np.random.default_rng(4)
+    largest, bits = np.finfo(dtype).maxexp, np.finfo(dtype).nmant
+    p = powers_of_two(rng, -largest - bits + 4, 30 - largest, 120)
+    t = powers_of_two(rng, -60, 0, 120)
+    w = powers_of_two(rng, -100, 100, 120)
+    p[0], t[0], w[0] = float(np.finfo(dtype).smallest_normal) / 6, 1e-3, 1
+    w[::5], t[::7] = float(np.finfo(dtype).smallest_normal), 0
+    p, t, w = p.astype(dtype), t.astype(dtype), w.astype(dtype)
+    loss = exact(lambda p, t, w: -w * (t * mpmath.log(p) + (1 - t) * mpmath.log1p(-p)), p, t, w)
+    return p, t, w, loss
+
+
+def slope(p, t, w=1):
+    return w * ((1 - t) / (1 - p) - t / p)
+
+
+def of_probabilities(p, t, **options):
+    return fs.binary_cross_entropy_value_and_grad(p, t, **{"reduction": "none"} | options)
+
+
+def test_gradient_at_a_subnormal_probability(dtype):
+    """t / p, of a p whose inverse is infinite: -5e35 for p = 2e-39, t = 1e-3."""
+    p, t, _, _ = improbable(dtype)
+    _, grad = of_probabilities(p[:1], t[:1])
+    check(grad, exact(slope, p[:1], t[:1]), 1)
+    if dtype == np.float32:
+        _, grad = of_probabilities(np.float32([2e-39]), np.float32([1e-3]))
+        np.testing.assert_allclose(grad, [-5e35], rtol=1e-5)
+
+
+def test_improbable_probabilities(dtype):
+    p, t, w, answer = improbable(dtype)
+    loss, grad = of_probabilities(p, t, weight=w)
+    check(loss, answer, 6)
+    check(grad, exact(slope, p, t, w), 4)
+    check(of_probabilities(p, t)[1], exact(slope, p, t), 4)
+    _, grad = of_probabilities(p, t, weight=w, reduction="mean")
+    check(grad, exact(lambda p, t, w: slope(p, t, w) / 120, p, t, w), 4)
+    _, grad = of_probabilities(p, t, weight=w, clamp=10.0)  # where a logarithm is clamped it is flat
+    check(grad, exact(lambda p, t, w: w * (1 - t) / (1 - p), p, t, w), 4)
+
+
+def test_improbable_beside_usual_ones(dtype):
+    """Neither changes the other."""
+    p, t, w, _ = improbable(dtype)
+    usual = np.random.default_rng(5).uniform(0, 1, 120).astype(dtype)
+    usual[::9], usual[1::9] = 0, 1
+    both = np.stack([p, usual], -1).ravel()
+    _, grad = of_probabilities(both, t.repeat(2), weight=w.repeat(2))
+    np.testing.assert_array_equal(grad[::2], of_probabilities(p, t, weight=w)[1])
+    np.testing.assert_array_equal(grad[1::2], of_probabilities(usual, t, weight=w)[1])
+    in_place = both.copy()
+    of_probabilities(in_place, t.repeat(2), weight=w.repeat(2), out=in_place)
+    np.testing.assert_array_equal(in_place, grad)
+
+
+def test_improbable_probabilities_of_half_precision(half):
+    p, t, _, _ = improbable(np.dtype(np.float32))
+    with np.errstate(all="ignore"):
+        p = p.astype(half)
+    loss, grad = of_probabilities(p, t)
+    expected, slopes = of_probabilities(p.astype(np.float32), t)
+    np.testing.assert_array_equal(loss, expected)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(grad, slopes.astype(half))
+
+
+@functools.cache
+@np.errstate(all="ignore")
+def weighted_tails(dtype):
+    rng = np.random.default_rng(6)
+    largest = np.finfo(dtype).maxexp
+    x = rng.uniform(edge(dtype) / 2 - 9, float(np.log(2)) * (2 * largest + 20), 160)
+    x = np.concatenate([-x, x, rng.normal(0, 5, 80)]).astype(dtype)
+    t = np.where(
+        np.abs(x) > 30, x > 0, rng.choice([0, 0.25, 1], x.size)
+    )  # answers that are right, or nearly so
+    w = powers_of_two(rng, -largest // 2, largest, x.size)
+    w[::2] = float(np.finfo(dtype).max) / 4
+    w, q = w.astype(dtype), powers_of_two(rng, -20, 2, x.size).astype(dtype)
+    t = t.astype(dtype)
+
+    def loss(x, t, w, q):
+        return w * (term(q * t, softplus(-x)) + term(1 - t, softplus(x)))
+
+    def grad(x, t, w, q):
+        return w * (term(1 - t, sigmoid(x)) - term(q * t, sigmoid(-x)))
+
+    def hess(x, w):
+        return w * sigmoid(x) * sigmoid(-x)
+
+    certain = (t == 0) | (t == 1)  # elsewhere the terms of the gradient cancel
+    slopes = exact(grad, *(a[certain] for a in (x, t, w, q)))
+    ones = np.ones_like(q)
+    plain = exact(grad, *(a[certain] for a in (x, t, w, ones)))
+    return (x, t, w, q), certain, exact(loss, x, t, w, q), slopes, plain, exact(hess, x, w)
+
+
+def test_weights_multiply_before_exponentials_round(dtype):
+    (x, t, w, q), certain, losses, slopes, plain, curvature = weighted_tails(dtype)
+    options = {"weight": w, "pos_weight": q, "reduction": "none"}
+    check(fs.binary_cross_entropy_with_logits(x, t, **options), losses, 6)
+    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, **options)
+    check(loss, losses, 6)
+    check(grad[certain], slopes, 6)
+    grad, hess = fs.binary_cross_entropy_with_logits_grad_hess(x, t, sample_weight=w)
+    check(grad[certain], plain, 6)
+    check(hess, curvature, 6)
+
+
+def test_weighted_tails_beside_usual_logits(dtype):
+    (x, t, w, q), *_ = weighted_tails(dtype)
+    options = {"weight": w, "pos_weight": q, "reduction": "none"}
+    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, **options)
+    for i in range(0, x.size, 7):
+        options = {"weight": w[i : i + 2], "pos_weight": q[i : i + 2], "reduction": "none"}
+        a, b = fs.binary_cross_entropy_with_logits_value_and_grad(x[i : i + 2], t[i : i + 2], **options)
+        np.testing.assert_array_equal(a, loss[i : i + 2])
+        np.testing.assert_array_equal(b, grad[i : i + 2])
+
+
+def test_weighted_infinities(dtype):
+    x, t = np.array([np.inf, -np.inf, np.inf, -np.inf, np.nan], dtype), np.array([1, 0, 0, 1, 1.0])
+    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, weight=2.0, reduction="none")
+    np.testing.assert_array_equal(loss, [0, 0, np.inf, np.inf, np.nan])
+    np.testing.assert_array_equal(grad, [0, 0, 2, -2, np.nan])

@@ -9,13 +9,18 @@ namespace fs {
 
 // Losses and gradients of single elements. apply(x, target, weight, positive, loss, gradient) writes the last two; `weight` and `positive` are 1
 // where there are none.
+//
+// Some results are within the range of their type and what they are made of is not: a quotient that overflows before a small weight multiplies it, an
+// exponential that is subnormal before a large one does. Blocks of elements in which that may be (is_hard) are left to apply_hard, which has no such
+// limits, multiplies the gradient by `scale` and gives all others what apply() does.
+template <class Op> constexpr bool may_be_hard = false;
 
 // e = exp(-|x|), log(1 + e) and 1 / (1 + e): what sigmoid and softplus of both signs are made of.
 template <class X> struct Logistic {
     using V = typename X::V;
     V e, inverse;
     Pair<V> log;
-    explicit FS_INLINE Logistic(V x) : e(exp_plain<X>(-absolute<X>(x))), inverse(X::set(1) / (X::set(1) + e)), log(log1p_nonnegative<X>(e, V{})) {}
+    explicit FS_INLINE Logistic(V x) : e(exp_nonpositive<X>(minus_absolute<X>(x))), inverse(X::set(1) / (X::set(1) + e)), log(log1p_nonnegative<X>(e, V{})) {}
     FS_INLINE V softplus(V x) const {
         const Pair<V> s = two_sum(larger(x, V{}), log.hi);
         const V y = s.hi + (s.lo + log.lo);
@@ -45,20 +50,40 @@ struct BinaryLogits {
         loss = term(weight, term(p, f.softplus(-x)) + term(n, f.softplus(x)));
         gradient = term(weight, BinarySlope<X>(x, n, p).above(f.e) * f.inverse);
     }
+    template <class X, class V = typename X::V>
+    FS_INLINE void apply_hard(V x, V t, V weight, V positive, typename X::Scalar scale, V &loss, V &gradient) const {
+        const V size = absolute<X>(x), p = positive * t, n = X::set(1) - t;
+        const BinarySlope<X> slope(x, n, p);
+        const SplitExp<X, false> e(minus_absolute<X>(x));
+        const auto tail = size > hard_from<X>;  // c |x| + |d| e, c + d e
+        apply<X>(x, t, weight, positive, loss, gradient);
+        loss = tail ? term(weight, term(absolute<X>(slope.c), size)) + e.times(weight, absolute<X>(slope.d), tail) : loss;
+        gradient = (tail ? term(weight, slope.c) + e.times(weight, slope.d, tail) : gradient) * scale;
+    }
+    template <class X, class C = typename X::Scalar> FS_INLINE bool is_hard(const C *x, const C *, isize n, bool weighted, bool) const {
+        return weighted && (any_tail<X, 1>(x, n, hard_from<X>) || any_tail<X, -1>(x, n, hard_from<X>));
+    }
+    // The product of a small weight with an exponential may be subnormal before that is.
+    template <class X> static constexpr typename X::Scalar hard_from = tail_from<X> / 2;
 };
+template <> constexpr bool may_be_hard<BinaryLogits> = true;
 
-// log(a / b) for 0 <= a, b = 1 or 1 - a; -inf for a = 0.
-template <class X> FS_INLINE typename X::V log_quotient(typename X::V a, Pair<typename X::V> b) {
+// log(a) for 0 < a < inf in two terms.
+template <class X> FS_INLINE Pair<typename X::V> log_pair(typename X::V a) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int lift = Format<T>::mantissa + 1;
     const V zero = {};
     const auto subnormal = a < std::numeric_limits<T>::min();
     const V up = subnormal ? a * T(isize(1) << lift) : a;
-    const V l = sum_of(log_ratio<X>({up, zero}, b, up / b.hi, subnormal ? X::set(-lift) : zero));
-    return a == zero ? X::set(-std::numeric_limits<T>::infinity()) : a <= std::numeric_limits<T>::max() ? l : a;
+    return log_ratio<X>({up, zero}, {X::set(1), zero}, up, subnormal ? X::set(-lift) : zero);
 }
-template <class X> FS_INLINE typename X::V log_of(typename X::V a) { return log_quotient<X>(a, {X::set(1), typename X::V{}}); }
+// log(a) for a >= 0; -inf for a = 0.
+template <class X> FS_INLINE typename X::V log_of(typename X::V a) {
+    using T = typename X::Scalar;
+    const typename X::V l = sum_of(log_pair<X>(a));
+    return a == typename X::V{} ? X::set(-std::numeric_limits<T>::infinity()) : a <= std::numeric_limits<T>::max() ? l : a;
+}
 
 // log(1 - p) = -log(1 / (1 - p)) with 1 - p in two terms.
 template <class X> FS_INLINE typename X::V log_complement(typename X::V p) {
@@ -66,6 +91,16 @@ template <class X> FS_INLINE typename X::V log_complement(typename X::V p) {
     const Pair<typename X::V> q = two_sum(X::set(1), -p);
     const typename X::V one = X::set(1), l = sum_of(log_ratio<X>(q, {one, typename X::V{}}, q.hi, typename X::V{}));
     return p == one ? X::set(-std::numeric_limits<T>::infinity()) : l;
+}
+
+// The smaller one of numbers >= 0, or less (its bits, of which the upper halves decide between doubles); others do not matter.
+template <class X> FS_INLINE typename X::V closer_to_zero(typename X::V x, typename X::V m) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof x == 64) return (typename X::V)_mm512_min_epu32((__m512i)m, (__m512i)x);
+#elif defined(__AVX2__)
+    if constexpr (sizeof x == 32) return (typename X::V)_mm256_min_epu32((__m256i)m, (__m256i)x);
+#endif
+    return smaller(x, m);
 }
 
 struct BinaryProbabilities {
@@ -76,12 +111,38 @@ struct BinaryProbabilities {
         const V log_p = log_of<X>(p), log_q = log_complement<X>(p);
         const V y = zero - (term(t, larger(least, log_p)) + term(n, larger(least, log_q)));  // not -0
         // Where a logarithm is clamped it is flat. -t/p and (1-t)/(1-p) apart: their sum (p - t) / (p (1 - p)) would lose the clamp.
-        const V g = term(n, log_q < least ? zero : one / (one - p)) - term(t, log_p < least ? zero : one / p);
+        const V rise = log_q < least ? zero : n / (one - p), fall = log_p < least ? zero : t / p;
+        const V g = (n == zero ? zero : rise) - (t == zero ? zero : fall);
         const auto inside = p >= zero;
         loss = inside ? (p <= one ? term(weight, y) : nan) : nan;
         gradient = inside ? (p <= one ? term(weight, g) : nan) : nan;
     }
+    template <class X, class V = typename X::V>
+    FS_INLINE void apply_hard(V p, V t, V weight, V positive, typename X::Scalar scale, V &loss, V &gradient) const {
+        apply<X>(p, t, weight, positive, loss, gradient);
+        gradient = gradient * scale;
+        const V log_p = log_of<X>(p);
+        for (isize l = 0; l < X::lanes; ++l) {
+            if (!(p[l] > 0 && p[l] < hard_below<X>) || weight[l] == 0) continue;
+            const long double target = t[l], fall = t[l] == 0 || log_p[l] < static_cast<typename X::Scalar>(-clamp) ? 0 : target / p[l];
+            gradient[l] = static_cast<typename X::Scalar>((1 - target - fall) * weight[l] * scale);
+        }
+    }
+    template <class X, class C = typename X::Scalar> FS_INLINE bool is_hard(const C *p, const C *, isize n, bool, bool with_gradient) const {
+        if (!with_gradient) return false;
+        typename X::V least = X::set(1);
+        each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { least = closer_to_zero<X>(lanes.load(p + i, 1), least); });
+        if (!any_lane<X>(least < hard_below<X>)) return false;
+        bool found = false;  // 0 alone is not
+        for (isize i = 0; i < n; ++i) found |= p[i] > 0 && p[i] < hard_below<X>;
+        return found;
+    }
+
+  private:
+    // From here on 1 / p may be large enough that it, or its product with a weight, overflows.
+    template <class X> static constexpr typename X::Scalar hard_below = sizeof(typename X::Scalar) == 4 ? 0x1p-64 : 0x1p-512;
 };
+template <> constexpr bool may_be_hard<BinaryProbabilities> = true;
 
 struct Nll {
     template <class X, class V = typename X::V> FS_INLINE void apply(V log_p, V t, V weight, V, V &loss, V &gradient) const {
@@ -105,7 +166,19 @@ struct DivergenceOfLogs {
         loss = term(p, log_p - log_q);
         gradient = V{} - p;
     }
+    template <class X, class V = typename X::V>
+    FS_INLINE void apply_hard(V log_q, V log_p, V weight, V positive, typename X::Scalar scale, V &loss, V &gradient) const {
+        apply<X>(log_q, log_p, weight, positive, loss, gradient);
+        const V d = log_p - log_q;
+        const auto tail = log_p < -tail_from<X>;
+        loss = tail && absolute<X>(d) <= std::numeric_limits<typename X::Scalar>::max() ? SplitExp<X>(smaller(log_p, V{})).times(d) : loss;
+        gradient = gradient * scale;
+    }
+    template <class X, class C = typename X::Scalar> FS_INLINE bool is_hard(const C *, const C *log_p, isize n, bool, bool) const {
+        return any_tail<X, 1>(log_p, n);
+    }
 };
+template <> constexpr bool may_be_hard<DivergenceOfLogs> = true;
 
 struct PointwiseArguments {
     AnyView x;
@@ -142,18 +215,37 @@ template <class Op, class C> struct PointwiseLine {
             const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
             const C *ws = weight.p ? weight.get(at, size, w_buffer) : nullptr, *ps = positive.p ? positive.get(at, size, p_buffer) : nullptr;
             C *to_loss = keeps_loss ? loss.place(at, losses) : losses, *to_gradient = keeps_gradient ? gradient.place(at, results) : results;
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                V l, g;
-                const V one = X::set(1);
-                op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
-                                     ps ? lanes.load(ps + i, 0) : one, l, g);
-                lanes.store(to_loss + i, l * factor);
-                lanes.store(to_gradient + i, g * scale);
-            });
+            bool is_hard = false;
+            if constexpr (may_be_hard<Op>) {
+                is_hard = op.template is_hard<X>(xs, ts, size, ws || ps, keeps_gradient);
+                if (is_hard) hard(xs, ts, ws, ps, size, to_loss, to_gradient);
+            }
+            if (!is_hard) {
+                each_vector<X>(size, [&](isize i, auto lanes) {
+                    V l, g;
+                    const V one = X::set(1);
+                    op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
+                                         ps ? lanes.load(ps + i, 0) : one, l, g);
+                    lanes.store(to_loss + i, l * factor);
+                    lanes.store(to_gradient + i, g * scale);
+                });
+            }
             each_vector<X>(size, [&](isize i, auto lanes) { sums.add(lanes.load(to_loss + i, 0)); });
             if (keeps_loss) loss.put(at, size, losses);
             if (keeps_gradient) gradient.put(at, size, results);
         }
+    }
+
+  private:
+    __attribute__((noinline)) void hard(const C *xs, const C *ts, const C *ws, const C *ps, isize size, C *to_loss, C *to_gradient) const {
+        each_vector<X>(size, [&](isize i, auto lanes) {
+            V l, g;
+            const V one = X::set(1);
+            op.template apply_hard<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
+                                      ps ? lanes.load(ps + i, 0) : one, scale, l, g);
+            lanes.store(to_loss + i, l * factor);
+            lanes.store(to_gradient + i, g);
+        });
     }
 };
 
@@ -203,11 +295,11 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
   private:
     template <class Put> static FS_INLINE void sweep(const C *x, const C *t, isize n, LaneSums<X> &sums, Put put) {
         const C least = -std::numeric_limits<C>::infinity();  // contributes nothing where the target is 0
-        const FixedExp<X, false, 0> exp(Scale<X>::one());
+        const typename std::conditional<ExpCore<X>::overflows, FixedExp<X, false, 0>, NonpositiveExp<X>>::type exp(Scale<X>::one());
         for (isize i = 0; i < n;) {
             V u = {}, linear = {};
             const auto add = [&](auto lanes) FS_INLINE_LAMBDA {
-                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), e = exp(-absolute<X>(v));
+                const V v = lanes.load(x + i, least), y = lanes.load(t + i, 0), e = exp(minus_absolute<X>(v));
                 const BinarySlope<X> slope(v, X::set(1) - y, y);
                 linear = linear + term(slope.c, v);
                 u = multiply_add(u, e, u) + e;
@@ -370,11 +462,20 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
             const C *xs = line.x.get(at, size, x_buffer), *ts = line.target.get(at, size, t_buffer);
             const C *ws = line.weight.p ? line.weight.get(at, size, w_buffer) : nullptr;
             C *g = line.gradient.place(at, g_buffer), *h = line.loss.place(at, h_buffer);
+            const bool hard = line.op.template is_hard<X>(xs, ts, size, ws, true);
             each_vector<X>(size, [&](isize i, auto lanes) {
                 const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
-                const V e = exp_plain<X>(-absolute<X>(x)), inverse = one / (one + e);
-                lanes.store(g + i, term(w, BinarySlope<X>(x, one - t, t).above(e) * inverse));
-                lanes.store(h + i, term(w, larger(least, f * (e * inverse * inverse))));
+                const V e = exp_nonpositive<X>(minus_absolute<X>(x)), inverse = one / (one + e);
+                const BinarySlope<X> slope(x, one - t, t);
+                V gradient = w * (slope.above(e) * inverse), hessian = w * larger(least, f * (e * inverse * inverse));
+                if (hard) {
+                    const SplitExp<X, false> split(minus_absolute<X>(x));
+                    const auto tail = absolute<X>(x) > BinaryLogits::hard_from<X>;
+                    gradient = tail ? w * slope.c + split.times(w, slope.d, tail) : gradient;
+                    hessian = tail && !(least > V{}) && f > V{} ? split.times(w, f, tail) : hessian;
+                }
+                lanes.store(g + i, w == V{} ? w : gradient);  // an element of weight 0 is left out, whatever it holds
+                lanes.store(h + i, w == V{} ? w : hessian);
             });
             line.gradient.put(at, size, g_buffer);
             line.loss.put(at, size, h_buffer);
