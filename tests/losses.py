@@ -209,7 +209,10 @@ def of_divergences(terms, size, grad, grad_size):
 def kl_divergence(log_q, p, *, log_target=False):
     p = long(p)
     p, log_p = (np.exp(p), p) if log_target else (p, np.log(p))
-    return of_divergences(product(p, log_p - log_q), product(p, np.abs(log_p) + np.abs(log_q)), -p, np.abs(p))
+    terms = product(p, log_p - log_q)
+    # Where p is given, its logarithm is good to a 64th of an ulp: to a quarter of that of a term.
+    size = np.abs(terms) + (0 if log_target else product(p, np.abs(log_p)) / 256)
+    return of_divergences(terms, size, -p, np.abs(p))
 
 
 def kl_divergence_from_logits(x, target_logits, *, temperature=ONE):
@@ -556,6 +559,7 @@ LOSSES = (
         typical=typical_log_probs,
         scores="log_q",
         second="p",
+        grad_ulp=2,
     ),
     Loss(
         name="kl_divergence_from_logits",

@@ -159,6 +159,41 @@ def test_sums_of_many_losses_are_double(dtype):
     assert float(got) == pytest.approx(x.size * np.log(2), rel=1e-7)
 
 
+def nearly_equal_distributions(shape, dtype, rng):
+    """Probabilities, and their logarithms: rounded, and next to that."""
+    p = rng.exponential(size=shape) ** 2
+    p = (p / p.sum(-1, keepdims=True)).astype(dtype)
+    log_p = np.log(p.astype(np.float64))
+    return p, (log_p * (1 + rng.choice([0, 1e-7, 1e-3], shape) * rng.normal(size=shape))).astype(dtype)
+
+
+@pytest.mark.parametrize("log_target", [False, True])
+def test_divergence_of_nearly_equal_distributions(log_target, dtype):
+    """Its terms are as small as the rounding errors of the logarithms, and of both signs."""
+    loss = BY_NAME["kl_divergence"]
+    rng = np.random.default_rng(17)
+    for shape in ((50, 3), (50, 40), (20, 700), (1, 40_000), (3, 4, 17)):
+        p, log_q = nearly_equal_distributions(shape, dtype, rng)
+        targets = np.log(p) if log_target else p
+        given = replace(
+            problem(loss, shape, dtype), x=log_q, targets=targets, options={"log_target": log_target}
+        )
+        for axis in axes(loss)[: len(shape)]:
+            given.check(axis)
+        given.check(reduction="sum")
+        for reduction in ("none", "sum"):
+            equal = fs.kl_divergence(log_q, log_q, log_target=True, reduction=reduction)
+            np.testing.assert_array_equal(equal, np.zeros_like(equal))
+
+
+def test_divergence_of_a_rounded_logarithm():
+    """The three terms are 1e-9 to 1e-8, a tenth of an ulp of the logarithms, and do not sum to 0."""
+    p = np.array([0.1, 0.2, 0.7], np.float32)
+    assert float(fs.kl_divergence(np.log(p), p)) == pytest.approx(-1.4201947e-09, rel=0.1)
+    exactly = fs.kl_divergence(np.log(p).astype(np.float64), p.astype(np.float64))
+    assert float(exactly) == pytest.approx(-1.420194739e-09, rel=1e-6)
+
+
 # --- gradients by finite differences ----------------------------------------------------------------------
 
 

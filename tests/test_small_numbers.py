@@ -274,3 +274,20 @@ def test_weighted_infinities(dtype):
     loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, weight=2.0, reduction="none")
     np.testing.assert_array_equal(loss, [0, 0, np.inf, np.inf, np.nan])
     np.testing.assert_array_equal(grad, [0, 0, 2, -2, np.nan])
+
+
+# --- divergence ---------------------------------------------------------------------------------------------
+
+
+def test_divergence_of_improbable_classes_that_are_far_away(dtype):
+    """exp(log_p) below the range of the dtype, times a difference that is large."""
+    log_p, log_q = (-95.0, -1e5) if dtype == np.float32 else (-750.0, -1e300)
+    for n in (2, 20):
+        p, q = np.zeros((2, n), dtype)
+        p[1], q[1] = log_p, log_q
+        got = fs.kl_divergence(q, p, log_target=True)
+        expected = mpmath.exp(number(p[1])) * (number(p[1]) - number(q[1]))
+        assert float(got) == pytest.approx(float(expected), rel=1e-6 if dtype == np.float32 else 1e-14)
+    masked = np.array([0, -np.inf, -1e9], dtype)
+    assert fs.kl_divergence(masked, masked, log_target=True) == 0
+    assert fs.kl_divergence(np.array([0, 0, -np.inf], dtype), masked, log_target=True) == 0

@@ -155,7 +155,9 @@ struct Nll {
 struct Divergence {
     template <class X, class V = typename X::V> FS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
         const V nan = X::set(std::numeric_limits<typename X::Scalar>::quiet_NaN());
-        loss = term(p, (p >= V{} ? log_of<X>(p) : nan) - log_q);
+        const Pair<V> log_p = log_pair<X>(p);
+        const V d = (log_p.hi - log_q) + log_p.lo;  // which may be less than the rounding error of log p
+        loss = term(p, p >= V{} ? (p <= std::numeric_limits<typename X::Scalar>::max() ? d : p - log_q) : nan);
         gradient = V{} - p;
     }
 };

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, widened
+from ..kernels.reference import Array, blockwise, is_narrow, log_pair, tail_from, times_exp, total, widened
 
 
 @kernel
@@ -25,9 +25,19 @@ def kl_divergence_rows(
     num_threads: int,
 ) -> float:
     """The sum over rows of sum(p (log p - log_q)), and scale times its gradient, -p."""
-    given = widened(p, log_q)
-    masses, logs = (np.exp(given), given) if log_target else (given, np.log(given))
-    rows = np.where(masses == 0, 0, masses * (logs - widened(log_q, p))).sum(axis=1, keepdims=True)
+    given, narrow = widened(p, log_q), is_narrow(p, log_q)
+    q = widened(log_q, p)
+    if log_target:
+        masses, d = np.exp(given), given - q
+        terms = np.where(masses == 0, 0, masses * d)
+        far = (given < -tail_from(given.dtype)) & np.isfinite(d)
+        if far.any():
+            terms = np.where(far, times_exp(d, np.where(far, given, 0)), terms)
+    else:
+        log, rest = log_pair(given, narrow)
+        masses, d = given, (log - q) + rest  # which may be less than the rounding error of log p
+        terms = np.where(masses == 0, 0, masses * d)
+    rows = total(terms, narrow)
     if loss is not None:
         loss[...] = rows[:, 0]
     if grad is not None:
@@ -116,6 +126,12 @@ def kl_divergence(
     makes the divergence +inf; a negative `p` makes it NaN. Unlike PyTorch's ``kl_div``, 'mean' divides by the
     number of rows, not of elements, and 'none' sums over the classes.
 
+    The largest error is 4 ulp of ``sum(abs(p * (log(p) - log_q)))``, to which the logarithms of `p` add a
+    64th of an ulp of ``sum(abs(p * log(p)))``; for float32 and float64, and exactly 0 for equal
+    logarithms. An array of float64 beside a narrower one is used as it is. Where nearly equal
+    distributions need more digits, one of them may be float64; `kl_divergence_from_logits` has no terms
+    that cancel.
+
     Examples
     --------
     >>> import numpy as np
@@ -163,6 +179,10 @@ def kl_divergence_value_and_grad(
     See Also
     --------
     kl_divergence, kl_divergence_from_logits_value_and_grad
+
+    Notes
+    -----
+    The largest error of the gradient is 2 ulp of the result.
 
     Examples
     --------
