@@ -194,6 +194,70 @@ def test_divergence_of_a_rounded_logarithm():
     assert float(exactly) == pytest.approx(-1.420194739e-09, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["targets", "weight", "pos_weight"])
+def test_float64_beside_narrower_logits(name, half):
+    """Is used as it is: 1 - t may be less than an ulp of float32, and a weight out of its range."""
+    for scores in (np.dtype(np.float32), half):
+        x = np.array([-3, -1, 2, 4], scores)
+        arrays = {
+            "targets": 1 - np.array([1e-9, 1e-12, 1 - 1e-11, 0.7]),
+            "weight": np.array([3.0, 2, 1e-3, 1]),
+            "pos_weight": np.array([1, 2, 3, 4.0]),
+        }
+        if name == "targets":
+            arrays["pos_weight"] = np.array([0.0, 0, 1, 2])
+        if name == "weight":
+            x, arrays["weight"] = np.array([-60, 60, -80, 4], scores), np.array([1e60, 1e45, 1e-60, 1])
+            arrays["targets"] = np.array([0.0, 1, 0, 1])
+        if name == "pos_weight":
+            x, arrays["pos_weight"] = np.array([60, 70, 50, 4], scores), np.array([1e50, 1e60, 1e-10, 1 / 3])
+        given = replace(
+            problem(BY_NAME["binary_cross_entropy_with_logits"], (4,), FLOATS[0]),
+            x=x,
+            targets=arrays.pop("targets"),
+            options=arrays,
+        )
+        for layout in (np.s_[:], np.s_[::-1]):
+            options = {key: value[layout] for key, value in given.options.items()}
+            turned = replace(given, x=x[layout], targets=given.targets[layout], options=options)
+            loss, grad = turned.value_and_grad(reduction="none", out=np.empty(4, np.float32))
+            expected, slopes = turned.answer.reduced("none")
+            assert np.all(oracle.ulp_error(loss, expected) <= 1)
+            assert np.all(oracle.ulp_error(grad, slopes) <= 1)
+
+
+def test_float64_targets_beside_narrower_probabilities(half):
+    targets = 1 - np.array([1e-9, 1e-12, 0, 0.25])
+    for scores in (np.dtype(np.float32), half):
+        p = np.array([1 - 2.0**-7, 1, 1, 0.5], scores)
+        given = replace(
+            problem(BY_NAME["binary_cross_entropy"], (4,), FLOATS[0]), x=p, targets=targets, options={}
+        )
+        loss, grad = given.value_and_grad(reduction="none", out=np.empty(4, np.float32))
+        expected, slopes = given.answer.reduced("none")
+        assert np.all(oracle.ulp_error(loss, expected) <= 1)
+        assert np.all(oracle.ulp_error(grad, slopes) <= 1)
+
+
+def test_float64_on_either_side_of_a_divergence(half):
+    p = np.array([0.1, 0.2, 0.7])
+    for narrow in (np.dtype(np.float32), half):
+        for scores, masses in ((narrow, p), (np.dtype(np.float64), p.astype(narrow))):
+            log_q = np.log(p).astype(scores)
+            for log_target in (False, True):
+                targets = np.log(masses.astype(np.float64)) if log_target else masses
+                targets = targets.astype(masses.dtype)
+                given = replace(
+                    problem(BY_NAME["kl_divergence"], (1, 3), FLOATS[1]),
+                    x=np.stack([log_q] * 3),
+                    targets=np.stack([targets] * 3),
+                    options={"log_target": log_target},
+                )
+                for axis in (-1, 0):
+                    loss = given.value(axis, reduction="none")
+                    assert np.all(oracle.ulp_error(loss, given.answer.reduced("none")[0]) <= given.loss.ulp)
+
+
 # --- gradients by finite differences ----------------------------------------------------------------------
 
 

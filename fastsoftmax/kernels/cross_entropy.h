@@ -850,6 +850,7 @@ template <class C, bool Scaled> struct TargetRow {
     }
     Sum log_p(C logit) const {
         Sum l = scaled_difference(static_cast<double>(logit), static_cast<double>(row.max), row.a.scale(outer, inner));
+        if (!row.defined()) return {std::numeric_limits<double>::quiet_NaN(), 0};
         if (!(l.hi - l.hi == 0)) return {l.hi, 0};
         l.add({-row.log.hi, -row.log.lo});
         return l;

@@ -316,8 +316,11 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
     }
 };
 
+// Targets and weights of float64 next to narrower scores are used as they are: 1 - t may be less than their rounding error in float32.
+inline Number number_in(const AnyView &v) { return v ? v.number : Number::float32; }
+
 template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
-    return with_compute({a.x.number}, [&](auto zero) {
+    return with_compute({a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)}, [&](auto zero) {
         PointwiseWork<Op, decltype(zero)> work(op, a);
         execute(&work, threads);
         return work.total();
@@ -486,7 +489,7 @@ template <class C> struct BinaryGradHessWork final : FlatWork {
 };
 
 inline void binary_grad_hess(const PointwiseArguments &a, double factor, double floor, isize threads, Execute execute) {
-    with_compute({a.x.number}, [&](auto zero) {
+    with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         BinaryGradHessWork<decltype(zero)> work(a, factor, floor);
         execute(&work, threads);
     });
