@@ -124,8 +124,9 @@ struct BinaryProbabilities {
         const V log_p = log_of<X>(p);
         for (isize l = 0; l < X::lanes; ++l) {
             if (!(p[l] > 0 && p[l] < hard_below<X>) || weight[l] == 0) continue;
-            const long double target = t[l], fall = t[l] == 0 || log_p[l] < static_cast<typename X::Scalar>(-clamp) ? 0 : target / p[l];
-            gradient[l] = static_cast<typename X::Scalar>((1 - target - fall) * weight[l] * scale);
+            const auto most = static_cast<typename X::Scalar>(clamp);
+            const long double target = t[l], fall = t[l] == 0 || log_p[l] < -most ? 0 : target / p[l], rise = p[l] > most ? 0 : 1 - target;
+            gradient[l] = static_cast<typename X::Scalar>((rise - fall) * weight[l] * scale);
         }
     }
     template <class X, class C = typename X::Scalar> FS_INLINE bool is_hard(const C *p, const C *, isize n, bool, bool with_gradient) const {

@@ -315,7 +315,7 @@ def binary_cross_entropy_with_logits_grad_hess(
 
     Notes
     -----
-    The largest error is 6 ulp of the result, of the gradient's larger term where that is larger.
+    The largest error of the gradient is 6 ulp of its larger term, that of the second derivative 8 ulp.
 
     Examples
     --------

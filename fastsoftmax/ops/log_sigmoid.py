@@ -125,7 +125,7 @@ def log_sigmoid_vjp(
 
     Notes
     -----
-    The largest error is 4 ulp of the result for float32 and float64, or one step of the subnormal numbers:
+    The largest error is 5 ulp of the result for float32 and float64, or one step of the subnormal numbers:
     an exponential too small for the dtype is multiplied by `g` before it is rounded.
 
     Examples

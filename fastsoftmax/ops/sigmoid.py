@@ -129,7 +129,7 @@ def sigmoid_vjp(
 
     Notes
     -----
-    The largest error is 2 ulp of the result for float32 and float64, or one step of the subnormal numbers.
+    The largest error is 3 ulp of the result for float32 and float64, or one step of the subnormal numbers.
 
     Examples
     --------
