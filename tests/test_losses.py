@@ -425,7 +425,7 @@ def test_half_precision(loss, kind, half):
 @pytest.mark.parametrize("scores", [*FLOATS, np.dtype(np.longdouble)], ids=str)
 @EVERY_OPTION
 def test_options_of_half_precision(loss, kind, option, scores, half):
-    """As if they were float64: no product of theirs is rounded to 16 bits."""
+    """As if they were of the dtype that is computed in: no product of theirs is rounded to 16 bits."""
     name = option.split()[0]
     if name not in ("weight", "sample_weight", "pos_weight", "temperature"):
         return
@@ -433,7 +433,8 @@ def test_options_of_half_precision(loss, kind, option, scores, half):
     coarse = np.asarray(given.options[name] / 256).astype(half)
     given = replace(given, x=given.x.astype(scores))
     for reduction in reductions(loss):
-        expected = replace(given, options={name: coarse.astype(np.float64)})
+        wide = np.float32 if scores == np.float32 else np.float64
+        expected = replace(given, options={name: coarse.astype(wide)})
         got = replace(given, options={name: coarse})
         close(got.value(reduction=reduction), expected.value(reduction=reduction))
         for a, b in zip(
