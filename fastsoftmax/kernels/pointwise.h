@@ -163,6 +163,11 @@ struct Divergence {
     }
 };
 
+// Rows of float whose sum is below this are summed again in double: what their logarithms lack (2^-30 of them) would show
+// next to differences of logarithms that are so small. 0: none are.
+template <class Op> constexpr double precise_below = 0;
+template <> constexpr double precise_below<Divergence> = 0x1p-4;
+
 struct DivergenceOfLogs {
     template <class X, class V = typename X::V> FS_INLINE void apply(V log_q, V log_p, V, V, V &loss, V &gradient) const {
         const V p = exp_plain<X>(log_p);
@@ -317,8 +322,9 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
     }
 };
 
-// Targets and weights of float64 next to narrower scores are used as they are: 1 - t may be less than their rounding error in float32.
-inline Number number_in(const AnyView &v) { return v ? v.number : Number::float32; }
+// Targets and weights of float64 next to narrower scores are used as they are: 1 - t may be less than their rounding error in float32. Integers among them
+// are 0, 1 and counts, which float holds.
+inline Number number_in(const AnyView &v) { return v && !is_integer(v.number) ? v.number : Number::float32; }
 
 template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)}, [&](auto zero) {
@@ -360,26 +366,33 @@ template <class Op, class C> struct PointwiseRow {
     PieceResults<Sum> *sums;  // one for each piece
     isize outer = 0, inner = 0;
     double weight = 1;
+    bool again = false;
     ChunkResults<Sum> partial;
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(isize o, isize i) {
-        outer = o, inner = i;
+        outer = o, inner = i, again = false;
         weight = a->row_weight ? a->row_weight.value(o, i) : 1;
         partial.resize(static_cast<std::size_t>(chunks()));
     }
     void sweep(isize k) {
         const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        Sum &sum = partial[static_cast<std::size_t>(k)];
+        if (again) {
+            sum = precise_sum(start, end);
+            return;
+        }
         LaneSums<Vec<C>> lanes;
         if (weight != 0) PointwiseLine<Op, C>(op, *a, outer, inner, false, 1, weight * a->scale).sweep(start, end, lanes);
         else if (a->gradient) clear(start, end);
-        partial[static_cast<std::size_t>(k)] = lanes.total();
+        sum = lanes.total();
     }
     bool next() {
         Sum all;
         for (const Sum &s : partial) all.add(s);
+        if (precise_below<Op> > 0 && sizeof(C) == 4 && !again && std::abs(all.value()) < precise_below<Op>) return again = true;
         const double loss = weight * all.value();
         if (a->loss) a->loss.store(outer, 0, inner, loss);
         (*sums)[static_cast<std::size_t>((outer * a->x.inner + inner) / rows_per_piece(n()))].add({loss, 0});
@@ -387,6 +400,13 @@ template <class Op, class C> struct PointwiseRow {
     }
 
   private:
+    __attribute__((noinline)) Sum precise_sum(isize start, isize end) const {
+        PointwiseArguments losses = *a;
+        losses.gradient = {};
+        LaneSums<Vec<double>> lanes;
+        PointwiseLine<Op, double>(op, losses, outer, inner, false, 1, 0).sweep(start, end, lanes);
+        return lanes.total();
+    }
     // A row of weight 0 is left out, whatever it holds.
     void clear(isize start, isize end) const {
         Writer<C> to(a->gradient, outer, inner);
@@ -398,7 +418,7 @@ template <class Op, class C> struct PointwiseRow {
 template <class Op> double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     const isize rows = a.x.outer * a.x.inner;
     PieceResults<Sum> sums(static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
-    with_compute({a.x.number, a.target.number, a.weight ? a.weight.number : a.x.number}, [&](auto zero) {
+    with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         RowsWork<PointwiseRow<Op, decltype(zero)>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n, threads);
         execute(&work, threads);
     });

@@ -128,9 +128,9 @@ def kl_divergence(
 
     The largest error is 4 ulp of ``sum(abs(p * (log(p) - log_q)))``, to which the logarithms of `p` add a
     64th of an ulp of ``sum(abs(p * log(p)))``; for float32 and float64, and exactly 0 for equal
-    logarithms. An array of float64 beside a narrower one is used as it is. Where nearly equal
-    distributions need more digits, one of them may be float64; `kl_divergence_from_logits` has no terms
-    that cancel.
+    logarithms. float32 divergences below a sixteenth, which nearly equal distributions have, are summed in
+    float64. An array of float64 beside a narrower one is used as it is; `kl_divergence_from_logits` has no
+    terms that cancel.
 
     Examples
     --------
