@@ -88,6 +88,7 @@ HARD_ROWS: dict[str, Callable] = {
     "N(0,100)": _normal(100.0),
     "zeros": _constant(0.0),
     "constant -7.3": _constant(-7.3),
+    "constant 3.3": _constant(3.3),
     "constant 1e6": _constant(1e6),
     "dominant 1e-3": _dominant(1e-3),
     "dominant 1e-6": _dominant(1e-6),

@@ -79,8 +79,8 @@ def test_one_above_many(case, n, dtype, measure):
     measure(case, got, x, f"one above many, axis 0, n={n}", exact=exact.T)
 
 
-LONG = ("N(0,3)", "N(0,20)", "zeros", "dominant 1e-6", "shift 1e5", "shift -1e6", "ascending 200", "late 70")
-LONG += ("cancelling", "masked -1e9")
+LONG = ("N(0,3)", "N(0,20)", "zeros", "constant 3.3", "dominant 1e-6", "shift 1e5", "shift -1e6")
+LONG += ("ascending 200", "late 70", "cancelling", "masked -1e9")
 
 
 @functools.lru_cache(maxsize=4)

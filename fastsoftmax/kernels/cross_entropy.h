@@ -334,8 +334,8 @@ template <class C, bool Scaled> struct LabelRows {
         if (y.hi == -std::numeric_limits<double>::infinity()) return -y.hi;
         const bool near = std::abs(s.exponent) <= 512;  // so that the logarithm does not become one of two that cancel
         const double power = near ? std::ldexp(1.0, static_cast<int>(s.exponent)) : 1;
-        const auto hi = One::set(s.total.hi * power), lo = One::set(s.total.lo * power);
-        const auto l = log_ratio<One>({hi, lo}, {One::set(s.unit), One::set(0)}, hi / One::set(s.unit), One::set(near ? 0 : s.exponent));
+        const auto total = two_sum(One::set(s.total.hi * power), One::set(s.total.lo * power));
+        const auto l = log_ratio<One>(total, {One::set(s.unit), One::set(0)}, total.hi / One::set(s.unit), One::set(near ? 0 : s.exponent));
         const auto d = two_sum(l.hi, -One::set(y.hi));
         return d.hi[0] + (d.lo[0] + (l.lo[0] - y.lo));
     }
@@ -920,7 +920,7 @@ double plain_cross_entropy(const void *x, const void *target, Number number, voi
     a.target = AnyView::matrix(target, number, rows, is_integer(number) ? 1 : n);
     if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, rows, n);
     a.scale = scale;
-    return with_compute({number_of<C>, number}, [&](auto zero) { return cross_entropy_scaled<false, decltype(zero)>(a, threads, execute); });
+    return with_compute({number == Number::float64 ? number : number_of<C>}, [&](auto zero) { return cross_entropy_scaled<false, decltype(zero)>(a, threads, execute); });
 }
 
 // --------------------------------------------------------------------------------------------------------------- boosting

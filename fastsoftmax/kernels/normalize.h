@@ -116,8 +116,9 @@ template <Result R, isize size> bool numerators_of(const AnyView &gradient, isiz
 template <class D> struct LogTotal {
     using V = typename D::V;
 
-    static Pair<V> from(Pair<V> total, double unit, V exponent, V scaled_max, V scaled_max_lo) {
+    static Pair<V> from(Pair<V> sum, double unit, V exponent, V scaled_max, V scaled_max_lo) {
         const V zero = {};
+        const Pair<V> total = two_sum(sum.hi, sum.lo);
         Pair<V> l = log_ratio<D>(total, {D::set(unit), zero}, total.hi * D::set(1 / unit), exponent);
         Pair<V> d = two_sum(l.hi, -scaled_max);
         d.lo = d.lo + (l.lo - scaled_max_lo);
@@ -130,7 +131,8 @@ template <class D> struct LogTotal {
     // total would lose. `copies` counts the maxima.
     static Pair<V> from_rest(Pair<V> rest, V copies) {
         const Pair<V> others = two_sum(copies - 1.0, rest.hi);
-        return log1p_nonnegative<D>(others.hi, others.lo + rest.lo);
+        const Pair<V> sum = two_sum(others.hi, others.lo + rest.lo);
+        return log1p_nonnegative<D>(sum.hi, sum.lo);
     }
     // The others relative to the maximum, from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has
     // it. The logarithm is log1p of them.
@@ -1493,8 +1495,12 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
     const Scale<X> one = Scale<X>::one();
     Shift<X> shift;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
-        const auto sums = careful_exp<X, false>(x, e, n, one, shift);
-        write_with<X>(Normalizer<X, true>::all(1, folded<X>(sums)), e, y, n, false);
+        const Sum total = folded<X>(careful_exp<X, false>(x, e, n, one, shift));
+        const auto normalizer = KeptNormalizer<X, true>::all(1, total);
+        write_with<X>(normalizer, e, y, n, false);
+        if (normalizer.two_terms || !(static_cast<C>(total.hi) * normalizer.hi[0] < 1)) continue;
+        const isize place = place_of_one<X>(e, n, total.hi);
+        if (place >= 0) y[place] = 1;
     }
 }
 

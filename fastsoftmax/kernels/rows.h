@@ -185,6 +185,14 @@ template <class X, bool Softmax, Terms terms = Terms::two> struct Normalizer {
     }
 };
 
+template <class X, bool Softmax> using KeptNormalizer = Normalizer<X, Softmax, kept_with_one_term<X> ? Terms::one : Terms::two>;
+
+// Where the exponential is that has all of a total, so that its result must be 1; -1: there is none.
+template <class X, class C> __attribute__((noinline)) isize place_of_one(const C *e, isize n, double total) {
+    const C most = span_max<X>(e, n);
+    return static_cast<double>(most) > (1 - 0x1p-25) * total ? span_find<X>(e, n, most) : -1;
+}
+
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
 template <class X, class C, class S, class W> FS_INLINE void write_with(const W &writer, const C *x, S *y, isize n, bool streaming) {
     write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return writer.apply(lanes.load(x + i, 0)); });
@@ -248,7 +256,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     using V = typename X::V;
     using Sums = LaneSums<X>;
     using Unfolded = typename Sums::Unfolded;
-    using Normal = Normalizer<X, Softmax, kept_with_one_term<X> ? Terms::one : Terms::two>;
+    using Normal = KeptNormalizer<X, Softmax>;
     static constexpr bool converts = !std::is_same<S, C>::value;  // logits and results are contiguous numbers of another type
 
   public:
@@ -436,11 +444,11 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
             }
         }
     }
-    __attribute__((noinline)) void place_one(Batch &b, isize k) const {
-        const C most = span_max<X>(b.e[k], n);
-        if (!(static_cast<double>(most) > (1 - 0x1p-25) * b.total.hi[k])) return;
+    void place_one(Batch &b, isize k) const {
+        const isize place = place_of_one<X>(b.e[k], n, b.total.hi[k]);
+        if (place < 0) return;
         for (isize row = 0; !b.placed && row < b.count; ++row) b.place[row] = -1;
-        b.placed = true, b.place[k] = span_find<X>(b.e[k], n, most), b.value[k] = 1;
+        b.placed = true, b.place[k] = place, b.value[k] = 1;
     }
 
     void write_waiting(isize first) {

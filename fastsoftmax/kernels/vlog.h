@@ -37,7 +37,8 @@ template <class X> FS_INLINE typename X::V atanh_series(typename X::V s) {
     return p * (z * s);
 }
 
-// log(a / b) + extra * ln 2 for positive normal a / b. `quotient` is a / b within a few ulp.
+// log(a / b) + extra * ln 2 for positive normal a / b, whose lower terms are rounding errors of the higher ones (sums of
+// very many numbers must be made so: two_sum(hi, lo)). `quotient` is a / b within a few ulp.
 template <class X>
 FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b, typename X::V quotient, typename X::V extra) {
     using T = typename X::Scalar;
