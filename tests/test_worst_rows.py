@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import CASES, check
 
 PATH = Path(__file__).resolve().parent.parent / "tools" / "worst_rows.py"
 
@@ -24,25 +23,20 @@ KEPT = list(worst_rows.kept())
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("find", KEPT, ids=[f"{case}-{row.dtype}-{row.size}" for case, row, _ in KEPT])
+@pytest.mark.parametrize("find", KEPT, ids=[f"{s.name}-{row.dtype}-{row.size}" for s, row, _ in KEPT])
 def test_kept_rows(find):
-    """Alone, many times in rows and in columns, and next to others: wherever it stands in vectors."""
-    case, row, options = find
-    check(case, case.call(row, **options), row, **options)
-    for count in (3, 17, 70):
-        x = np.stack([np.roll(row, k % 5) for k in range(count)])
-        if any(np.ndim(v) for v in options.values()):
-            x[:] = row
-        check(case, case.call(x, **options), x, **options)
-        if case.rowwise:
-            turned = {name: v[:, None] if np.ndim(v) else v for name, v in options.items()}
-            y = np.ascontiguousarray(x.T)
-            check(case, case.call(y, axis=0, **turned), y, axis=0, **turned)
+    """Alone, many times in rows and in columns, and at other places in vectors."""
+    subject, row, options = find
+    turns = 1 if any(np.ndim(value) for value in options.values()) else 5
+    for count in (1, 3, 17, 70):
+        rows = np.stack([np.roll(row, k % turns) for k in range(count)])
+        for layout in worst_rows.LAYOUTS:
+            assert subject.errors(rows, layout, options).max() <= subject.bound(row.dtype), (count, layout)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_search(case, dtype, backend):
+@pytest.mark.parametrize("subject", worst_rows.SUBJECTS, ids=lambda subject: subject.name)
+def test_search(subject, dtype, backend):
     """Two seconds of breeding find nothing beyond the bound."""
-    find = worst_rows.search(case, dtype, seconds=2, seed=int(np.random.default_rng().integers(2**32)))
-    assert find.error <= case.bound(dtype), find.as_json()
+    find = worst_rows.search(subject, dtype, seconds=2, seed=int(np.random.default_rng().integers(2**32)))
+    assert find.error <= subject.bound(dtype), find.as_json()

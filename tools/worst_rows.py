@@ -29,7 +29,8 @@ FINDS = TESTS / "worst_rows.json"
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from cases import BY_NAME, FLOATS, errors  # noqa: E402  (the path comes first)
+import losses  # noqa: E402  (the path comes first)
+from cases import CASES, FLOATS, errors  # noqa: E402
 
 import fastsoftmax as fs  # noqa: E402
 
@@ -89,16 +90,112 @@ def _probabilities(rng, shape):
     return np.where(rng.random(shape) < 0.5, rng.random(shape), 0.5 + 10.0 ** rng.uniform(-8, -0.4, shape))
 
 
-def _options(case, rng, shape, dtype):
-    """Keywords of the operation for a population; none for half of them."""
-    if rng.random() < 0.5 or not case.rowwise:
-        return {}
-    kind = rng.choice([o for o in case.options if o in ("temperature", "base", "b")])
-    if kind == "temperature":
-        return {"temperature": float(np.exp(rng.normal(0, 1)))}
-    if kind == "base":
-        return {"base": float(rng.choice([2, 10, 1.1]))}
-    return {"b": rng.choice([1.0, 0.5, 3.0], shape[1]) * np.exp(rng.normal(0, rng.choice([0, 1]), shape[1]))}
+# --- what is searched -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfCase:
+    """An operation of `cases`."""
+
+    case: object
+
+    @property
+    def name(self):
+        return self.case.name
+
+    def bound(self, dtype):
+        return self.case.bound(dtype)
+
+    def begin(self, rng, shape):
+        if not self.case.rowwise:
+            return (_probabilities if self.name == "logit" else _reals)(rng, shape)
+        rows = ROWS[rng.integers(len(ROWS))](rng, shape)
+        return -rows if self.name == "softmin" else rows
+
+    def options(self, rng, n):
+        """Keywords for a population; none for half of them."""
+        if rng.random() < 0.5 or not self.case.rowwise:
+            return {}
+        kind = rng.choice([o for o in self.case.options if o in ("temperature", "base", "b")])
+        if kind == "temperature":
+            return {"temperature": float(np.exp(rng.normal(0, 1)))}
+        if kind == "base":
+            return {"base": float(rng.choice([2, 10, 1.1]))}
+        return {"b": rng.choice([1.0, 0.5, 3.0], n) * np.exp(rng.normal(0, rng.choice([0, 1]), n))}
+
+    @np.errstate(all="ignore")
+    def errors(self, rows, layout, options):
+        """The largest error of each row, in ulp."""
+        case = self.case
+        if layout == "columns" and case.rowwise:
+            turned = {name: value[:, None] if np.ndim(value) else value for name, value in options.items()}
+            got = case.call(np.ascontiguousarray(rows.T), axis=0, **turned)
+            found = errors(case, got, rows.T, axis=0, **turned)
+            found = found if case.reduced else found.T
+        elif layout == "one row":
+            got = np.stack([case.call(row, **options) for row in rows])
+            found = errors(case, got, rows, **options)
+        else:
+            found = errors(case, case.call(rows, **options), rows, **options)
+        return found.reshape(len(rows), -1).max(axis=1)
+
+
+@dataclass(frozen=True)
+class OfLoss:
+    """A loss and its gradient, of `losses`: errors are counted in their bounds."""
+
+    loss: losses.Loss
+
+    @property
+    def name(self):
+        return self.loss.name
+
+    def bound(self, dtype):
+        return 1.0
+
+    def begin(self, rng, shape):
+        if self.loss.scores == "probs":
+            return _probabilities(rng, shape)
+        if self.loss.elementwise:
+            return _reals(rng, shape)
+        rows = ROWS[rng.integers(len(ROWS))](rng, shape)
+        return np.minimum(rows, 0) if self.loss.scores.startswith("log_") else rows
+
+    def options(self, rng, n):
+        """The targets, the same for all rows, and keywords for half of the populations."""
+        kind = rng.choice(self.loss.kinds)
+        some = np.zeros((1, n))
+        targets = int(rng.integers(n)) if kind == "labels" else self.loss.targets[kind](some, rng)[0]
+        options = {"targets": targets}
+        if self.loss.name == "cross_entropy" and rng.random() < 0.5:
+            options |= {"temperature": float(np.exp(rng.normal(0, 1)))}
+        elif self.loss.name == "cross_entropy" and rng.random() < 0.5:
+            options |= {"label_smoothing": 0.1}
+        return options
+
+    @np.errstate(all="ignore")
+    def errors(self, rows, layout, options):
+        options = dict(options)
+        targets = np.asarray(options.pop("targets"))
+        given = (
+            np.full(len(rows), targets)
+            if not targets.ndim
+            else np.tile(targets.astype(rows.dtype), (len(rows), 1))
+        )
+        problem = losses.Problem(self.loss, rows, given, options)
+        axis = 0 if layout == "columns" and not self.loss.elementwise else -1
+        loss, grad = problem.answer.reduced("none")
+        value, got = problem.value_and_grad(axis, reduction="none")
+        got = losses.unflushed(np.moveaxis(got, axis, -1), grad)
+        shares = zip((value, got), (loss, grad), self.loss.bounds(options), strict=True)
+        found = [losses.oracle.ulp_error(a, exact) / bound for a, exact, bound in shares]
+        return np.maximum(*(f.reshape(len(rows), -1).max(axis=1) for f in found))
+
+
+# The reference of kl_divergence_from_logits cancels for near-equal rows: its own test has a better one.
+SUBJECTS = [OfCase(case) for case in CASES]
+SUBJECTS += [OfLoss(loss) for loss in losses.LOSSES if loss.name != "kl_divergence_from_logits"]
+BY_NAME = {subject.name: subject for subject in SUBJECTS}
 
 
 # --- breeding ---------------------------------------------------------------------------------------------
@@ -108,24 +205,25 @@ def _options(case, rng, shape, dtype):
 class Population:
     """Rows of one length, and what they are given to."""
 
-    case: object
-    dtype: np.dtype
+    subject: OfCase | OfLoss
     layout: str
     options: dict
     rows: np.ndarray
     error: np.ndarray = field(init=False)
 
     def __post_init__(self):
-        self.rows, self.error = self.measured(self.rows)
+        self.error = self.measured(self.rows)
 
     def measured(self, rows):
-        return rows, row_errors(self.case, rows, self.layout, self.options)
+        return self.subject.errors(rows, self.layout, self.options)
 
     def step(self, rng):
         """Replace the better rows by children of the worse ones."""
         children = self.children(rng)
-        _, error = self.measured(children)
-        rows, error = np.concatenate([self.rows, children]), np.concatenate([self.error, error])
+        rows, error = (
+            np.concatenate([self.rows, children]),
+            np.concatenate([self.error, self.measured(children)]),
+        )
         keep = np.argsort(-error, kind="stable")[: len(self.rows)]
         self.rows, self.error = rows[keep], error[keep]
 
@@ -145,43 +243,14 @@ class Population:
         drawn = children[np.arange(count)[:, None], rng.integers(n, size=(count, n))]
         anew = children + rng.normal(0, 1, (count, n)) * 2.0 ** rng.integers(-16, 2, (count, 1))
         change = np.where(kind < 0.55, near, np.where(kind < 0.7, drawn, anew))
-        return np.where(moved, change, children).astype(self.dtype)
+        return np.where(moved, change, children).astype(self.rows.dtype)
 
 
-@np.errstate(all="ignore")
-def row_errors(case, rows, layout, options):
-    """The largest error of each row, in ulp, if it is given as it is to its operation."""
-    if layout == "columns":
-        options = {**_axis(case), **_turned(options)}
-        found = errors(case, case.call(np.ascontiguousarray(rows.T), **options), rows.T, **options)
-        found = found if case.reduced else found.T
-    elif layout == "one row":
-        got = np.stack([case.call(row, **options) for row in rows])
-        found = errors(case, got, rows, **options)
-    else:
-        found = errors(case, case.call(rows, **options), rows, **options)
-    return found.reshape(len(rows), -1).max(axis=1)
-
-
-def _axis(case):
-    return {"axis": 0} if case.rowwise else {}
-
-
-def _turned(options):
-    return {name: value[:, None] if np.ndim(value) else value for name, value in options.items()}
-
-
-def population(case, dtype, rng):
+def population(subject, dtype, rng):
     """A new one, of a random kind."""
     n = int(rng.choice(LENGTHS))
-    shape = (POPULATION, n)
-    if case.rowwise:
-        rows = ROWS[rng.integers(len(ROWS))](rng, shape)
-        rows = -rows if case.name == "softmin" else rows
-    else:
-        rows = (_probabilities if case.name == "logit" else _reals)(rng, shape)
-    layout = str(rng.choice(LAYOUTS, p=[0.5, 0.3, 0.2]))
-    return Population(case, dtype, layout, _options(case, rng, shape, dtype), rows.astype(dtype))
+    rows = subject.begin(rng, (POPULATION, n)).astype(dtype)
+    return Population(subject, str(rng.choice(LAYOUTS, p=[0.5, 0.3, 0.2])), subject.options(rng, n), rows)
 
 
 @dataclass
@@ -201,18 +270,18 @@ class Find:
         return {"operation": self.operation, "dtype": self.dtype, "options": options, "row": row}
 
 
-def search(case, dtype, seconds, seed=0):
+def search(subject, dtype, seconds, seed=0):
     """The worst row that is found in so many seconds of processor time, on the active backend."""
     rng, end, worst = np.random.default_rng(seed), time.process_time() + seconds, None
     while worst is None or time.process_time() < end:
-        breed, idle, best = population(case, dtype, rng), 0, -1.0
+        breed, idle, best = population(subject, dtype, rng), 0, -1.0
         while idle < PATIENCE and time.process_time() < end:
             breed.step(rng)
             idle = 0 if breed.error[0] > best else idle + 1
             best = breed.error[0]
         if worst is None or breed.error[0] > worst.error:
             row = breed.rows[0].copy()
-            worst = Find(case.name, dtype.name, breed.layout, breed.options, row, float(breed.error[0]))
+            worst = Find(subject.name, dtype.name, breed.layout, breed.options, row, float(breed.error[0]))
     return worst
 
 
@@ -220,7 +289,7 @@ def search(case, dtype, seconds, seed=0):
 
 
 def kept():
-    """The finds on record: (case, row, options)."""
+    """The finds on record: (subject, row, options)."""
     for find in json.loads(FINDS.read_text()):
         dtype = np.dtype(find["dtype"])
         row = np.frombuffer(base64.b64decode(find["row"]), dtype.newbyteorder("<")).astype(dtype)
@@ -259,11 +328,11 @@ def main():
     exceeded = False
     print(f"seed {arguments.seed}")
     for name, backend, dtype in product(arguments.operation, arguments.backend, arguments.dtype):
-        case, dtype = BY_NAME[name], np.dtype(dtype)
+        subject, dtype = BY_NAME[name], np.dtype(dtype)
         with fs.use_backend(backend):
-            find = search(case, dtype, arguments.seconds, arguments.seed)
-        report(find, backend, case.bound(dtype))
-        exceeded |= find.error > case.bound(dtype)
+            find = search(subject, dtype, arguments.seconds, arguments.seed)
+        report(find, backend, subject.bound(dtype))
+        exceeded |= find.error > subject.bound(dtype)
         if arguments.keep:
             keep(find)
     return int(exceeded)
