@@ -68,7 +68,8 @@ def _softmax(x: Array, temperature: Array) -> tuple[Array, Array, Array]:
 def _above_level(a: Array, b: Array, level: Array, level_lo: Array) -> Array:
     """a - b - level, rounded once where the first difference is not exact."""
     d, d_lo = two_sum(a, -b)
-    return (d - level) + np.where(np.isnan(d_lo - level_lo), 0, d_lo - level_lo)
+    above: Array = (d - level) + np.where(np.isnan(d_lo - level_lo), 0, d_lo - level_lo)
+    return above
 
 
 def _beyond_line(d: Array) -> Array:
