@@ -1044,7 +1044,6 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         V max, at_max;  // and its exponential
         Scale<X> scale;
         Shift<X> shift, zero;
-        Normalizer<X, R == Result::softmax> normalizer;
         LogWriter<X, Scaled> logarithm;
         LaneSums<X> sum;
     };
@@ -1088,12 +1087,13 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         for (isize i = 0; i < n(); i += 4 * block) {
             const isize end = n() - i < 4 * block ? n() : i + 4 * block;
             vectors(count, [&](isize v, isize at, auto lanes) {
-                isize j = i;
+                LaneSums<X> sums = column[v].sum;  // in registers, whatever else is stored
                 if constexpr (ByItself) {
-                    for (; j < end; ++j) column[v].sum.add(term(j, v, at, lanes));
-                    return;
+                    for (isize j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
+                } else {
+                    sum_rows<X>(i, end, sums, [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); });
                 }
-                sum_rows<X>(i, end, column[v].sum, [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); });
+                column[v].sum = sums;
             });
         }
     }
@@ -1153,16 +1153,18 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     }
 
     void write(Column *column, Place kept, Place out, isize outer, isize first, isize count) const {
+        using Normal = Normalizer<X, R == Result::softmax>;
+        Normal normalizer[tile_vectors];
         vectors(count, [&](isize v, isize at, auto) {
             double numerators[X::lanes];
             const bool given = numerators_of<R>(a->gradient, outer, first + at, count - at < X::lanes ? count - at : X::lanes, numerators);
-            column[v].normalizer = Normalizer<X, R == Result::softmax>::each(given ? numerators : nullptr, column[v].sum);
+            normalizer[v] = Normal::each(given ? numerators : nullptr, column[v].sum);
         });
         const isize far = ahead(block);
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
-                lanes.store(out.p + i * out.step + at, column[v].normalizer.apply(lanes.load(kept.p + i * kept.step + at, 0)));
+                lanes.store(out.p + i * out.step + at, normalizer[v].apply(lanes.load(kept.p + i * kept.step + at, 0)));
             });
         }
     }

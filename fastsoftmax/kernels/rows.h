@@ -82,17 +82,12 @@ template <class X, isize together, class C, class Exp> Sum sum_without(const C *
     return sum;
 }
 
-// Rows whose exponentials are kept are scaled by one number, not by one in two terms, where multiplications are what takes
-// the time: float with the table exponential of AVX-512. Then fewer exponentials are added in float.
-template <class X> constexpr bool kept_with_one_term = sizeof(typename X::Scalar) == 4 && ExpCore<X>::overflows;
-
 // exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last vector overlaps the one before: that costs less than masked
 // loads and stores. (A row of less than a vector is padded.) beside(i) comes along with every whole vector.
 template <class X, class S, class C, class Exp, class Beside>
 FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp, Beside beside) {
-    constexpr isize together = kept_with_one_term<X> ? added_by_twos : added_by_fours;
     LaneSums<X> sums;
-    sum_vectors<X, together>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         if constexpr (decltype(lanes)::whole) {
             const auto y = exp(load_as<X>(x + i));
             X::store(e + i, y);
@@ -185,6 +180,9 @@ template <class X, bool Softmax, Terms terms = Terms::two> struct Normalizer {
     }
 };
 
+// Rows whose exponentials are kept are scaled by one number, not by one in two terms, where multiplications are what takes
+// the time: float with the table exponential of AVX-512.
+template <class X> constexpr bool kept_with_one_term = sizeof(typename X::Scalar) == 4 && ExpCore<X>::overflows;
 template <class X, bool Softmax> using KeptNormalizer = Normalizer<X, Softmax, kept_with_one_term<X> ? Terms::one : Terms::two>;
 
 // Where the exponential is that has all of a total, so that its result must be 1; -1: there is none.
@@ -432,16 +430,22 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         b.total.set(k, folded<X>(sum));
     }
 
-    // Every seventh number times its rounded reciprocal is less than 1: for rows of such a total, the exponential that has all of it is looked for.
-    void place_ones(Batch &b) const {
+    // Every seventh number times its rounded reciprocal is less than 1: for rows of such a total, if it is as near to a float as the sum of one exponential
+    // and little else is, the one that has all of it is looked for.
+    FS_INLINE void place_ones(Batch &b) const {
         using D = Vec<double>;
         for (isize k = 0; k < b.count; k += X::lanes) {
             typename D::V total[wide_parts<X>];
             for (int p = 0; p < wide_parts<X>; ++p) total[p] = D::load(b.total.hi + k + p * D::lanes);
-            const typename X::I less = from_wide<X>(total) * X::load(b.normal_hi + k) < 1;
-            for (isize l = 0; l < X::lanes && k + l < b.count; ++l) {
-                if (less[l]) place_one(b, k + l);
-            }
+            const V rounded = from_wide<X>(total);
+            for (int p = 0; p < wide_parts<X>; ++p) total[p] = total[p] - wide_part<X>(rounded, p);
+            const typename X::I wanted = (rounded * X::load(b.normal_hi + k) < 1) & (absolute<X>(from_wide<X>(total)) <= rounded * C(0x1p-30));
+            if (any<X>(wanted)) place_some(b, k, wanted);
+        }
+    }
+    __attribute__((noinline)) void place_some(Batch &b, isize from, typename X::I wanted) const {
+        for (isize l = 0; l < X::lanes && from + l < b.count; ++l) {
+            if (wanted[l]) place_one(b, from + l);
         }
     }
     void place_one(Batch &b, isize k) const {

@@ -160,15 +160,15 @@ FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
         else sums.add(a + b), sums.add(c + d);
     }
     if (i == n) return;
+    typename X::V pair = {}, last = {};
     if (i + 2 * lanes <= n) {
         const auto a = term(i, all), b = term(i + lanes, all);
-        sums.add(a + b);
-        i += 2 * lanes;
+        pair = a + b, i += 2 * lanes;
+        if constexpr (together == added_by_twos) sums.add(pair), pair = typename X::V{};
     }
-    typename X::V last = {};
     if (i + lanes <= n) last = term(i, all), i += lanes;
     if (i < n) last = last + term(i, FirstLanes<X>{n - i});
-    sums.add(last);
+    sums.add(pair + last);
 }
 
 // The same for the rows first .. end of one vector of columns.
