@@ -103,3 +103,17 @@ def test_never_beyond(dtype, rng):
             assert fs.log_softmax(a, axis).max() <= 0
             assert fs.softmax(a, axis, temperature=1.3).max() <= 1
             assert fs.log_softmax(a, axis, base=2).max() <= 0
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("n", [2, 3, 10, 24, 33, 100, 700])
+def test_others_far_below(n, dtype, rng):
+    """What is left of the others is less than the result can tell from 1."""
+    x = rng.normal(0, 3, (4000 // n, 1)).astype(dtype) - np.full(n, 25 if dtype.itemsize == 4 else 50, dtype)
+    one = np.zeros(x.shape, bool)
+    one[np.arange(len(x)), rng.integers(n, size=len(x))] = True
+    x[one] += 25 if dtype.itemsize == 4 else 50
+    for a, where, axis in ((x, one, -1), (np.ascontiguousarray(x.T), one.T, 0), (x[:1], one[:1], -1)):
+        y = fs.softmax(a, axis)
+        assert np.all(y[where] == 1)
+        assert np.all(y[~where] > 0)
