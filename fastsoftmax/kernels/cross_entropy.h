@@ -380,7 +380,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
         const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
         guess_sums<X, Scaled, most>(batch.count, scale_at, sums, logit, label, [this](isize k, const Exp &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
             const Row &row = batch.rows[k];
-            if (worth_a_guess(row.x[0] * exp.scale.hi[0])) add_exp<X>(row.x, this->n(), exp, s);
+            if (this->n() > short_row && worth_a_guess(row.x[0] * exp.scale.hi[0])) add_exp<X>(row.x, this->n(), exp, s);
             return row.x[row.label];
         });
         for (isize k = 0; k < batch.count; ++k) {
@@ -405,7 +405,7 @@ template <class C, bool Scaled> struct LabelLossRow : LabelRows<C, Scaled> {
     // With the shift from the maximum.
     __attribute__((noinline)) LabelSums<C> be_careful(const Row &row) const {
         const Scale<X> scale = scale_of(row.outer, row.inner);
-        const Shift<X> shift = Shift<X>::from(X::set(span_max<X>(row.x, n())), scale);
+        const Shift<X> shift = careful_shift<X>(row.x, n(), scale);
         const auto exp = [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
         const C label = exp(X::set(row.x[row.label]))[0];
         LabelSums<C> s({}, label - label == 0 ? label : std::numeric_limits<C>::quiet_NaN(), shift.center[0], shift.exponent(0));  // no distribution: +inf

@@ -217,14 +217,20 @@ FS_INLINE void guess_sums(isize count, ScaleOf scale_of, Totals<most> &total, C 
     total.template set<X>(unfolded, count);
 }
 
-// exp(x) of a row with the shift from the maximum, kept; short rows as ShortTile has them.
-template <class X, bool Scaled, class S, class C>
-FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
+// The shift from the maximum of a row; of short rows as ShortTile has it.
+template <class X, class S> FS_INLINE Shift<X> careful_shift(const S *x, isize n, const Scale<X> &scale) {
     using V = typename X::V;
     typename X::I off = bits<X>(X::set(n > short_row));
     if (n <= short_row) each_vector<X>(n, [&](isize i, auto lanes) { off |= off_lattice<X>(lanes.load(x + i, 0)); });
     const V max = X::set(span_max<X>(x, n));
-    shift = any<X>(off) ? Shift<X>::from(max, scale) : Shift<X>::from(max, scale, max == max);
+    return any<X>(off) ? Shift<X>::from(max, scale) : Shift<X>::from(max, scale, max == max);
+}
+
+// exp(x) of a row with this shift, kept.
+template <class X, bool Scaled, class S, class C>
+FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n, const Scale<X> &scale, Shift<X> &shift) {
+    using V = typename X::V;
+    shift = careful_shift<X>(x, n, scale);
     return keep_exp<X>(x, e, n, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); });
 }
 
