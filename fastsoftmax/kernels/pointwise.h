@@ -323,8 +323,8 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
 };
 
 // Targets and weights of float64 next to narrower scores are used as they are: 1 - t may be less than their rounding error in float32. So are
-// integers, but for those of one byte and booleans, which float holds.
-inline Number number_in(const AnyView &v) { return v && size_of(v.number) > 1 ? v.number : Number::float32; }
+// integers, but for booleans.
+inline Number number_in(const AnyView &v) { return v && v.number != Number::boolean ? v.number : Number::float32; }
 
 template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)}, [&](auto zero) {

@@ -445,7 +445,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
             for (int p = 0; p < wide_parts<X>; ++p) total[p] = D::load(b.total.hi + k + p * D::lanes);
             const V rounded = from_wide<X>(total);
             for (int p = 0; p < wide_parts<X>; ++p) total[p] = total[p] - wide_part<X>(rounded, p);
-            const typename X::I wanted = (rounded * X::load(b.normal_hi + k) < 1) & (absolute<X>(from_wide<X>(total)) <= rounded * C(0x1p-30));
+            const typename X::I wanted = (rounded * X::load(b.normal_hi + k) < 1) & (absolute<X>(from_wide<X>(total)) <= rounded * C(0x1p-26));
             if (any<X>(wanted)) place_some(b, k, wanted);
         }
     }
