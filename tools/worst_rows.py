@@ -140,6 +140,13 @@ class OfCase:
         return found.reshape(len(rows), -1).max(axis=1)
 
 
+def _normal_errors(got, exact):
+    """Errors in ulp; none of results below the smallest normal number, which every term may round to."""
+    least = np.finfo(got.dtype).smallest_normal
+    tiny = (np.abs(exact.hi) < least) & (np.abs(got) <= least)
+    return np.where(tiny, 0, losses.oracle.ulp_error(got, exact))
+
+
 @dataclass(frozen=True)
 class OfLoss:
     """A loss and its gradient, of `losses`: errors are counted in their bounds."""
@@ -188,7 +195,7 @@ class OfLoss:
         value, got = problem.value_and_grad(axis, reduction="none")
         got = losses.unflushed(np.moveaxis(got, axis, -1), grad)
         shares = zip((value, got), (loss, grad), self.loss.bounds(options), strict=True)
-        found = [losses.oracle.ulp_error(a, exact) / bound for a, exact, bound in shares]
+        found = [_normal_errors(a, exact) / bound for a, exact, bound in shares]
         return np.maximum(*(f.reshape(len(rows), -1).max(axis=1) for f in found))
 
 
