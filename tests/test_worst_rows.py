@@ -38,5 +38,5 @@ def test_kept_rows(find):
 @pytest.mark.parametrize("subject", worst_rows.SUBJECTS, ids=lambda subject: subject.name)
 def test_search(subject, dtype, backend):
     """A second of breeding finds nothing beyond the bound."""
-    find = worst_rows.search(subject, dtype, seconds=1, seed=int(np.random.default_rng().integers(2**32)))
+    find = worst_rows.search(subject, dtype, seconds=1, seed=0)
     assert find.error <= subject.bound(dtype), find.as_json()
