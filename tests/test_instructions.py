@@ -1,14 +1,11 @@
 """The guard that counts instructions: reading what callgrind wrote, and judging it. CI does the counting."""
 
-import importlib.util
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
+from programs import loaded
 
-PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "instructions.py"
 DUMP = """\
 version: 1
 desc: Trigger: Client Request: softmax float32 4x1000
@@ -35,11 +32,7 @@ fn=log
 
 @pytest.fixture(scope="module")
 def instructions():
-    spec = importlib.util.spec_from_file_location("instructions", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return loaded("benchmarks", "instructions.py")
 
 
 def test_costs_of_one_module_are_read(instructions):

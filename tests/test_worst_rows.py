@@ -1,24 +1,10 @@
 """The worst rows that were ever found, and a short search for worse ones."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from programs import loaded
 
-PATH = Path(__file__).resolve().parent.parent / "tools" / "worst_rows.py"
-
-
-def _tool():
-    spec = importlib.util.spec_from_file_location("worst_rows", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-worst_rows = _tool()
+worst_rows = loaded("tools", "worst_rows.py")
 KEPT = list(worst_rows.kept())
 
 
