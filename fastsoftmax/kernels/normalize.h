@@ -330,12 +330,13 @@ template <class X> FS_INLINE bool summed_singly(isize n) { return n < 4 * block 
 template <bool singly, class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
     auto most = X::set(absent_logit<C>);
     const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        fetch_ahead<X>(x + i);
         const auto v = lanes.load(x + i, absent_logit<C>);
         most = larger(v, most);
         return exp(v);
     };
-    if constexpr (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(term(i, lanes)); });
-    else sum_vectors<X, added_by_twos>(n, sums, term);
+    if constexpr (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add_stored(term(i, lanes)); });
+    else sum_vectors<X, added_by_twos, true>(n, sums, term);
     return largest_lane<X>(most);
 }
 

@@ -62,7 +62,10 @@ template <class C> constexpr C absent_logit = -std::numeric_limits<C>::infinity(
 
 template <class X, isize together = added_by_fours, class C, class Exp>
 FS_INLINE void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
-    sum_vectors<X, together>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return exp(lanes.load(x + i, absent_logit<C>)); });
+    sum_vectors<X, together, true>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        fetch_ahead<X>(x + i);
+        return exp(lanes.load(x + i, absent_logit<C>));
+    });
 }
 
 // `sum` less the exponential at one place of it, with all digits of the others even if it is nearly all there is: what its block of `count` elements (at a

@@ -58,6 +58,12 @@ template <class X, class C, class Value> FS_INLINE void write_span(C *y, isize n
     if (i < n) store_part_as<X>(y + i, value(i, FirstLanes<X>{n - i}), n - i);
 }
 
+// For loops that read once and store nothing, where a vector is a line of the cache: the processor's own fetching falls behind them. (Measured on Sapphire
+// Rapids: out of the cache 20 to 35 % less time for logsumexp and cross_entropy, in it no more.)
+template <class X, class S> FS_INLINE void fetch_ahead(const S *p) {
+    if constexpr (sizeof(typename X::V) == 64) __builtin_prefetch(reinterpret_cast<const char *>(p) + fetched_ahead);
+}
+
 // ------------------------------------------------------------------------------------------------------------------- sums
 struct Sum {
     double hi = 0, lo = 0;
@@ -89,6 +95,17 @@ template <class X> struct LaneSums<X, float> {
         lower = lower + widened<X>(v, 0);
         upper = upper + widened<X>(v, 1);
     }
+    // The same for loops that store nothing else. By way of memory no shuffles are needed, which take the ports of arithmetic.
+    FS_INLINE void add_stored(typename X::V v) {
+#if defined(__AVX512F__)
+        asm("" : "+m"(v));
+        const float *p = reinterpret_cast<const float *>(&v);
+        lower = lower + (typename D::V)_mm512_cvtps_pd(_mm256_load_ps(p));
+        upper = upper + (typename D::V)_mm512_cvtps_pd(_mm256_load_ps(p + X::lanes / 2));
+#else
+        add(v);
+#endif
+    }
     Sum lane(isize l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
     FS_INLINE Pair<typename D::V> part(int which) const { return {which ? upper : lower, typename D::V{}}; }
     Sum total() const {
@@ -114,6 +131,7 @@ template <class X> struct LaneSums<X, double> {
         hi = s.hi;
         lo = lo + s.lo;
     }
+    FS_INLINE void add_stored(typename X::V v) { add(v); }
     Sum lane(isize l) const { return {hi[l], lo[l]}; }
     FS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
     Sum total() const {
@@ -147,17 +165,21 @@ template <class X> FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &su
 // Elements of a row after which every vector begins a new group of those that are added together.
 template <class X> constexpr isize summed_elements = block * X::lanes;
 
-// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time.
-template <class X, isize together = added_by_fours, class Term>
+// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where the terms are not kept.
+template <class X, isize together = added_by_fours, bool only = false, class Term>
 FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
     constexpr isize lanes = X::lanes;
     const AllLanes<X> all;
+    const auto add = [&](typename X::V v) FS_INLINE_LAMBDA {
+        if constexpr (only) sums.add_stored(v);
+        else sums.add(v);
+    };
     isize i = 0;
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
         const auto a = term(i, all), b = term(i + lanes, all);
         const auto c = term(i + 2 * lanes, all), d = term(i + 3 * lanes, all);
-        if constexpr (together == added_by_fours) sums.add((a + b) + (c + d));
-        else sums.add(a + b), sums.add(c + d);
+        if constexpr (together == added_by_fours) add((a + b) + (c + d));
+        else add(a + b), add(c + d);
     }
     if (i == n) return;
     typename X::V pair = {}, last = {};

@@ -26,6 +26,7 @@ constexpr isize strip_columns = 512;    // columns from which they are done in s
 constexpr isize strip_bytes = isize(32) << 10;  // of a row of a strip; a quarter of it at most where all its rows fit L2
 constexpr isize tile_elements = 32768;  // elements of a tile that is gathered into scratch
 constexpr isize fetch_from = isize(4) << 20;    // bytes of an array whose columns are fetched ahead
+constexpr isize fetched_ahead = 4096;           // bytes from what is read once to what is fetched meanwhile
 constexpr isize stream_from = isize(24) << 20;  // bytes of results that are written past the caches
 constexpr isize kept_in_output_from = 64;  // elements of a row of an array that large, from which its exponentials are kept in the output
 
