@@ -633,8 +633,10 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
                 add_exp<X>(x, size, shifted, sums);
             } else {
                 C *y = to.place(at, results);
-                if (guessed) write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), normalizer);
-                else write_exp<X>(x, y, size, streaming, shifted, normalizer);
+                normalizer.hand_to([&](const auto &shorter) FS_INLINE_LAMBDA {
+                    if (guessed) write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), shorter);
+                    else write_exp<X>(x, y, size, streaming, shifted, shorter);
+                });
                 to.put(at, size, results);
             }
         }
@@ -941,15 +943,22 @@ template <class C, Result R, bool Scaled> struct ShortTile {
 
     FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, const Shift<X> &shift, const Scale<X> &scale, isize outer, isize first,
                                                                 isize count, C *e) const {
-        LaneSums<X> sums;
-        sum_rows<X>(0, n(), sums, [&](isize j) FS_INLINE_LAMBDA {
+        const auto term = [&](isize j) FS_INLINE_LAMBDA {
             const V y = exp_shifted<X, Scaled>(x[j], shift, scale);
             X::store(e + j * X::lanes, y);
             return y;
-        });
+        };
+        const isize n = this->n();
+        PairSums<X> sums{sum_of_four(0, n < 4 ? n : 4, term), V{}};
+        for (isize j = 4; j < n; j += 4) sums.add(sum_of_four(j, j + 4 < n ? j + 4 : n, term));
+        return Normalizer<X, R == Result::softmax>::of_pairs(numerators(outer, first, count), {sums.hi, sums.lo});
+    }
+    Pair<V> numerators(isize outer, isize first, isize count) const {
         double numerators[X::lanes];
-        const bool given = numerators_of<R>(a->gradient, outer, first, count, numerators);
-        return Normalizer<X, R == Result::softmax>::each(given ? numerators : nullptr, sums);
+        if (!numerators_of<R>(a->gradient, outer, first, count, numerators)) return {X::set(1), V{}};
+        Pair<typename D::V> wide[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
+        return pair_from_wide<X>(wide);
     }
 
     // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN; finite, but of no use, where the maximum is infinite.
@@ -1087,7 +1096,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     template <bool ByItself, class Term> FS_INLINE void sum_columns(isize count, Column *column, Term term) const {
         for (isize i = 0; i < n(); i += 4 * block) {
             const isize end = n() - i < 4 * block ? n() : i + 4 * block;
-            vectors(count, [&](isize v, isize at, auto lanes) {
+            vectors(count, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
                 LaneSums<X> sums = column[v].sum;  // in registers, whatever else is stored
                 if constexpr (ByItself) {
                     for (isize j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
@@ -1149,25 +1158,31 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             sum_columns<true>(count, column, shifted);
             for (isize v = 0; v * X::lanes < count; ++v) column[v].at_max = exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
         } else {
-            sum_columns<false>(count, column, [&](isize i, isize v, isize at, auto lanes) { return keep(i, at, lanes, shifted(i, v, at, lanes)); });
+            sum_columns<false>(count, column, [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA { return keep(i, at, lanes, shifted(i, v, at, lanes)); });
         }
     }
 
     void write(Column *column, Place kept, Place out, isize outer, isize first, isize count) const {
         using Normal = Normalizer<X, R == Result::softmax>;
         Normal normalizer[tile_vectors];
+        bool one_term = true;
         vectors(count, [&](isize v, isize at, auto) {
             double numerators[X::lanes];
             const bool given = numerators_of<R>(a->gradient, outer, first + at, count - at < X::lanes ? count - at : X::lanes, numerators);
             normalizer[v] = Normal::each(given ? numerators : nullptr, column[v].sum);
+            one_term &= normalizer[v].has_one_term();
         });
         const isize far = ahead(block);
-        for (isize i = 0; i < n(); ++i) {
-            vectors(count, [&](isize v, isize at, auto lanes) {
-                __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
-                lanes.store(out.p + i * out.step + at, normalizer[v].apply(lanes.load(kept.p + i * kept.step + at, 0)));
-            });
-        }
+        const auto scale_all = [&](auto shorter) FS_INLINE_LAMBDA {
+            for (isize i = 0; i < n(); ++i) {
+                vectors(count, [&](isize v, isize at, auto lanes) {
+                    __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
+                    lanes.store(out.p + i * out.step + at, normalizer[v].template apply<decltype(shorter)::value>(lanes.load(kept.p + i * kept.step + at, 0)));
+                });
+            }
+        };
+        if (Normal::seldom_two && one_term) scale_all(std::true_type());
+        else scale_all(std::false_type());
     }
 
     void find_shifts(Column *column, const C *x, isize step, isize outer, isize first, isize count) const {
@@ -1298,7 +1313,12 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         s.columns = columns;
         sum(s);
         judge(s);
-        if constexpr (keeps) write(s);
+        if constexpr (!logarithmic && Normal::seldom_two) {
+            if (!s.two_terms) write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.template apply<true>(e); });
+        }
+        if constexpr (keeps) {
+            if (logarithmic || !Normal::seldom_two || s.two_terms) write(s, [](const Column &c, V v) FS_INLINE_LAMBDA { return c.writer.apply(v); });
+        }
         for (isize g = 0; g * group < count; ++g) {
             if (s.wrong[g]) careful.run(outer, first + g * group, count - g * group < group ? count - g * group : group);
         }
@@ -1319,6 +1339,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         isize y_step;
         Column *columns;
         bool wrong[most / group + 1];
+        bool two_terms;  // at least one normalizer has them
     };
 
     // body(vector, offset, lanes) for the columns from `at` to `end`.
@@ -1381,6 +1402,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
             double numerators[X::lanes];
             const bool given = numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
             c.writer = Normal::each(given ? numerators : nullptr, c.sum);
+            s.two_terms |= !c.writer.has_one_term();
             return true;
         } else {
             const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max), [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });
@@ -1401,7 +1423,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         return true;
     }
 
-    void write(const Strip &s) const {
+    template <class Apply> void write(const Strip &s, Apply apply) const {
         const TypicalExp<X, false> exp(Scale<X>::one());
         const C *x = s.x;
         C *y = s.y;
@@ -1413,7 +1435,7 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                 if (end > s.count) end = s.count;
                 const bool stream = streaming && reinterpret_cast<std::uintptr_t>(y + start) % sizeof(V) == 0;
                 vectors(start, end, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-                    const V value = lanes.load((kept ? y : x) + at, 0), result = s.columns[v].writer.apply(logarithmic || kept ? value : exp(value));
+                    const V value = lanes.load((kept ? y : x) + at, 0), result = apply(s.columns[v], logarithmic || kept ? value : exp(value));
                     if (decltype(lanes)::whole && stream) X::stream(y + at, result);
                     else lanes.store(y + at, result);
                 });
@@ -1499,11 +1521,7 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
     Shift<X> shift;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
         const Sum total = folded<X>(careful_exp<X, false>(x, e, n, one, shift));
-        const auto normalizer = KeptNormalizer<X, true>::all(1, total);
-        write_with<X>(normalizer, e, y, n, false);
-        if (normalizer.two_terms || !(static_cast<C>(total.hi) * normalizer.hi[0] < 1)) continue;
-        const isize place = place_of_one<X>(e, n, total.hi);
-        if (place >= 0) y[place] = 1;
+        write_with<X>(Normalizer<X, true>::all(1, total), e, y, n, false);
     }
 }
 

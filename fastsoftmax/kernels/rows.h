@@ -115,61 +115,87 @@ template <class X, class S, class C, class Exp> FS_INLINE typename LaneSums<X>::
 // Where arithmetic is not fused, two products would round once more, and softmax divides instead, by the total in two
 // terms: e / hi + (e / hi) * lo, with lo the relative correction.
 //
-// With one term, who writes results must see to it that what has all of the total is 1.
-enum class Terms { one, two };
-template <class X, bool Softmax, Terms terms = Terms::two> struct Normalizer {
+// For float on AVX-512, where multiplications are what takes the time, the second term is 0 except where it is needed
+// for that 1: every seventh number times its rounded reciprocal is less than 1.
+template <class X, bool Softmax> struct Normalizer {
     using T = typename X::Scalar;
-    static constexpr bool divides = Softmax && !FS_HAS_FMA, two_terms = terms == Terms::two;
-    typename X::V hi, lo;
+    using V = typename X::V;
+    static constexpr bool divides = Softmax && !FS_HAS_FMA, seldom_two = sizeof(T) == 4 && ExpCore<X>::overflows, never_two = seldom_two && !Softmax;
+    V hi, lo;
 
     static FS_INLINE Normalizer all(double numerator, Sum total) {
         using D = Vec<double, 16>;
         const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
         const T hi = static_cast<T>(q.hi[0]), lo = static_cast<T>((q.hi[0] - static_cast<double>(hi)) + q.lo[0]);
-        return of({X::set(hi), X::set(lo)});
+        const double rounded = static_cast<double>(static_cast<T>(total.hi));
+        return of({X::set(hi), X::set(lo)}, X::set(static_cast<T>(rounded)), X::set(static_cast<T>(total.hi - rounded)));
     }
     // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators are 1 if there are none.
     template <class Part> static FS_INLINE Normalizer each(const double *numerators, Part part) {
         using D = Vec<double>;
         Pair<typename D::V> q[wide_parts<X>];
+        typename D::V total[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
+            total[k] = part(k).hi;
             q[k] = quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), part(k));
         }
-        return of(pair_from_wide<X>(q));
+        if constexpr (!seldom_two || never_two) return of(pair_from_wide<X>(q));
+        const V rounded = from_wide<X>(total);
+        for (int k = 0; k < wide_parts<X>; ++k) total[k] = total[k] - wide_part<X>(rounded, k);
+        return of(pair_from_wide<X>(q), rounded, from_wide<X>(total));
     }
     static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
         return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
     }
-    // For whole rows, as numbers; both arrays end with a vector.
-    template <isize most> static FS_INLINE void rows(const double *numerators, const Totals<most> &total, isize count, T *hi, T *lo) {
+    // The same, always in two terms, of totals in pairs of the terms' own type.
+    static FS_INLINE Normalizer of_pairs(Pair<V> numerator, Pair<V> total) {
+        Pair<V> q = quotient<X>(numerator.hi, total);
+        if constexpr (!Softmax) q.lo = q.lo + numerator.lo / total.hi;
+        return of(q);
+    }
+    // For whole rows, as numbers; both arrays end with a vector. Whether one of them must have its second term.
+    template <isize most> static FS_INLINE bool rows(const double *numerators, const Totals<most> &total, isize count, T *hi, T *lo) {
         using D = Vec<double>;
+        bool one = true;
         for (isize row = 0; row < count; row += X::lanes) {
             const auto sums = [&](int k) FS_INLINE_LAMBDA { return total.template part<D>(row + k * D::lanes); };
             const Normalizer n = each(numerators ? numerators + row : nullptr, sums);
             X::store(hi + row, n.hi);
-            if constexpr (two_terms) X::store(lo + row, n.lo);
+            X::store(lo + row, n.lo);
+            one &= n.has_one_term();
         }
+        return !one;
     }
-    static FS_INLINE Normalizer row(T hi, T lo) {
-        Normalizer n;
-        n.hi = X::set(hi);
-        if constexpr (two_terms) n.lo = X::set(lo);
-        return n;
+    static FS_INLINE Normalizer row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
+
+    FS_INLINE bool has_one_term() const {
+        if constexpr (!seldom_two || never_two) return never_two;
+        return !any<X>(lo != V{});
     }
-    FS_INLINE typename X::V apply(typename X::V e) const {
-        if constexpr (!two_terms) return e * hi;
-        const typename X::V q = divides ? e / hi : e * hi;
+    template <bool one_term = false> FS_INLINE V apply(V e) const {
+        if constexpr (one_term || never_two) return e * hi;
+        const V q = divides ? e / hi : e * hi;
         return divides ? q + q * lo : multiply_add(e, hi, e * lo);
+    }
+    // body(writer) with the shorter way to apply it, if that will do.
+    struct OneTerm {
+        V hi;
+        FS_INLINE V apply(V e) const { return e * hi; }
+    };
+    template <class Body> FS_INLINE void hand_to(Body body) const {
+        if (has_one_term()) body(OneTerm{hi});
+        else body(*this);
     }
 
   private:
-    static FS_INLINE Normalizer of(Pair<typename X::V> q) {
-        Normalizer n;
-        n.hi = q.hi;
-        if constexpr (two_terms) {
-            const typename X::V lo = divides ? -q.lo / q.hi : q.lo;
-            n.lo = lo - lo == typename X::V{} ? lo : typename X::V{};
-        }
+    static FS_INLINE Normalizer of(Pair<V> q) {
+        const V lo = divides ? -q.lo / q.hi : q.lo;
+        return {q.hi, lo - lo == V{} ? lo : V{}};
+    }
+    // The total is given as a number and what was rounded off: next to a float is the sum of one exponential and little else.
+    static FS_INLINE Normalizer of(Pair<V> q, V total, V rest) {
+        Normalizer n = of(q);
+        if constexpr (seldom_two) n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * T(0x1p-26)) ? n.lo : V{};
         return n;
     }
     // numerator / total as hi + lo; the total itself where softmax divides.
@@ -178,21 +204,11 @@ template <class X, bool Softmax, Terms terms = Terms::two> struct Normalizer {
         // An infinite sum comes from +inf in the row, which makes it NaN.
         const W s = total.hi - total.hi == W{} ? total.hi + total.lo : D::set(std::numeric_limits<double>::quiet_NaN());
         if constexpr (divides) return {s, (total.hi - s) + total.lo};
+        if constexpr (sizeof(T) < sizeof(W{}[0])) return {numerator / s, W{}};  // its own error is far below those of T
         const W inverse = 1.0 / s, q = numerator * inverse;
         return {q, (-multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo) * inverse};
     }
 };
-
-// Rows whose exponentials are kept are scaled by one number, not by one in two terms, where multiplications are what takes
-// the time: float with the table exponential of AVX-512.
-template <class X> constexpr bool kept_with_one_term = sizeof(typename X::Scalar) == 4 && ExpCore<X>::overflows;
-template <class X, bool Softmax> using KeptNormalizer = Normalizer<X, Softmax, kept_with_one_term<X> ? Terms::one : Terms::two>;
-
-// Where the exponential is that has all of a total, so that its result must be 1; -1: there is none.
-template <class X, class C> __attribute__((noinline)) isize place_of_one(const C *e, isize n, double total) {
-    const C most = span_max<X>(e, n);
-    return static_cast<double>(most) > (1 - 0x1p-25) * total ? span_find<X>(e, n, most) : -1;
-}
 
 // y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
 template <class X, class C, class S, class W> FS_INLINE void write_with(const W &writer, const C *x, S *y, isize n, bool streaming) {
@@ -263,7 +279,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
     using V = typename X::V;
     using Sums = LaneSums<X>;
     using Unfolded = typename Sums::Unfolded;
-    using Normal = KeptNormalizer<X, Softmax>;
+    using Normal = Normalizer<X, Softmax>;
     static constexpr bool converts = !std::is_same<S, C>::value;  // logits and results are contiguous numbers of another type
 
   public:
@@ -280,8 +296,9 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         Totals<most> total;
         double numerator[most];              // none for softmax: 1
         alignas(64) C normal_hi[most], normal_lo[most];
+        bool two_terms;                      // some have
         bool placed = false;                 // whether rows have
-        isize place[most];                   // a result (if not -1) that is
+        isize place[most];                   // a result that is
         C value[most];                       // this, whatever its exponential
     };
     // The two batches are not a multiple of 4096 bytes apart: the processor would take the loads of one for those of what it has just stored to the other.
@@ -347,8 +364,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         else for (isize k = 0; k < b.count; ++k) guess(b, k, scale_of(b.outer[k], b.inner[k]));
         write_waiting(0);
         then(b);
-        Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
-        if constexpr (Softmax && !Normal::two_terms) place_ones(b);
+        b.two_terms = Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
         waiting = out.data ? b.count : 0;
         current = before, before = &b;
         current->count = 0, current->placed = false;
@@ -404,15 +420,17 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
             const Normal scaled = Normal::row(before->normal_hi[w], before->normal_lo[w]);
             const C *e = before->e[w];
             S *y = before->y[w];
-            if (converts && streaming && reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(S))) {
+            const bool cuts_lines = converts && streaming && reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(S));
+            if (cuts_lines || (Normal::seldom_two && before->two_terms && before->normal_lo[w] != 0)) {
                 sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp);
                 write_row(w);
                 continue;
             }
-            const V end = scaled.apply(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
+            constexpr bool one_term = Normal::seldom_two;
+            const V end = scaled.template apply<one_term>(X::load(e + n - X::lanes));  // overlaps the last whole vector; read before results, which may take the place of e
             sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp, [&](isize i) FS_INLINE_LAMBDA {
                 const isize j = !second_half_first ? i : i + turn < whole ? i + turn : i + turn - whole;
-                const V v = scaled.apply(X::load(e + j));
+                const V v = scaled.template apply<one_term>(X::load(e + j));
                 if (converts && streaming) stream_as<X>(y + j, v);
                 else store_as<X>(y + j, v);
             });
@@ -439,31 +457,6 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         b.total.set(k, folded<X>(sum));
     }
 
-    // Every seventh number times its rounded reciprocal is less than 1: for rows of such a total, if it is as near to a float as the sum of one exponential
-    // and little else is, the one that has all of it is looked for.
-    FS_INLINE void place_ones(Batch &b) const {
-        using D = Vec<double>;
-        for (isize k = 0; k < b.count; k += X::lanes) {
-            typename D::V total[wide_parts<X>];
-            for (int p = 0; p < wide_parts<X>; ++p) total[p] = D::load(b.total.hi + k + p * D::lanes);
-            const V rounded = from_wide<X>(total);
-            for (int p = 0; p < wide_parts<X>; ++p) total[p] = total[p] - wide_part<X>(rounded, p);
-            const typename X::I wanted = (rounded * X::load(b.normal_hi + k) < 1) & (absolute<X>(from_wide<X>(total)) <= rounded * C(0x1p-26));
-            if (any<X>(wanted)) place_some(b, k, wanted);
-        }
-    }
-    __attribute__((noinline)) void place_some(Batch &b, isize from, typename X::I wanted) const {
-        for (isize l = 0; l < X::lanes && from + l < b.count; ++l) {
-            if (wanted[l]) place_one(b, from + l);
-        }
-    }
-    void place_one(Batch &b, isize k) const {
-        const isize place = place_of_one<X>(b.e[k], n, b.total.hi[k]);
-        if (place < 0) return;
-        for (isize row = 0; !b.placed && row < b.count; ++row) b.place[row] = -1;
-        b.placed = true, b.place[k] = place, b.value[k] = 1;
-    }
-
     void write_waiting(isize first) {
         for (isize k = first; k < waiting; ++k) {
             write_row(k);
@@ -471,10 +464,14 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         }
         waiting = 0;
     }
-    void write_row(isize k) const { write_with<X>(Normal::row(before->normal_hi[k], before->normal_lo[k]), before->e[k], before->y[k], n, streaming); }
+    void write_row(isize k) const {
+        Normal::row(before->normal_hi[k], before->normal_lo[k]).hand_to([&](const auto &normalizer) FS_INLINE_LAMBDA {
+            write_with<X>(normalizer, before->e[k], before->y[k], n, streaming);
+        });
+    }
     bool finishes() const { return before->placed || !direct; }
     void finish(isize k) const {
-        if (before->placed && before->place[k] >= 0) before->y[k][before->place[k]] = static_cast<S>(before->value[k]);
+        if (before->placed) before->y[k][before->place[k]] = static_cast<S>(before->value[k]);
         if constexpr (!converts) {
             if (!direct) scatter(*before, k);
         }

@@ -124,14 +124,19 @@ template <class X> struct LaneSums<X, float> {
     }
 };
 
-template <class X> struct LaneSums<X, double> {
+// Sums with their rounding errors.
+template <class X> struct PairSums {
     typename X::V hi = {}, lo = {};
     FS_INLINE void add(typename X::V v) {
         const Pair<typename X::V> s = two_sum(hi, v);
         hi = s.hi;
         lo = lo + s.lo;
     }
-    FS_INLINE void add_stored(typename X::V v) { add(v); }
+};
+
+template <class X> struct LaneSums<X, double> : PairSums<X> {
+    using PairSums<X>::hi, PairSums<X>::lo;
+    FS_INLINE void add_stored(typename X::V v) { this->add(v); }
     Sum lane(isize l) const { return {hi[l], lo[l]}; }
     FS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
     Sum total() const {
@@ -193,6 +198,15 @@ FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
     sums.add(pair + last);
 }
 
+// The sum of the next four rows, or of what is left of them, of one vector of columns.
+template <class Term> FS_INLINE auto sum_of_four(isize j, isize end, Term term) {
+    const auto a = term(j);
+    if (j + 1 == end) return a;
+    const auto b = a + term(j + 1);
+    if (j + 2 == end) return b;
+    const auto c = term(j + 2);
+    return b + (j + 3 == end ? c : c + term(j + 3));
+}
 // The same for the rows first .. end of one vector of columns.
 template <class X, class Term> FS_INLINE void sum_rows(isize first, isize end, LaneSums<X> &sums, Term term) {
     isize j = first;
@@ -200,14 +214,7 @@ template <class X, class Term> FS_INLINE void sum_rows(isize first, isize end, L
         const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
         sums.add((a + b) + (c + d));
     }
-    if (j == end) return;
-    typename X::V last = {};
-    if (j + 2 <= end) {
-        const auto a = term(j), b = term(j + 1);
-        last = a + b, j += 2;
-    }
-    if (j < end) last = last + term(j);
-    sums.add(last);
+    if (j < end) sums.add(sum_of_four(j, end, term));
 }
 
 // ----------------------------------------------------------------------------------------------------------------- maxima
