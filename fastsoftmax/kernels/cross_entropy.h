@@ -22,9 +22,6 @@ struct CrossEntropyArguments {
         temperature = View<const double>::per_row(p, shape, strides);
     }
     void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) { where = {p, shape, strides}; }
-    void set_options(isize ignored_, double smoothing_, double z_loss_, double scale_) {
-        ignored = ignored_, smoothing = smoothing_, z_loss = z_loss_, scale = scale_;
-    }
 
     // The logits, their mask and temperatures, as the routines of normalize.h know them.
     NormalizeArguments logits() const {
