@@ -1314,10 +1314,10 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         sum(s);
         judge(s);
         if constexpr (!logarithmic && Normal::seldom_two) {
-            if (!s.two_terms) write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.template apply<true>(e); });
-        }
-        if constexpr (keeps) {
-            if (logarithmic || !Normal::seldom_two || s.two_terms) write(s, [](const Column &c, V v) FS_INLINE_LAMBDA { return c.writer.apply(v); });
+            if (s.two_terms) write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.apply(e); });
+            else write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.template apply<true>(e); });
+        } else if constexpr (keeps) {
+            write(s, [](const Column &c, V v) FS_INLINE_LAMBDA { return c.writer.apply(v); });
         }
         for (isize g = 0; g * group < count; ++g) {
             if (s.wrong[g]) careful.run(outer, first + g * group, count - g * group < group ? count - g * group : group);

@@ -153,20 +153,19 @@ template <class X, bool Softmax> struct Normalizer {
         if constexpr (!Softmax) q.lo = q.lo + numerator.lo / total.hi;
         return of(q);
     }
-    // For whole rows, as numbers; both arrays end with a vector. Whether one of them must have its second term.
-    template <isize most> static FS_INLINE bool rows(const double *numerators, const Totals<most> &total, isize count, T *hi, T *lo) {
+    // For whole rows, as numbers; both arrays end with a vector.
+    template <isize most> static FS_INLINE void rows(const double *numerators, const Totals<most> &total, isize count, T *hi, T *lo) {
         using D = Vec<double>;
-        bool one = true;
         for (isize row = 0; row < count; row += X::lanes) {
             const auto sums = [&](int k) FS_INLINE_LAMBDA { return total.template part<D>(row + k * D::lanes); };
             const Normalizer n = each(numerators ? numerators + row : nullptr, sums);
             X::store(hi + row, n.hi);
             X::store(lo + row, n.lo);
-            one &= n.has_one_term();
         }
-        return !one;
     }
     static FS_INLINE Normalizer row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
+    // Whether a row with this second term is one of the few that need it.
+    static FS_INLINE bool is_seldom(T lo) { return seldom_two && !never_two && lo != 0; }
 
     FS_INLINE bool has_one_term() const {
         if constexpr (!seldom_two || never_two) return never_two;
@@ -296,7 +295,6 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         Totals<most> total;
         double numerator[most];              // none for softmax: 1
         alignas(64) C normal_hi[most], normal_lo[most];
-        bool two_terms;                      // some have
         bool placed = false;                 // whether rows have
         isize place[most];                   // a result that is
         C value[most];                       // this, whatever its exponential
@@ -364,7 +362,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
         else for (isize k = 0; k < b.count; ++k) guess(b, k, scale_of(b.outer[k], b.inner[k]));
         write_waiting(0);
         then(b);
-        b.two_terms = Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
+        Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
         waiting = out.data ? b.count : 0;
         current = before, before = &b;
         current->count = 0, current->placed = false;
@@ -421,7 +419,7 @@ template <class C, bool Softmax, bool Scaled, class S = C> class KeptRows {
             const C *e = before->e[w];
             S *y = before->y[w];
             const bool cuts_lines = converts && streaming && reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(S));
-            if (cuts_lines || (Normal::seldom_two && before->two_terms && before->normal_lo[w] != 0)) {
+            if (cuts_lines || Normal::is_seldom(before->normal_lo[w])) {
                 sums[k] = keep_exp<X>(b.x[k], b.e[k], n, exp);
                 write_row(w);
                 continue;
