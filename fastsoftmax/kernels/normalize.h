@@ -139,8 +139,9 @@ template <class D> struct LogTotal {
     template <bool Scaled> static FS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
         Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
         if (unit != 1) e = product(e, unit);
-        const V rest = (total.hi - at_max) + total.lo, q = rest / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest);
-        return {q, (residue - q * e.lo) / e.hi};
+        const Pair<V> apart = two_sum(total.hi, -at_max), rest = two_sum(apart.hi, apart.lo + total.lo);
+        const V q = rest.hi / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest.hi);
+        return {q, (residue + (rest.lo - q * e.lo)) / e.hi};
     }
 
     static Pair<V> divide(Pair<V> a, Factor base) {
