@@ -95,17 +95,27 @@ def of_elements(x):
     yield "binary_cross_entropy_with_logits_grad_hess", lambda: grad_hess(x, p, sample_weight=w)
 
 
+def laid_out(x, layout):
+    """The numbers of a matrix, in a layout of `KINDS`."""
+    if layout == "strided":
+        return np.repeat(x, 2, axis=-1)[:, ::2]
+    return np.asfortranarray(x) if layout == "Fortran" else x
+
+
+def calls_of(x, axis):
+    """(name, function without arguments) of every call that takes a matrix, once for elementwise functions."""
+    yield from of_logits(x, axis, x.shape[axis], x.shape[1 - axis])
+    if axis:
+        yield from of_elements(x)
+
+
 def calls(shapes=SHAPES, columns=COLUMNS, kinds=KINDS):
     """(name, function without arguments) of every call."""
     rng = np.random.default_rng(7)
     places = [(shape, 1) for shape in shapes] + [(shape, 0) for shape in columns]
     for (shape, axis), (dtype, layout) in itertools.product(places, kinds):
-        x = rng.normal(0, 3, shape).astype(dtype)
-        if layout == "strided":
-            x = np.repeat(x, 2, axis=-1)[:, ::2]
-        every = [of_logits(x, axis, shape[axis], shape[1 - axis])]
-        every += [of_elements(x)] if axis else []
-        for name, call in itertools.chain(*every):
+        x = laid_out(rng.normal(0, 3, shape).astype(dtype), layout)
+        for name, call in calls_of(x, axis):
             yield f"{name} of {layout} {shape} {np.dtype(dtype).name}, axis {axis}", call
 
 
