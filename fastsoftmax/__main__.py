@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastsoftmax``, alone or with ``info`` or ``bench``."""
+"""The command line: ``python -m fastsoftmax``, alone or with ``info``, ``explain`` or ``bench``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import fastsoftmax
 
+from . import _explain
 from .bench import command
 from .bench.cases import Case
 from .bench.formulas import OPERATIONS, Array
@@ -121,6 +122,8 @@ def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     if options.command == "info":
         print_info(options.json)
+    elif options.command == "explain":
+        _explain.run(options)
     elif options.command == "bench":
         command.run(options)
     else:
@@ -134,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(dest="command", metavar="command")
     info = commands.add_parser("info", help="print the configuration alone")
     info.add_argument("--json", action="store_true", help="as JSON")
+    _explain.add_to(commands)
     command.add_to(commands)
     return main_parser
 

@@ -65,6 +65,11 @@ def active() -> str:
     return _active
 
 
+def active_module() -> ModuleType | None:
+    """The compiled module that runs; None for NumPy."""
+    return _modules.get(_active)
+
+
 def use_backend(name: str) -> AbstractContextManager[None]:
     """Let another backend run within a ``with`` block.
 

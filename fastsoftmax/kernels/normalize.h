@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "regime.h"
 #include "rows.h"
 #include "transpose.h"
 #include "vlog.h"
@@ -1447,24 +1448,29 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
 };
 
 // -------------------------------------------------------------------------------------------------------------- entry points
-// False: the columns are too few for strips.
-template <Result R, bool Scaled, class C, class Careful>
-bool normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads, Execute execute) {
-    if constexpr (Scaled) {
-        return false;
-    } else {
-        using Strip = NormalizeStrip<C, R, Careful>;
-        const isize bytes = a.x.outer * a.x.n * a.x.inner * isize(sizeof(C));
-        const bool any_size = takes_logarithm(R) ? a.x.n > short_log_row : Strip::fits(a);
-        if (a.x.inner < strip_columns || (!any_size && bytes < strips_from)) return false;
-        const bool streaming = R != Result::logsumexp && bytes >= stream_from && a.out.data != a.x.data;
-        const bool exact = a.x.n <= (takes_logarithm(R) ? short_log_row : short_row);
-        const bool kept = !takes_logarithm(R) && Strip::fits(a) && a.out.data != a.x.data;
-        TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner, Strip::width(a, threads));
-        return execute(&work, threads), true;
-    }
+template <Result R> constexpr Traits traits_of = {
+    R == Result::softmax ? "softmax" : R == Result::log_softmax ? "log_softmax" : R == Result::logsumexp ? "logsumexp" : "logsumexp_vjp",
+    takes_logarithm(R) ? short_log_row : short_row, R != Result::logsumexp_vjp, true, takes_logarithm(R)};
+
+// Columns where they are, of rows as they are: without options that only gathering understands.
+template <Result R, class C> bool direct(const NormalizeArguments &a) {
+    const bool written = R != Result::logsumexp;
+    return !a.where.data && !a.negative() && columns_direct<C>(a.x) && (!written || columns_direct<C>(a.out));
 }
 
+template <Result R, class C, class Careful> void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads, Execute execute) {
+    using Strip = NormalizeStrip<C, R, Careful>;
+    const bool apart = a.out.data != a.x.data;
+    const bool streaming = R != Result::logsumexp && a.x.outer * a.x.n * a.x.inner * isize(sizeof(C)) >= stream_from && apart;
+    const bool exact = a.x.n <= traits_of<R>.longest_lane_row;
+    const bool kept = !takes_logarithm(R) && Strip::fits(a) && apart;
+    TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner, Strip::width(a, threads));
+    execute(&work, threads);
+}
+template <class Tile> void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads, Execute execute) {
+    TilesWork<Tile> work(tile, a.x.outer, a.x.inner, Tile::width);
+    execute(&work, threads);
+}
 template <class Row> void normalize_whole(const NormalizeArguments &a, isize threads, Execute execute) {
     WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
     execute(&work, threads);
@@ -1472,38 +1478,43 @@ template <class Row> void normalize_whole(const NormalizeArguments &a, isize thr
 // Logits and results are lines of contiguous 16-bit numbers.
 template <class H> bool halves(const NormalizeArguments &a) { return a.x.contiguous(half_number<H>) && a.out.contiguous(half_number<H>); }
 
+template <Result R, bool Scaled, class C> void normalize_batches(const NormalizeArguments &a, isize threads, Execute execute) {
+    const bool as_they_are = !a.where.data && !a.negative();
+    if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
+    if (sizeof(C) == 4 && as_they_are && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
+    if (sizeof(C) == 4 && as_they_are && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
+    normalize_whole<ExpRow<C, R, Scaled>>(a, threads, execute);
+}
+
 template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
     using Tile = NormalizeTile<C, R, Scaled>;
-    constexpr bool keeps = R != Result::logsumexp;
-    constexpr isize short_limit = takes_logarithm(R) ? short_log_row : short_row;
-    const bool plain = !a.where.data && !a.negative();
-    const bool direct = plain && columns_direct<C>(a.x) && (!keeps || columns_direct<C>(a.out));
-    const NormalizeArguments s = a.swapped();
-    if (const int lanes_run = short_rows_run(a.x, short_limit)) {
-        using Short = ShortTile<C, R, Scaled>;
-        const NormalizeArguments &t = lanes_run == along_inner ? a : s;
-        const Short tile{&t, direct && lanes_run == along_inner};
-        if (tile.direct && normalize_strips<R, Scaled, C>(t, tile, threads, execute)) return;
-        TilesWork<Short> work(tile, t.x.outer, t.x.inner, Short::width);
-        return execute(&work, threads);
-    }
-    if (direct || columns_staged(a.x) || columns_staged(s.x)) {
-        const NormalizeArguments &t = direct || columns_staged(a.x) ? a : s;
-        const Tile tile{&t, !direct};
-        if (direct && normalize_strips<R, Scaled, C>(t, tile, threads, execute)) return;
-        TilesWork<Tile> work(tile, t.x.outer, t.x.inner, Tile::width);
-        return execute(&work, threads);
-    }
-    if (a.x.n <= chunk) {
-        const NormalizeArguments &t = a.x.inner == 1 ? s : a;
-        if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(t, threads, execute);
-        if (sizeof(C) == 4 && plain && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(t, threads, execute);
-        if (sizeof(C) == 4 && plain && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(t, threads, execute);
-        return normalize_whole<ExpRow<C, R, Scaled>>(t, threads, execute);
-    }
+    using Short = ShortTile<C, R, Scaled>;
     using Row = std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
-    RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(&work, threads);
+    Problem p = Problem::of(a.x, sizeof(C), Scaled);
+    p.columns_direct = direct<R, C>(a);
+    const NormalizeArguments s = a.swapped();
+    switch (decide(p, traits_of<R>)) {
+    case Driver::small:  // was done before there were arguments
+    case Driver::strips:
+        if constexpr (Scaled) return;
+        else if (p.n <= traits_of<R>.longest_lane_row) return normalize_strips<R, C>(a, Short{&a, true}, threads, execute);
+        else return normalize_strips<R, C>(a, Tile{&a, false}, threads, execute);
+    case Driver::lanes: {
+        const bool inner = short_rows_run(a.x, p.n) == along_inner;
+        const NormalizeArguments &t = inner ? a : s;
+        return normalize_tiles(Short{&t, p.columns_direct && inner}, t, threads, execute);
+    }
+    case Driver::tiles: return normalize_tiles(Tile{&a, false}, a, threads, execute);
+    case Driver::gathered_tiles: {
+        const NormalizeArguments &t = columns_staged(a.x) ? a : s;
+        return normalize_tiles(Tile{&t, true}, t, threads, execute);
+    }
+    case Driver::row_batch: return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads, execute);
+    case Driver::long_rows: {
+        RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
+        return execute(&work, threads);
+    }
+    }
 }
 
 template <class Kind> void normalize(Kind, const NormalizeArguments &a, isize threads, Execute execute) {
@@ -1554,15 +1565,18 @@ template <class C> void logsumexp_small(const NormalizeArguments &a) {
 
 // Contiguous rows and default options.
 template <class Kind, class C> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
-    if (rows * n <= small_call && rows < enough_rows) {
-        if (Kind::result == Result::softmax) return softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
-        if (Kind::result == Result::log_softmax) return log_softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
-    }
+    constexpr Result result = Kind::result;
+    Problem p;
+    p.outer = rows, p.n = n, p.element = sizeof(C), p.fresh = true;
+    const bool small = regime_table[0].holds(p, traits_of<result>);
+    if (small) remember(p, traits_of<result>);
+    if (small && result == Result::softmax) return softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
+    if (small && result == Result::log_softmax) return log_softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
     NormalizeArguments a;
     a.x = AnyView::matrix(x, number_of<C>, rows, n);
-    a.out = AnyView::matrix(out, number_of<C>, rows, Kind::result == Result::logsumexp ? 1 : n);
-    if (Kind::result == Result::logsumexp && rows * n <= small_call && rows < enough_rows) return logsumexp_small<C>(a);
-    normalize_scaled<Kind::result, false, C>(a, threads, execute);
+    a.out = AnyView::matrix(out, number_of<C>, rows, result == Result::logsumexp ? 1 : n);
+    if (small) return logsumexp_small<C>(a);
+    normalize_scaled<result, false, C>(a, threads, execute);
 }
 
 }  // namespace fs

@@ -49,6 +49,18 @@ cdef extern from "views.h" namespace "fs::Bytes" nogil:
     Bytes native, misaligned, swapped
 
 
+cdef extern from "regime.h" namespace "fs" nogil:
+    cppclass RegimeLine:
+        const char* name
+        const char* condition
+        const char* measured
+    cppclass Decision:
+        const char* operation() noexcept
+        bint holds(const RegimeLine&) noexcept
+    const RegimeLine[7] regime_table
+    Decision forget_decision() noexcept
+
+
 cdef extern from "normalize.h" namespace "fs" nogil:
     cppclass Softmax:
         Softmax() noexcept
@@ -186,6 +198,21 @@ cdef inline int settled() except -1 nogil:
         with gil:
             raise MemoryError("cannot allocate the memory to compute in")
     return 0
+
+
+# Which driver ran last in this thread, by the table of regime.h: the operation, and for each line its name, condition, figure, and whether it holds. The
+# first that does decides. None if nothing ran since it was asked last.
+def last_decision():
+    cdef Decision last = forget_decision()
+    cdef const RegimeLine* line
+    cdef int k
+    if last.operation() is NULL:
+        return None
+    lines = []
+    for k in range(7):
+        line = &regime_table[k]
+        lines.append((line.name.decode(), line.condition.decode(), line.measured.decode(), bool(last.holds(line[0]))))
+    return last.operation().decode(), lines
 
 
 # Arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes; arrays that have one

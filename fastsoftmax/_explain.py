@@ -1,0 +1,124 @@
+"""``python -m fastsoftmax explain``: which driver of the kernels runs a call, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import fastsoftmax
+
+from . import _backend
+from .bench.command import shape
+
+DTYPES = ("float16", "float32", "float64")
+
+
+class Line(NamedTuple):
+    """A line of the table of drivers: the first one that holds decides."""
+
+    driver: str
+    condition: str
+    measured: str
+    holds: bool
+
+
+class Decision(NamedTuple):
+    """What a kernel has decided."""
+
+    operation: str
+    lines: list[Line]
+
+    @property
+    def driver(self) -> str:
+        return next(line.driver for line in self.lines if line.holds)
+
+
+def decision() -> Decision | None:
+    """What the kernels have decided last in this thread; None if nothing since it was asked."""
+    module = _backend.active_module()
+    last = module.last_decision() if module is not None else None
+    return last and Decision(last[0], [Line(*line) for line in last[1]])
+
+
+def _row_operation(name: str) -> Callable[..., Any]:
+    return lambda x, **options: getattr(fastsoftmax, name)(x, **options)
+
+
+def _gradient(name: str, reduced: bool) -> Callable[..., Any]:
+    """A vjp: of x itself where the result has x's shape, else of one number for each row."""
+
+    def call(x: Any, axis: int = -1, **options: Any) -> Any:
+        g = x.sum(axis) if reduced else x
+        return getattr(fastsoftmax, name)(g, x, axis, **options)
+
+    return call
+
+
+#: Calls on an array x; only what is given on the command line is among the keywords.
+CALLS: dict[str, Callable[..., Any]] = {
+    **{name: _row_operation(name) for name in ("softmax", "softmin", "log_softmax", "logsumexp")},
+    "logsumexp_vjp": _gradient("logsumexp_vjp", reduced=True),
+}
+
+
+def explained(operation: str, x: Any, **options: Any) -> Decision | None:
+    """What decides how a call runs. The call is made."""
+    decision()
+    CALLS[operation](x, **options)
+    return decision()
+
+
+def report(found: Decision) -> Iterator[str]:
+    """The lines of the table, with yes and no, and the figure that each is worth."""
+    width = max(len(line.driver) for line in found.lines)
+    decided = False
+    for line in found.lines:
+        verdict = "" if decided else "yes" if line.holds else "no"
+        decided |= line.holds
+        yield f"{verdict:>4}  {line.driver:{width}}  {line.condition}"
+        yield f"{'':{width + 8}}({line.measured})"
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def add_to(commands: Any) -> None:
+    """Declare the command among others."""
+    text = (
+        "Make a call on zeros, and print the table of drivers (fastsoftmax/kernels/regime.h) with yes or "
+        "no at each line. The first yes decides. Times are ns per element of float32, without the line and "
+        "with it."
+    )
+    parser = commands.add_parser("explain", help="tell which driver runs a call", description=text)
+    parser.add_argument(
+        "operation", choices=sorted(CALLS), help=", ".join(sorted(CALLS)), metavar="operation"
+    )
+    parser.add_argument("shape", type=shape, help="such as 4096x10")
+    parser.add_argument("dtype", nargs="?", default="float32", choices=DTYPES, help="float32 unless given")
+    parser.add_argument("--axis", type=int, help="that the operation runs along; the last one unless given")
+    parser.add_argument("--order", choices=("C", "F"), default="C", help="of the array in memory")
+    parser.add_argument("--temperature", type=float, help="as the function takes it, where it does")
+    parser.add_argument("--base", type=float, help="the same")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    names = ("axis", "temperature", "base")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    x = np.zeros(options.shape, options.dtype, order=options.order)
+    try:
+        found = explained(options.operation, x, **given)
+    except (TypeError, ValueError) as error:
+        raise SystemExit(f"fastsoftmax.{options.operation}: {error}") from None
+    what = (
+        f"{options.operation} of {'x'.join(map(str, options.shape))} {options.dtype}, {options.order} order"
+    )
+    backend = _backend.active()
+    if found is None:
+        print(f"{what}: the {backend} backend has no drivers to choose from")
+        return
+    print(f"{what}: {found.driver} (backend {backend}; kernels of {found.operation})")
+    print(*report(found), sep="\n")

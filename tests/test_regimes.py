@@ -1,0 +1,131 @@
+"""The table of drivers: both sides of every border, and that all of them run."""
+
+import numpy as np
+import pytest
+from arrays import refuses
+
+import fastsoftmax as fs
+from fastsoftmax import __main__ as command_line
+from fastsoftmax import _explain
+
+COMPILED = [name for name in fs.config()["backends"] if name != "numpy"]
+VECTOR = {"avx512": 64, "avx2": 32, "baseline": 16}  # bytes
+NAMES = ["small", "strips", "lanes", "tiles", "gathered tiles", "row batch", "long rows"]
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="only compiled backends have drivers")
+
+
+@pytest.fixture(params=COMPILED)
+def compiled(request):
+    with fs.use_backend(request.param):
+        yield request.param
+
+
+def driver(operation, shape, dtype=np.float32, order="C", **options):
+    return _explain.explained(operation, np.zeros(shape, dtype, order), **options).driver
+
+
+# (operation, options, shape and driver on one side of a border, those on the other side)
+BORDERS = [
+    ("softmax", {}, (1, 256), "small", (1, 257), "row batch"),
+    ("softmax", {}, (3, 85), "small", (4, 64), "row batch"),
+    ("softmax", {"axis": -1, "base": 2}, (4, 24), "lanes", (3, 24), "row batch"),
+    ("softmax", {}, (100, 24), "lanes", (100, 25), "row batch"),
+    ("log_softmax", {}, (100, 40), "lanes", (100, 41), "row batch"),
+    ("logsumexp", {}, (100, 40), "lanes", (100, 41), "row batch"),
+    ("logsumexp_vjp", {}, (100, 24), "lanes", (100, 25), "row batch"),
+    ("softmax", {}, (5, 32768), "row batch", (5, 32769), "long rows"),
+    ("log_softmax", {"base": 2}, (5, 32768), "row batch", (5, 32769), "long rows"),
+    ("softmax", {"axis": 0}, (100, 511), "tiles", (100, 512), "strips"),
+    ("softmax", {"axis": 0}, (256, 512), "strips", (257, 512), "tiles"),  # of float32, half of L2
+    ("softmax", {"axis": 0}, (1023, 512), "tiles", (1024, 512), "strips"),  # 2 MiB
+    ("softmax", {"axis": 0, "temperature": 2}, (24, 600), "lanes", (25, 600), "tiles"),
+    ("log_softmax", {"axis": 0}, (40, 600), "lanes", (41, 600), "strips"),
+    ("logsumexp", {"axis": 0}, (41, 511), "tiles", (41, 512), "strips"),
+]
+
+
+@pytest.mark.parametrize(("operation", "options", "here", "one", "there", "other"), BORDERS)
+def test_borders(operation, options, here, one, there, other, compiled):
+    assert driver(operation, here, **options) == one
+    assert driver(operation, there, **options) == other
+
+
+def test_columns_of_a_vector(compiled):
+    """Fewer neighbouring columns than a vector holds are no columns; some are gathered."""
+    lanes = VECTOR[compiled] // 4
+    assert driver("softmax", (2, 50, lanes), axis=1) == "tiles"
+    assert driver("softmax", (2, 50, lanes - 1), axis=1) == "row batch"
+    assert driver("softmax", (2, 50, lanes), np.float64, axis=1) == "tiles"
+
+
+def test_gathered_tiles(compiled):
+    """What vectors cannot load, or not where it is."""
+    assert driver("softmax", (512, 100), np.float16, axis=0) == "gathered tiles"
+    assert driver("softmax", (513, 100), np.float16, axis=0) == "row batch"
+    assert driver("softmin", (512, 100), axis=0) == "gathered tiles"
+    x = np.zeros((60, 100), np.float32)
+    assert _explain.explained("softmax", x, axis=0, where=x == 0).driver == "gathered tiles"
+
+
+@pytest.mark.parametrize("operation", ["softmax", "log_softmax", "logsumexp"])
+def test_order_does_not_matter(operation, compiled):
+    """Nor does the axis: only how rows lie in memory."""
+    for shape in [(1000, 7), (300, 100), (50, 700), (2, 40000)]:
+        along = driver(operation, shape, axis=-1)
+        assert driver(operation, shape[::-1], order="F", axis=0) == along
+        assert driver(operation, shape, order="F") == driver(operation, shape[::-1], axis=0)
+
+
+def test_every_driver_runs(compiled):
+    found = {driver(operation, s, **o) for operation, o, a, _, b, _ in BORDERS for s in (a, b)}
+    assert found | {driver("softmin", (60, 100), axis=0)} == set(NAMES)
+
+
+def test_the_table(compiled):
+    """Every line says what it wants and what it is worth, and the last one takes all."""
+    lines = _explain.explained("softmax", np.zeros((5, 40000), np.float32)).lines
+    assert [line.driver for line in lines] == NAMES
+    assert all(line.condition and line.measured for line in lines)
+    assert [line.holds for line in lines] == [False] * 6 + [True]
+
+
+def test_asked_once(compiled):
+    assert _explain.explained("softmax", np.zeros((5, 5))) is not None
+    assert _explain.decision() is None
+
+
+def test_numpy_backend_has_no_drivers():
+    with fs.use_backend("numpy"):
+        assert _explain.explained("softmax", np.zeros((5, 5))) is None
+
+
+def explain(capsys, *arguments):
+    command_line.main(["explain", *arguments])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_command(capsys, compiled):
+    head, *table = explain(capsys, "softmax", "4096x10", "float32", "--axis", "0")
+    assert head.startswith("softmax of 4096x10 float32, C order: ")
+    assert f"backend {compiled}" in head
+    assert len(table) == 2 * len(NAMES)
+    assert sum(line.startswith(" yes") for line in table) == 1
+    head, *table = explain(capsys, "log_softmax", "4096x10", "float64", "--temperature", "2")
+    assert "F order: " not in head
+    assert [line.split()[:2] for line in table[:6:2]] == [["no", "small"], ["no", "strips"], ["yes", "lanes"]]
+    assert "strips" in explain(capsys, "softmax", "700x100", "--order", "F")[0]
+
+
+def test_command_of_another_backend(capsys):
+    with fs.use_backend("numpy"):
+        assert "no drivers" in explain(capsys, "softmax", "4x4")[0]
+
+
+def test_command_with_bad_arguments():
+    refuses(
+        lambda: command_line.main(["explain", "logsumexp", "4x4", "--temperature", "2"]),
+        SystemExit,
+        "temperature",
+    )
+    refuses(lambda: command_line.main(["explain", "softmax", "4x4", "--axis", "5"]), SystemExit, "axis")
