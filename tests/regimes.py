@@ -103,7 +103,7 @@ def laid_out(x, layout):
 
 
 def calls_of(x, axis):
-    """(name, function without arguments) of every call that takes a matrix, once for elementwise functions."""
+    """(name, function without arguments) of every call on a matrix; of elementwise functions for one axis."""
     yield from of_logits(x, axis, x.shape[axis], x.shape[1 - axis])
     if axis:
         yield from of_elements(x)

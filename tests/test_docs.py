@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [ROOT / "README.md", *ROOT.glob("C*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+TEXTS += ROOT.glob("fastsoftmax/kernels/*.md")
 
 
 def runnable(path):
