@@ -742,7 +742,7 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
             const Row &row = batch.rows[k];
             const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
             if (t.wants_rest() || (!keeps && may_cancel(g.max[k], sum[k]))) write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
-            else if (keeps) write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{}, V{}});
+            else if (keeps) write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{}, V{}, V{}});
             else if (direct_out) *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
             else a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
         }

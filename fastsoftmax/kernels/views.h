@@ -110,11 +110,23 @@ template <class Body> auto with_compute(std::initializer_list<Number> numbers, B
 // How the bytes of numbers stand in memory.
 enum class Bytes { native, misaligned, swapped };  // others than the first are for readers and value() alone
 
-// A number, from its bytes, as the machine has it.
+inline std::uint16_t reversed(std::uint16_t b) { return __builtin_bswap16(b); }
+inline std::uint32_t reversed(std::uint32_t b) { return __builtin_bswap32(b); }
+inline std::uint64_t reversed(std::uint64_t b) { return __builtin_bswap64(b); }
+// A number, from its bytes, as the machine has it. Each size by itself: a copy of any number of bytes makes GCC 12 warn of those beyond the number.
+template <class Bits> FS_INLINE void settle_as(const char *from, Bytes bytes, char *to) {
+    Bits b;
+    std::memcpy(&b, from, sizeof b);
+    if (bytes == Bytes::swapped) b = reversed(b);
+    std::memcpy(to, &b, sizeof b);
+}
 FS_INLINE void settle(const char *from, Number number, Bytes bytes, char *to) {
-    const isize size = size_of(number);
-    if (bytes == Bytes::swapped) std::reverse_copy(from, from + size, to);
-    else std::memcpy(to, from, static_cast<std::size_t>(size));
+    switch (size_of(number)) {
+    case 1: *to = *from; return;
+    case 2: return settle_as<std::uint16_t>(from, bytes, to);
+    case 4: return settle_as<std::uint32_t>(from, bytes, to);
+    default: return settle_as<std::uint64_t>(from, bytes, to);
+    }
 }
 
 // An array of any real dtype: (outer, n, inner) with strides in bytes. An axis of length 1 has stride 0, so that it broadcasts.
