@@ -83,15 +83,13 @@ cdef extern from "weighted.h" namespace "fs" nogil:
     void weighted_logsumexp(NormalizeArguments&, const AnyView&, Py_ssize_t, Execute) noexcept
 
 
-cdef extern from "vjp.h" namespace "fs" nogil:
-    cppclass SoftmaxVjp:
-        SoftmaxVjp() noexcept
-    cppclass LogSoftmaxVjp:
-        LogSoftmaxVjp() noexcept
-    cppclass VjpArguments:
-        AnyView g, y, out
+cdef extern from "row_map.h" namespace "fs" nogil:
+    cppclass RowMapArguments:
+        AnyView input[2]
+        AnyView out
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void vjp[Op](Op, VjpArguments&, Py_ssize_t, Execute) noexcept
+        void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
+    void row_map[Op](Op, RowMapArguments&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "cross_entropy.h" namespace "fs" nogil:

@@ -83,7 +83,7 @@ struct Sum {
 // the same half of an ulp, so one after another, seven additions would cost 3.5. The budgets that follow from it are in
 // docs/accuracy.md: two levels for what is divided by the sum, one for its logarithm.
 constexpr isize block = 8;
-constexpr isize added_by_fours = 4, added_by_twos = 2;
+constexpr isize added_by_fours = 4, added_by_twos = 2, added_singly = 1;
 
 template <class X, class T = typename X::Scalar> struct LaneSums;
 using TwoDoubles = typename Vec<double, 16>::V;
@@ -170,16 +170,22 @@ template <class X> FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &su
 // Elements of a row after which every vector begins a new group of those that are added together.
 template <class X> constexpr isize summed_elements = block * X::lanes;
 
-// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where the terms are not kept.
-template <class X, isize together = added_by_fours, bool only = false, class Term>
-FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
+// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where the terms are not kept. Terms of several sums go together.
+template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term>
+FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
     constexpr isize lanes = X::lanes;
     const AllLanes<X> all;
-    const auto add = [&](typename X::V v) FS_INLINE_LAMBDA {
+    using Terms = decltype(term(n, all));
+    const auto add = [&](const Terms &v) FS_INLINE_LAMBDA {
         if constexpr (only) sums.add_stored(v);
         else sums.add(v);
     };
     isize i = 0;
+    if constexpr (together == added_singly) {
+        for (; i + lanes <= n; i += lanes) add(term(i, all));
+        if (i < n) add(term(i, FirstLanes<X>{n - i}));
+        return;
+    }
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
         const auto a = term(i, all), b = term(i + lanes, all);
         const auto c = term(i + 2 * lanes, all), d = term(i + 3 * lanes, all);
@@ -187,11 +193,11 @@ FS_INLINE void sum_vectors(isize n, LaneSums<X> &sums, Term term) {
         else add(a + b), add(c + d);
     }
     if (i == n) return;
-    typename X::V pair = {}, last = {};
+    Terms pair = {}, last = {};
     if (i + 2 * lanes <= n) {
         const auto a = term(i, all), b = term(i + lanes, all);
         pair = a + b, i += 2 * lanes;
-        if constexpr (together == added_by_twos) sums.add(pair), pair = typename X::V{};
+        if constexpr (together == added_by_twos) sums.add(pair), pair = Terms{};
     }
     if (i + lanes <= n) last = term(i, all), i += lanes;
     if (i < n) last = last + term(i, FirstLanes<X>{n - i});

@@ -120,13 +120,14 @@ template <class X> struct ShortRows {
     alignas(64) C columns[longest * X::lanes];
 
     // Lanes without a row hold zeros.
-    void gather(const AnyView &v, isize outer, isize first, isize count, const Mask &where = Mask(), bool negate = false) {
+    void gather(const AnyView &v, isize outer, isize first, isize count, const Mask &where = Mask(), bool negate = false,
+                C absent = -std::numeric_limits<C>::infinity()) {
         const isize n = v.n, size = sizeof(C);
         if (count == X::lanes && v.template plain<C>() && v.inner_stride % size == 0 && !where.data && !negate) {
             return rows_to_columns<X>(reinterpret_cast<const C *>(v.at(outer, first)), v.inner_stride / size, n, columns);
         }
         Reader<C> from(v, outer, first);
-        from.negate = negate;
+        from.negate = negate, from.absent = absent;
         if (where.data) from.mask = where.at(outer, first), from.mask_stride = where.n_stride;
         alignas(64) C rows[longest * X::lanes];
         if (v.inner_stride == size_of(v.number)) {  // lines along the inner axis are contiguous

@@ -223,10 +223,10 @@ template <class Tile> struct TilesWork final : Work {
 // A tile of columns (first .. first + count) of one outer index as rows of `width`; the memory itself where it is not staged.
 template <class C>
 const C *gather_columns(const AnyView &v, bool staged, isize outer, isize first, isize count, isize width, C *tile, const Mask &where = Mask(),
-                        bool negate = false) {
+                        bool negate = false, C absent = -std::numeric_limits<C>::infinity()) {
     if (!staged) return reinterpret_cast<const C *>(v.at(outer, first));
     Reader<C> line(v, outer, first);
-    line.stride = v.inner_stride, line.negate = negate;
+    line.stride = v.inner_stride, line.negate = negate, line.absent = absent;
     if (where.data) line.mask = where.at(outer, first), line.mask_stride = where.inner_stride;
     for (isize i = 0; i < v.n; ++i) {
         C *row = tile + i * width;

@@ -1,5 +1,10 @@
 # Kernels of log_softmax: see log_softmax.py for what they compute.
 
+cdef extern from "softmax_vjp.h" namespace "fs" nogil:
+    cppclass LogSoftmaxVjp:
+        LogSoftmaxVjp() noexcept
+
+
 def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature, tuple ln_base,
                      const unsigned char[:, :, :] where, Py_ssize_t num_threads):
     cdef NormalizeArguments a
@@ -19,9 +24,9 @@ def log_softmax_plain(x, out, num_threads):
 
 def log_softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,
                          Py_ssize_t num_threads):
-    cdef VjpArguments a
-    a.g, a.y, a.out = any_view(g), any_view(y), any_view(out)
+    cdef RowMapArguments a
+    a.input[0], a.input[1], a.out = any_view(g), any_view(y), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
-        vjp(LogSoftmaxVjp(), a, num_threads, execute)
+        row_map(LogSoftmaxVjp(), a, num_threads, execute)
         settled()
