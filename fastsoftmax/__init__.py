@@ -26,6 +26,7 @@ from .ops.nll_loss import nll_loss, nll_loss_value_and_grad
 from .ops.sigmoid import sigmoid, sigmoid_vjp
 from .ops.softmax import softmax, softmax_vjp, softmin
 from .ops.softplus import softplus, softplus_vjp
+from .ops.square_normalize import square_normalize, square_normalize_vjp
 from .ops.top_k_logprobs import top_k_logprobs
 
 __version__ = "0.1.0"
@@ -67,6 +68,8 @@ __all__ = [
     "softmin",
     "softplus",
     "softplus_vjp",
+    "square_normalize",
+    "square_normalize_vjp",
     "top_k_logprobs",
     "use_backend",
 ]

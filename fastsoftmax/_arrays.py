@@ -711,19 +711,46 @@ def normalize_rows(
     return delivered(out, result, target)
 
 
-def rows_vjp(
-    kernel: Kernel, g: Any, y: Any, axis: Any, *, temperature: Any, out: Any, num_threads: Any
-) -> Any:
-    """Call a kernel that takes the gradient back through rows."""
-    a, b, dtype = _pair(g, y, "y")
+def map_rows(kernel: Kernel, x: Any, axis: Any, *, where: Any, out: Any, dtype: Any, num_threads: Any) -> Any:
+    """Call a kernel that has no other options than a mask: a result for every element, from its row."""
+    a = as_numbers(x, "x")
     axes = normalize_axes(axis, a.ndim)
-    heat = as_temperature(temperature, a.shape, axes)
+    wanted = result_dtype(a, dtype)
+    mask = as_where(where, a.shape)
+    threads = _threads.resolve(num_threads, a.size)
+    run = able(kernel, float_dtype(a), wanted)
+    result = new_or_checked(out, a, wanted)
+    target, a, mask = destination(out, result, a, mask)
+    for source, into, present in each_view(axes, [a, target, mask]):
+        run(source, into, present, threads)
+    return delivered(out, result, target)
+
+
+def rows_vjp(
+    kernel: Kernel,
+    g: Any,
+    y: Any,
+    axis: Any,
+    *,
+    saved: str = "y",
+    temperature: Any,
+    out: Any,
+    num_threads: Any,
+) -> Any:
+    """Call a kernel that takes the gradient back through rows, from what a caller knows as `saved`.
+
+    Kernels of operations that have no temperature, None, get none.
+    """
+    a, b, dtype = _pair(g, y, saved)
+    axes = normalize_axes(axis, a.ndim)
+    heat = ONE if temperature is None else as_temperature(temperature, a.shape, axes)
     threads = _threads.resolve(num_threads, a.size)
     run = able(kernel, float_dtype(a), float_dtype(b), dtype, extreme=is_extreme((1.0, 0.0), heat, dtype))
     result = new_or_checked(out, b, dtype)
     target, a, b = destination(out, result, a, b)
     for left, into, right, row in each_view(axes, [a, target, b, varying(heat)]):
-        run(left, right, into, heat if row is None else row[:, 0], threads)
+        options = () if temperature is None else (heat if row is None else row[:, 0],)
+        run(left, right, into, *options, threads)
     return delivered(out, result, target)
 
 

@@ -74,6 +74,30 @@ class Activation(Protocol):
                  dtype: DTypeLike | None = ..., num_threads: Threads = ...) -> Any: ...
 
 
+class Normalization(Protocol):
+    """square_normalize and its like: likewise, with a mask for the only option."""
+
+    @overload
+    def __call__(self, x: ArrayLike, axis: Axis = ..., *, where: ArrayLike | None = ..., out: Out,
+                 dtype: DTypeLike | None = ..., num_threads: Threads = ...) -> Out: ...
+    @overload
+    def __call__(self, x: NDArray[Any] | Numbers, axis: Axis = ..., *, where: ArrayLike | None = ...,
+                 out: None = ..., dtype: DType[Float], num_threads: Threads = ...) -> NDArray[Float]: ...
+    @overload
+    def __call__(self, x: NDArray[np.float32], axis: Axis = ..., *, where: ArrayLike | None = ...,
+                 out: None = ..., dtype: None = ..., num_threads: Threads = ...) -> NDArray[np.float32]: ...
+    @overload
+    def __call__(self, x: Doubles, axis: Axis = ..., *, where: ArrayLike | None = ..., out: None = ...,
+                 dtype: None = ..., num_threads: Threads = ...) -> NDArray[np.float64]: ...
+    @overload
+    def __call__(self, x: NDArray[Float], axis: Axis = ..., *, where: ArrayLike | None = ...,
+                 out: None = ..., dtype: None = ..., num_threads: Threads = ...) -> NDArray[Float]: ...
+    @overload
+    def __call__(self, x: ArrayLike, axis: Axis = ..., *, where: ArrayLike | None = ...,
+                 out: NDArray[Any] | None = ..., dtype: DTypeLike | None = ...,
+                 num_threads: Threads = ...) -> Any: ...
+
+
 class Reduction(Protocol):
     """logsumexp and its like: a result for every row, float32 for float16."""
 
@@ -200,6 +224,26 @@ class ActivationVjp(Protocol):
                  out: NDArray[Any] | None = ..., num_threads: Threads = ...) -> Any: ...
 
 
+class NormalizationVjp(Protocol):
+    """The gradient of square_normalize and its like, from the input."""
+
+    @overload
+    def __call__(self, g: ArrayLike, x: ArrayLike, axis: Axis = ..., *, out: Out,
+                 num_threads: Threads = ...) -> Out: ...
+    @overload
+    def __call__(self, g: NDArray[np.float32], x: NDArray[np.float32], axis: Axis = ..., *, out: None = ...,
+                 num_threads: Threads = ...) -> NDArray[np.float32]: ...
+    @overload
+    def __call__(self, g: Doubles, x: Doubles, axis: Axis = ..., *, out: None = ...,
+                 num_threads: Threads = ...) -> NDArray[np.float64]: ...
+    @overload
+    def __call__(self, g: NDArray[Float], x: NDArray[Float], axis: Axis = ..., *, out: None = ...,
+                 num_threads: Threads = ...) -> NDArray[Float]: ...
+    @overload
+    def __call__(self, g: ArrayLike, x: ArrayLike, axis: Axis = ..., *, out: NDArray[Any] | None = ...,
+                 num_threads: Threads = ...) -> Any: ...
+
+
 class ReductionVjp(Protocol):
     """The gradient of logsumexp and its like, of the dtype of `x` whatever that of `g`."""
 
@@ -266,6 +310,11 @@ def activation(function: Activation) -> Activation:
     return function
 
 
+def normalization(function: Normalization) -> Normalization:
+    """Decorate a function that keeps the promises of `Normalization`."""
+    return function
+
+
 def reduction(function: Reduction) -> Reduction:
     """Decorate a function that keeps the promises of `Reduction`."""
     return function
@@ -283,6 +332,11 @@ def of_probabilities(function: OfProbabilities) -> OfProbabilities:
 
 def activation_vjp(function: ActivationVjp) -> ActivationVjp:
     """Decorate a function that keeps the promises of `ActivationVjp`."""
+    return function
+
+
+def normalization_vjp(function: NormalizationVjp) -> NormalizationVjp:
+    """Decorate a function that keeps the promises of `NormalizationVjp`."""
     return function
 
 

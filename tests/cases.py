@@ -131,6 +131,36 @@ def negated_hard_rows(n, dtype, rng):
     return -rows, [f"minus {name}" for name in names]
 
 
+def _of_any_size(low, high):
+    """Numbers of both signs and of sizes between powers of ten."""
+    return lambda n, dtype, rng: rng.choice([-1.0, 1.0], n) * 10.0 ** rng.uniform(low, high, n)
+
+
+def _normal_of(size):
+    """Normal numbers of a size that depends on the dtype."""
+    return lambda n, dtype, rng: rng.normal(0.0, float(size(np.finfo(dtype))), n)
+
+
+AMPLITUDES = {
+    "of any size": _of_any_size(-30, 30),
+    "of moderate size": _of_any_size(-4, 4),
+    "large": _of_any_size(17, 22),
+    "small": _of_any_size(-24, -17),
+    "around the smallest normal number": _normal_of(lambda info: info.smallest_normal),
+    "whose squares are": _normal_of(lambda info: info.smallest_normal**0.5),
+    "next to the largest number": _normal_of(lambda info: info.max / 8),
+    "whose squares are, too": _normal_of(lambda info: info.max**0.5),
+}
+
+
+@np.errstate(all="ignore")
+def hard_amplitudes(n, dtype, rng):
+    """Rows that are squared: those of `hard_rows`, and some whose squares leave the range of numbers."""
+    rows, names = hard_rows(n, dtype, rng)
+    more = np.stack([make(n, dtype, rng) for make in AMPLITUDES.values()]).astype(dtype)
+    return np.concatenate([rows, more]), names + list(AMPLITUDES)
+
+
 @np.errstate(all="ignore")
 def hard_reals(n, dtype, rng):
     """Arguments of functions of any real number: near 0, moderate, and where results underflow."""
@@ -189,6 +219,7 @@ class Case:
     ulp: float  # promised largest error, float32 and float64
     hand: tuple  # (arguments, expected): values a reader can verify
     rowwise: bool = True
+    of_logits: bool = True  # of rows: -inf takes no part, +inf and nothing but -inf make NaN of the row
     reduced: bool = False
     options: tuple = ()
     masked: float | None = None  # what a masked-out entry gives
@@ -325,6 +356,29 @@ CASES = (
         vjp_from="x",
     ),
     Case(
+        name="square_normalize",
+        signature="(x, axis=-1, *, where=None, out=None, dtype=None, num_threads=None)",
+        exact=oracle.square_normalize,
+        definition=oracle.define_square_normalize,
+        ulp=4,
+        hand=(
+            ([1.0, 1.0, -1.0, 1.0], [0.25, 0.25, 0.25, 0.25]),
+            ([3.0, -4.0], [0.36, 0.64]),
+            ([0.0, -7.0], [0.0, 1.0]),
+            ([3e-30, 4e-30, 0.0], [0.36, 0.64, 0.0]),
+            ([3e30, 4e30], [0.36, 0.64]),
+            ([0.0, 0.0], [np.nan, np.nan]),
+            ([np.inf, 1.0, -np.inf], [np.nan, 0.0, np.nan]),
+        ),
+        of_logits=False,
+        options=("where",),
+        masked=0.0,
+        inputs=hard_amplitudes,
+        vjp="square_normalize_vjp",
+        vjp_signature="(g, x, axis=-1, *, out=None, num_threads=None)",
+        vjp_from="x",
+    ),
+    Case(
         name="sigmoid",
         signature="(x, *, out=None, dtype=None, num_threads=None)",
         exact=oracle.sigmoid,
@@ -380,6 +434,7 @@ CASES = (
 
 BY_NAME = {case.name: case for case in CASES}
 ROWWISE = tuple(case for case in CASES if case.rowwise)
+OF_LOGITS = tuple(case for case in ROWWISE if case.of_logits)
 ELEMENTWISE = tuple(case for case in CASES if not case.rowwise)
 WITH_VJP = tuple(case for case in CASES if case.vjp)
 

@@ -404,6 +404,20 @@ def log_softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
 
 
 @np.errstate(all="ignore")
+def square_normalize(x, axis=-1, *, where=None):
+    rows = _rows(x, axis, 1.0, where)
+    fraction, exponent = np.frexp(np.where(rows.where, rows.x, 0.0))
+    counts = np.isfinite(fraction) & (fraction != 0)
+    largest = np.where(counts, exponent, -(10**6)).max(-1, keepdims=True, initial=-(10**6))
+    scaled = np.ldexp(fraction, np.where(counts, exponent - largest, 0))
+    s = total(two_prod(scaled, scaled))
+    infinite = np.isinf(scaled).any(-1, keepdims=True) & ~np.isnan(scaled).any(-1, keepdims=True)
+    hi, lo = div(two_prod(fraction, fraction), (s[0][:, None], s[1][:, None]))
+    special = [(infinite & np.isfinite(scaled), 0.0), (~rows.where, 0.0)]
+    return _full(rows, hi, lo, np.where(counts, 2 * (exponent - largest), 0), special)
+
+
+@np.errstate(all="ignore")
 def logsumexp(x, axis=-1, *, b=None, keepdims=False, base=None, where=None):
     where = np.asarray(True if where is None else where)
     if b is not None:
@@ -522,6 +536,12 @@ def define_logsumexp(row, base=None, b=None):
     powers, unit = _powers(row, 1.0, base)
     weights = [1] * len(row) if b is None else [mpmath.mpf(w) for w in b]
     return mpmath.log(mpmath.fsum(w * power for w, power in zip(weights, powers, strict=True))) / unit
+
+
+def define_square_normalize(row):
+    squares = [mpmath.mpf(v) ** 2 for v in row]
+    whole = mpmath.fsum(squares)
+    return [square / whole if whole else mpmath.nan for square in squares]
 
 
 def define_sigmoid(x):

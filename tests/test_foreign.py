@@ -47,7 +47,7 @@ def ramp(x):
     return np.linspace(-3, 3, x.size, dtype=np.float32).reshape(x.shape)
 
 
-ROWS = [fs.softmax, fs.log_softmax, fs.logsumexp, fs.softmin, fs.hardmax]
+ROWS = [fs.softmax, fs.log_softmax, fs.logsumexp, fs.softmin, fs.hardmax, fs.square_normalize]
 CALLS = (
     {
         f"{f.__name__}, axis {axis}": lambda x, f=f, axis=axis: f(x, axis)
@@ -90,7 +90,7 @@ CALLS = (
     | {f"{f.__name__} of g": lambda x, f=f: f(x, ramp(x)) for f in (fs.softmax_vjp, fs.log_softmax_vjp)}
     | {
         f"{f.__name__} of y": lambda x, f=f: f(ramp(x), x)
-        for f in (fs.softmax_vjp, fs.sigmoid_vjp, fs.softplus_vjp)
+        for f in (fs.softmax_vjp, fs.square_normalize_vjp, fs.sigmoid_vjp, fs.softplus_vjp)
     }
 )
 

@@ -89,6 +89,11 @@ def formula(name, g, saved, axis=-1, temperature=1.0):
         p = np.exp(saved)
         size = np.abs(g) + p * np.sum(np.abs(g), axis, keepdims=True)
         return (g - p * np.sum(g, axis, keepdims=True)) / temperature, size / temperature
+    if name == "square_normalize_vjp":
+        squares = saved * saved
+        total = np.sum(squares, axis, keepdims=True)
+        mean, size = (np.sum(a * squares, axis, keepdims=True) / total for a in (g, np.abs(g)))
+        return 2 * saved / total * (g - mean), 2 * np.abs(saved) / total * (np.abs(g) + size)
     if name == "logsumexp_vjp":
         p = np.exp(saved - np.max(saved, axis, keepdims=True))
         value = np.expand_dims(g, axis) * p / np.sum(p, axis, keepdims=True)
@@ -160,9 +165,30 @@ def test_extremes(dtype):
     assert np.all(np.isnan(fs.softmax_vjp(g, np.full(3, np.nan, dtype))))
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 20, 33, 150, 3000, 40_000])
+def test_gradients_of_squares_that_leave_the_range_of_numbers(n, dtype):
+    """Where g or x are next to the largest or the smallest numbers, among other rows, in every regime."""
+    case = BY_NAME["square_normalize"]
+    eps, info = float(np.finfo(dtype).eps), np.finfo(dtype)
+    rng = np.random.default_rng(n)
+    numbers = rng.normal(0, 1, (2, 18, n))
+    g, x = (np.sign(numbers) * (np.abs(numbers) + 0.1)).astype(dtype)
+    exponents = [(0, 0), (0, -1), (0, -2), (1, 1), (0, 2), (-2, 0), (-2, -2), (2, 2), (-1, -2)] * 2
+    powers = np.ldexp(np.ones(1, dtype), np.array(exponents) * (info.maxexp // 2 - 8))
+    of_g, of_x = powers.T[:, :, None]
+    quotient = of_g.astype(np.longdouble) / of_x
+    exact = formula(case.vjp, g.astype(np.longdouble), x.astype(np.longdouble))
+    expected, size = (a * quotient for a in exact)
+    for axis in (-1, 0):
+        arrays = (np.ascontiguousarray(np.moveaxis(a, -1, axis)) for a in (g * of_g, x * of_x))
+        got = np.moveaxis(case.call_vjp(*arrays, axis), axis, -1)
+        assert np.all(np.abs(got - expected) <= case.vjp_ulp * eps * size + float(info.smallest_normal))
+
+
 @EVERY_VJP
 def test_nan_in_one_row_stays_there(case, dtype):
-    whole_row = case.vjp in ("softmax_vjp", "logsumexp_vjp")  # the others need only sum(g) of their row
+    # the others need only sum(g) of their row
+    whole_row = case.vjp in ("softmax_vjp", "logsumexp_vjp", "square_normalize_vjp")
     for n in (1, 3, 16, 33, 70):
         x = np.random.default_rng(9).normal(0, 1, (3, n)).astype(dtype)
         g = np.ones(3 if case.reduced else (3, n), dtype)

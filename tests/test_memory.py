@@ -155,7 +155,9 @@ def test_no_input_is_copied(kind):
 @pytest.mark.parametrize("kind", ["uint8", "swapped"])
 def test_the_result_is_all_that_is_made(kind):
     make = f"lambda r, n: ({KINDS[kind]}, np.ones((r, n), np.float{64 if kind == 'uint8' else 32}))"
-    functions = "fs.softmax, fs.log_softmax, fs.softmin, fs.sigmoid, fs.softplus, fs.hardmax"
+    functions = (
+        "fs.softmax, fs.log_softmax, fs.softmin, fs.sigmoid, fs.softplus, fs.hardmax, fs.square_normalize"
+    )
     assert growth(make, f"lambda x, out: [f(x, out=out) for f in ({functions})]", **OF_8_MIB) < 2 * MIB
 
 

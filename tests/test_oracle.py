@@ -13,6 +13,8 @@ FINE = 2.0**-59  # of the value: 1/64 of a unit in the last place of float64
 def relative_error(exact, index, truth, floor=0.0):
     """|exact - truth| / max(|truth|, floor) in mpmath."""
     hi, lo = exact.hi[index], exact.lo[index]
+    if np.isnan(hi) and mpmath.isnan(truth):
+        return 0.0
     if not np.isfinite(hi):
         return 0.0 if mpmath.mpf(float(hi)) == truth else np.inf
     exponent = np.broadcast_to(exact.exponent, exact.shape)[index]

@@ -260,6 +260,8 @@ calls = [
     lambda x, y, t, out, a, s: fs.logsumexp(x, b=R(a, np.ones(n), s)),
     lambda x, y, t, out, a, s: fs.sigmoid(x, out=out, num_threads=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.softmax_vjp(x, t, out=out, num_threads=R(a, 1, s)),
+    lambda x, y, t, out, a, s: fs.square_normalize(x, where=R(a, True, s), out=out),
+    lambda x, y, t, out, a, s: fs.square_normalize_vjp(x, t, out=out, num_threads=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.hardmax(x, out=out, num_threads=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.logprobs(x, y, num_threads=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.top_k_logprobs(x, R(a, 3, s)),

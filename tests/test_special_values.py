@@ -4,13 +4,14 @@ import functools
 
 import numpy as np
 import pytest
-from cases import BY_NAME, ELEMENTWISE, ROWWISE, check, supporting
+from cases import BY_NAME, ELEMENTWISE, OF_LOGITS, ROWWISE, check, supporting
 
 import fastsoftmax as fs
 
 pytestmark = pytest.mark.usefixtures("backend")
 
 EVERY_ROWWISE = pytest.mark.parametrize("case", ROWWISE, ids=str)
+EVERY_OF_LOGITS = pytest.mark.parametrize("case", OF_LOGITS, ids=str)
 NAN, INF = np.nan, np.inf
 LENGTHS = (*range(1, 20), 24, 31, 32, 33, 48, 63, 64, 65, 100, 128, 129)
 
@@ -65,7 +66,7 @@ def test_every_position_of_a_middle_axis(case, kind, dtype):
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-@EVERY_ROWWISE
+@EVERY_OF_LOGITS
 def test_ends_of_blocks_of_long_rows(case, value, dtype):
     """Long rows are worked on in blocks, and cut where threads meet."""
     n = 200_003
@@ -82,7 +83,7 @@ def test_ends_of_blocks_of_long_rows(case, value, dtype):
                 np.testing.assert_array_equal(got, np.full(got.shape, value if case.reduced else NAN))
 
 
-@EVERY_ROWWISE
+@EVERY_OF_LOGITS
 def test_rows_of_nothing_but_minus_infinity(case, dtype):
     for n in LENGTHS:
         x = np.full((3, n), INF if case.name == "softmin" else -INF, dtype)
@@ -94,7 +95,7 @@ def test_rows_of_nothing_but_minus_infinity(case, dtype):
             assert np.all(np.isfinite(ordinary))
 
 
-@EVERY_ROWWISE
+@EVERY_OF_LOGITS
 def test_one_finite_logit_among_minus_infinity(case, dtype):
     """It takes all the weight, wherever it stands; its neighbours take exactly none."""
     for n in LENGTHS:
@@ -130,7 +131,7 @@ def test_masked_out_at_every_position(case, value, dtype):
 
 
 @pytest.mark.parametrize("option", [{"temperature": 0.5}, {"temperature": 700.0}, {"base": 2}], ids=str)
-@EVERY_ROWWISE
+@EVERY_OF_LOGITS
 def test_with_options(case, option, dtype):
     if not set(option) <= set(case.options):
         option = {"base": 10}
@@ -154,6 +155,38 @@ def test_largest_numbers(dtype):
     np.testing.assert_array_equal(fs.sigmoid(np.array([largest, -largest])), [1, 0])
     np.testing.assert_array_equal(fs.log_sigmoid(np.array([largest, -largest])), [0, -largest])
     np.testing.assert_array_equal(fs.softplus(np.array([largest, -largest])), [largest, 0])
+
+
+def test_squares_that_leave_the_range_of_numbers(dtype):
+    """Of some rows, in every regime: the others give what they give among their like."""
+    info = np.finfo(dtype)
+    case = BY_NAME["square_normalize"]
+    for n in (1, 2, 5, 20, 33, 150, 3000, 40_000):
+        x = np.random.default_rng(n).uniform(0.5, 1, (12, n)).astype(dtype)
+        powers = np.array([info.max, 4 * info.tiny, 1, 1 / np.sqrt(info.max), np.sqrt(info.max), 1], dtype)
+        scaled = x * np.tile(powers, 2)[:, None]
+        for axis in (-1, 0):
+            given, ordinary = (np.ascontiguousarray(a.T) if axis == 0 else a for a in (scaled, x))
+            got = case.call(given, axis)
+            check(case, got, given, axis=axis)
+            rows = np.s_[:, 2::3] if axis == 0 else np.s_[2::3]
+            np.testing.assert_array_equal(got[rows], case.call(ordinary, axis)[rows])
+
+
+def test_rows_of_zeros(dtype):
+    for n in LENGTHS:
+        x = np.ones((5, n), dtype)
+        x[1] = 0
+        x[3, 1:] = 0
+        x[4] = 0
+        where = np.ones((5, n), bool)
+        where[4] = False
+        for got in (fs.square_normalize(x, where=where), fs.square_normalize(x.T.copy(), 0, where=where.T).T):
+            assert np.all(np.isnan(got[1]))
+            assert got[3, 0] == 1
+            assert np.all(got[3, 1:] == 0)
+            assert np.all(got[4] == 0)
+        assert np.all(np.isnan(fs.square_normalize_vjp(np.ones_like(x), x)[1]))
 
 
 # A function's value at each special argument

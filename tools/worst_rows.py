@@ -110,13 +110,16 @@ class OfCase:
         if not self.case.rowwise:
             return (_probabilities if self.name == "logit" else _reals)(rng, shape)
         rows = ROWS[rng.integers(len(ROWS))](rng, shape)
+        if not self.case.of_logits:  # whose squares are as the exponentials of logits
+            return rng.choice([-1.0, 1.0], shape) * np.exp(np.clip(rows / 2, -40, 40))
         return -rows if self.name == "softmin" else rows
 
     def options(self, rng, n):
         """Keywords for a population; none for half of them."""
-        if rng.random() < 0.5 or not self.case.rowwise:
+        kinds = [o for o in self.case.options if o in ("temperature", "base", "b")]
+        if rng.random() < 0.5 or not kinds:
             return {}
-        kind = rng.choice([o for o in self.case.options if o in ("temperature", "base", "b")])
+        kind = rng.choice(kinds)
         if kind == "temperature":
             return {"temperature": float(np.exp(rng.normal(0, 1)))}
         if kind == "base":
