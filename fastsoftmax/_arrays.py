@@ -2,7 +2,7 @@
 
 Whatever a caller passes is checked and normalised here, once, before anything is written. Kernels then see
 native, aligned arrays as views of three axes, (outer, n, inner), of which they normalise the middle one, or
-of two, (rows, n), if they work element by element. No array is copied for its strides; what is copied
+of as few as there can be, if they work element by element. No array is copied for its strides; what is copied
 (integers, foreign byte order, misaligned or partly overlapping memory) says so below.
 """
 
@@ -569,28 +569,22 @@ def _each_strided(
     batch.sort(key=lambda group: -math.prod(shape[a] for a in group))
     # The two longest groups are outer and inner, whichever steps less being inner; any further one is a loop.
     outer, inner = sorted([*batch, (), ()][:2], key=step, reverse=True)
-    yield from _each_regrouped(arrays, [*batch[2:], outer, n, inner], kept=3)
+    yield from _each_regrouped(arrays, [*batch[2:], outer, n, inner])
 
 
-def each_line(arrays: Sequence[Array]) -> Iterable[Views]:
-    """The arrays, of one shape, as views (rows, n), in as few steps as their strides allow."""
+def merged(arrays: Sequence[Array]) -> list[Array]:
+    """The arrays, of one shape, with axes merged that every one can step through as one.
+
+    The first array has its shortest step along the last axis.
+    """
     shape = arrays[0].shape
-    for a in arrays:
-        if a.shape != shape:
-            raise ValueError(RESIZED)
-        if not a.flags.c_contiguous:
-            return _each_strided_line(arrays, shape)
-    return [[a.reshape(1, -1) for a in arrays]] if arrays[0].size else []
-
-
-def _each_strided_line(arrays: Sequence[Array], shape: tuple[int, ...]) -> Iterator[Views]:
-    """The views of `each_line` for any strides."""
     if any(a.shape != shape for a in arrays):
         raise ValueError(RESIZED)
-    if arrays[0].size:
-        groups = _groups(range(len(shape)), shape, [a.strides for a in arrays])
-        missing: list[Group] = [()] * (2 - len(groups))
-        yield from _each_regrouped(arrays, missing + groups, kept=2)
+    if all(a.flags.c_contiguous for a in arrays):
+        return [a.reshape(-1) for a in arrays]
+    groups = _groups(range(len(shape)), shape, [a.strides for a in arrays]) or [()]
+    order = [axis for group in groups for axis in group]
+    return [_regrouped(a, groups, order) for a in arrays]
 
 
 # Shapes were right when the arguments were looked at; then ran code of theirs, or another thread.
@@ -627,13 +621,13 @@ def _strides(a: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
-def _each_regrouped(arrays: Sequence[Array | None], groups: Sequence[Group], kept: int) -> Iterator[Views]:
-    """Views with one axis for each of the last `kept` groups, at every index of the groups before."""
+def _each_regrouped(arrays: Sequence[Array | None], groups: Sequence[Group]) -> Iterator[Views]:
+    """Views with one axis for each of the last three groups, at every index of the groups before."""
     order = [axis for group in groups for axis in group]
     views = [None if a is None else _regrouped(a, groups, order) for a in arrays]
     first = views[0]
     assert first is not None
-    for index in product(*map(range, first.shape[: len(groups) - kept])):
+    for index in product(*map(range, first.shape[:-3])):
         yield [None if v is None else _at(index, v) for v in views]
 
 
@@ -824,8 +818,8 @@ def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any]
     run = able(kernel, *map(float_dtype, inputs), dtype)
     result = new_or_checked(out, last, dtype)
     target, *sources = destination(out, result, *inputs)
-    for lines in each_line([*sources, target]):
-        run(*lines, threads)
+    if target.size:
+        run(*merged([*sources, target]), threads)
     return delivered(out, result, target)
 
 

@@ -413,14 +413,19 @@ def element_loss(
     losses = np.zeros(x.shape, loss_dtype(x)) if reduction == "none" else None
     divisor = 1.0 if reduction in ("none", "sum") else float(x.size)
     total = 0.0
-    arrays = [x, target, losses, *(None if a is None else np.broadcast_to(a, x.shape) for a in others)]
-    given = [a for a in arrays if a is not None]
-    for lines in _arrays.each_line(given):
-        left = iter(lines)
-        source, into, loss, *rest = (None if a is None else next(left) for a in arrays)
-        total += call(run, source, into, loss, *rest, 1 / divisor, threads)
+    if x.size:
+        source, into, loss, *rest = _elements(x, target, losses, *others)
+        total = call(run, source, into, loss, *rest, 1 / divisor, threads)
     value = _reduced(losses, total, divisor, loss_dtype(x))
     return value if grad is None else (value, grad.delivered(target))  # type: ignore[arg-type]
+
+
+def _elements(x: Array, *others: Array | None) -> _arrays.Views:
+    """The scores and what broadcasts to their shape, as kernels for elements want them."""
+    given = (a for a in others if a is not None)
+    spread = [a if a.shape == x.shape else np.broadcast_to(a, x.shape) for a in given]
+    views = iter(_arrays.merged([x, *spread]))
+    return [next(views), *(None if a is None else next(views) for a in others)]
 
 
 def _reduced(losses: Array | None, total: float, divisor: float, dtype: np.dtype[Any]) -> Any:
@@ -457,11 +462,8 @@ def grad_hess(
         target, x, *others = _arrays.destination(out, result.result, x, *others)
         targets.append(target)
     if axis is None:
-        spread = [None if a is None else np.broadcast_to(a, x.shape) for a in others]
-        arrays = [x, *targets, *spread]
-        for lines in _arrays.each_line([a for a in arrays if a is not None]):
-            left = iter(lines)
-            call(run, *(None if a is None else next(left) for a in arrays), threads)
+        if x.size:
+            call(run, *_elements(x, *targets, *others), threads)
     else:
         for views in _arrays.each_view((axis,), [x, *targets, *others]):
             call(run, *views, threads)

@@ -1,8 +1,8 @@
 // Elementwise operations: sigmoid and its relatives, and their vector-Jacobian products.
 #pragma once
 
+#include "elements.h"
 #include "vlog.h"
-#include "work.h"
 
 namespace {
 namespace fs {
@@ -125,81 +125,68 @@ template <class X, int sign> FS_INLINE bool any_tail(const typename X::Scalar *x
     return any_lane<X>(~(m * T(sign) > -from));
 }
 
-// Lines are cut into blocks, the pieces of work.
-constexpr isize flat_piece = 16384;
-
-struct FlatWork : Work {
-    isize rows, n;
-    FlatWork(isize rows_, isize n_) : rows(rows_), n(n_) {}
-    isize per_row() const { return (n + flat_piece - 1) / flat_piece; }
-    isize group() const { return n < piece_elements ? piece_elements / n : 1; }  // rows a piece
-    isize pieces() const override { return per_row() > 1 ? rows * per_row() : (rows + group() - 1) / group(); }
+template <class Op, class C> struct UnaryWork final : ElementsWork {
+    AnyArray x, out;
+    UnaryWork(const AnyArray &x_, const AnyArray &out_) : ElementsWork({&x_, &out_}), x(x_), out(out_) {}
     void run(isize piece) override {
-        if (per_row() > 1) {
-            const isize start = piece % per_row() * flat_piece;
-            return line(piece, piece / per_row(), start, n - start < flat_piece ? n : start + flat_piece);
-        }
-        for (isize r = piece * group(); r < rows && r < (piece + 1) * group(); ++r) line(piece, r, 0, n);
-    }
-    virtual void line(isize piece, isize row, isize start, isize end) = 0;
-};
-
-template <class Op, class C> struct UnaryWork final : FlatWork {
-    AnyView x, out;  // lines
-    UnaryWork(const AnyView &x_, const AnyView &out_) : FlatWork(x_.outer, x_.n), x(x_), out(out_) {}
-    void line(isize, isize row, isize start, isize end) override {
-        const Reader<C> from(x, row, 0);
-        const Writer<C> to(out, row, 0);
-        const isize step = from.direct() && to.direct() ? end - start : gather_block;
-        Scratch<C> x_buffer(gather_block), results(gather_block);
-        for (isize at = start; at < end; at += step) {
-            const isize size = end - at < step ? end - at : step;
-            const C *xs = from.get(at, size, x_buffer);
-            C *ys = to.place(at, results);
-            each_vector<Vec<C>>(size, [&](isize i, auto lanes) { lanes.store(ys + i, Op::template apply<Vec<C>>(lanes.load(xs + i, 0))); });
-            to.put(at, size, results);
-        }
-    }
-};
-
-template <class Op, class C> struct BinaryWork final : FlatWork {
-    AnyView g, y, out;  // lines
-    BinaryWork(const AnyView &g_, const AnyView &y_, const AnyView &out_) : FlatWork(g_.outer, g_.n), g(g_), y(y_), out(out_) {}
-    void line(isize, isize row, isize start, isize end) override {
         using X = Vec<C>;
-        const Reader<C> gs(g, row, 0), ys(y, row, 0);
-        const Writer<C> to(out, row, 0);
-        const isize step = gs.direct() && ys.direct() && to.direct() ? end - start : gather_block;
-        Scratch<C> g_buffer(gather_block), y_buffer(gather_block), results(gather_block);
-        for (isize at = start; at < end; at += step) {
-            const isize size = end - at < step ? end - at : step;
-            const C *a = gs.get(at, size, g_buffer), *b = ys.get(at, size, y_buffer);
-            C *place = to.place(at, results);
-            const auto apply = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
-                lanes.store(place + i, Op::template apply<X>(lanes.load(a + i, 0), lanes.load(b + i, 0)));
-            };
-            if constexpr (Op::sigmoid_sign && has_tails<X>) {
-                for (isize i = 0; i < size; i += tails_block<X>) {
-                    const isize count = size - i < tails_block<X> ? size - i : tails_block<X>;
-                    if (any_tail<X, Op::sigmoid_sign>(b + i, count)) times_sigmoid_with_tails<X, Op::sigmoid_sign>(a + i, b + i, place + i, count);
-                    else each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { apply(i + j, lanes); });
-                }
-            } else {
-                each_vector<X>(size, apply);
+        Source<C> from(x);
+        const Sink<C> to(out);
+        each_box(piece, [&](Box &box) {
+            const auto direct = [&] { return from.is_direct(box) && to.is_direct(box); };
+            each_block(box, direct, [&](const Box &block) {
+                const C *xs = from.get(block);
+                C *ys = to.place(block);
+                const auto apply = [&](isize i, auto lanes) { lanes.store(ys + i, Op::template apply<X>(lanes.load(xs + i, 0))); };
+                each_vector<X>(block.count, apply);
+                to.put(block, ys);
+            });
+        });
+    }
+};
+
+template <class Op, class C> struct BinaryWork final : ElementsWork {
+    AnyArray g, y, out;
+    BinaryWork(const AnyArray &g_, const AnyArray &y_, const AnyArray &out_) : ElementsWork({&g_, &y_, &out_}), g(g_), y(y_), out(out_) {}
+    void run(isize piece) override {
+        Source<C> gs(g), ys(y);
+        const Sink<C> to(out);
+        each_box(piece, [&](Box &box) {
+            const auto direct = [&] { return gs.is_direct(box) && ys.is_direct(box) && to.is_direct(box); };
+            each_block(box, direct, [&](const Box &block) {
+                C *results = to.place(block);
+                compute(gs.get(block), ys.get(block), results, block.count);
+                to.put(block, results);
+            });
+        });
+    }
+
+  private:
+    static FS_INLINE void compute(const C *g, const C *y, C *out, isize n) {
+        using X = Vec<C>;
+        const auto apply = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+            lanes.store(out + i, Op::template apply<X>(lanes.load(g + i, 0), lanes.load(y + i, 0)));
+        };
+        if constexpr (Op::sigmoid_sign && has_tails<X>) {
+            for (isize i = 0; i < n; i += tails_block<X>) {
+                const isize count = n - i < tails_block<X> ? n - i : tails_block<X>;
+                if (any_tail<X, Op::sigmoid_sign>(y + i, count)) times_sigmoid_with_tails<X, Op::sigmoid_sign>(g + i, y + i, out + i, count);
+                else each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { apply(i + j, lanes); });
             }
-            to.put(at, size, results);
+        } else {
+            each_vector<X>(n, apply);
         }
     }
 };
 
-template <class Op> void unary(Op, const AnyView &x, const AnyView &out, isize threads, Execute execute) {
+template <class Op> void unary(Op, const AnyArray &x, const AnyArray &out, isize threads, Execute execute) {
     with_compute({x.number, out.number}, [&](auto zero) {
         UnaryWork<Op, decltype(zero)> work(x, out);
         execute(&work, threads);
     });
 }
 
-template <class Op> void binary(Op, const AnyView &g, const AnyView &y, const AnyView &out, isize threads, Execute execute) {
+template <class Op> void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads, Execute execute) {
     with_compute({g.number, y.number, out.number}, [&](auto zero) {
         BinaryWork<Op, decltype(zero)> work(g, y, out);
         execute(&work, threads);
@@ -208,7 +195,8 @@ template <class Op> void binary(Op, const AnyView &g, const AnyView &y, const An
 
 // A contiguous array.
 template <class Op, class C> void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
-    UnaryWork<Op, C> work(AnyView::matrix(x, number_of<C>, 1, rows * row), AnyView::matrix(out, number_of<C>, 1, rows * row));
+    const Contiguous line(rows * row, number_of<C>);
+    UnaryWork<Op, C> work(line.array(x), line.array(out));
     execute(&work, threads);
 }
 

@@ -188,92 +188,88 @@ struct DivergenceOfLogs {
 };
 template <> constexpr bool may_be_hard<DivergenceOfLogs> = true;
 
-struct PointwiseArguments {
-    AnyView x;
-    AnyView target, weight, positive;  // of the shape of x, or broadcast to it; without data: 1 (not target)
-    AnyView row_weight;                // of rows
-    AnyView loss, gradient;            // without data: not wanted
-    double scale = 1;
+// Arrays of one shape. Without data, a weight is 1, and results are not wanted.
+struct ElementArguments {
+    AnyArray x, target, weight, positive;
+    AnyArray loss, gradient;
+    double scale = 1;  // of gradients
 };
 
-// A line of elements, in blocks.
-template <class Op, class C> struct PointwiseLine {
+// Losses and gradients of elements in contiguous blocks.
+template <class Op, class C> struct PointwiseBlock {
     using X = Vec<C>;
     using V = typename X::V;
     Op op;
-    Reader<C> x, target, weight, positive;
-    Writer<C> loss, gradient;
-    bool keeps_loss, keeps_gradient;
-    C factor;  // of losses; `scale` that of gradients
-    C scale;
+    C scale;  // of gradients
 
-    PointwiseLine(Op op_, const PointwiseArguments &a, isize o, isize i, bool each_loss, double factor_, double scale_)
-        : op(op_), x(a.x, o, i), target(Reader<C>::broadcast(a.target, o, i)), keeps_loss(each_loss && a.loss), keeps_gradient(a.gradient),
-          factor(static_cast<C>(factor_)), scale(static_cast<C>(scale_)) {
-        if (a.weight) weight = Reader<C>::broadcast(a.weight, o, i);
-        if (a.positive) positive = Reader<C>::broadcast(a.positive, o, i);
-        if (keeps_loss) loss = Writer<C>(a.loss, o, i);
-        if (keeps_gradient) gradient = Writer<C>(a.gradient, o, i);
-    }
-
-    void sweep(isize start, isize end, LaneSums<X> &sums) const {
-        Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block), p_buffer(gather_block), losses(gather_block), results(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
-            const C *ws = weight.p ? weight.get(at, size, w_buffer) : nullptr, *ps = positive.p ? positive.get(at, size, p_buffer) : nullptr;
-            C *to_loss = keeps_loss ? loss.place(at, losses) : losses, *to_gradient = keeps_gradient ? gradient.place(at, results) : results;
-            bool is_hard = false;
-            if constexpr (may_be_hard<Op>) {
-                is_hard = op.template is_hard<X>(xs, ts, size, ws || ps, keeps_gradient);
-                if (is_hard) hard(xs, ts, ws, ps, size, to_loss, to_gradient);
-            }
-            if (!is_hard) {
-                each_vector<X>(size, [&](isize i, auto lanes) {
-                    V l, g;
-                    const V one = X::set(1);
-                    op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
-                                         ps ? lanes.load(ps + i, 0) : one, l, g);
-                    lanes.store(to_loss + i, l * factor);
-                    lanes.store(to_gradient + i, g * scale);
-                });
-            }
-            each_vector<X>(size, [&](isize i, auto lanes) { sums.add(lanes.load(to_loss + i, 0)); });
-            if (keeps_loss) loss.put(at, size, losses);
-            if (keeps_gradient) gradient.put(at, size, results);
+    PointwiseBlock(Op op_, double scale_) : op(op_), scale(static_cast<C>(scale_)) {}
+    void compute(const C *xs, const C *ts, const C *ws, const C *ps, isize n, C *losses, C *gradients, bool keeps_gradient,
+                 LaneSums<X> &sums) const {
+        bool is_hard = false;
+        if constexpr (may_be_hard<Op>) {
+            is_hard = op.template is_hard<X>(xs, ts, n, ws || ps, keeps_gradient);
+            if (is_hard) hard(xs, ts, ws, ps, n, losses, gradients);
         }
+        if (!is_hard) {
+            each_vector<X>(n, [&](isize i, auto lanes) {
+                V l, g;
+                const V one = X::set(1);
+                op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
+                                     ps ? lanes.load(ps + i, 0) : one, l, g);
+                lanes.store(losses + i, l);
+                lanes.store(gradients + i, g * scale);
+            });
+        }
+        each_vector<X>(n, [&](isize i, auto lanes) { sums.add(lanes.load(losses + i, 0)); });
     }
 
   private:
-    __attribute__((noinline)) void hard(const C *xs, const C *ts, const C *ws, const C *ps, isize size, C *to_loss, C *to_gradient) const {
-        each_vector<X>(size, [&](isize i, auto lanes) {
+    __attribute__((noinline)) void hard(const C *xs, const C *ts, const C *ws, const C *ps, isize n, C *losses, C *gradients) const {
+        each_vector<X>(n, [&](isize i, auto lanes) {
             V l, g;
             const V one = X::set(1);
             op.template apply_hard<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0), ws ? lanes.load(ws + i, 0) : one,
                                       ps ? lanes.load(ps + i, 0) : one, scale, l, g);
-            lanes.store(to_loss + i, l * factor);
-            lanes.store(to_gradient + i, g);
+            lanes.store(losses + i, l);
+            lanes.store(gradients + i, g);
         });
     }
 };
 
-// One loss for each element.
-template <class Op, class C> struct PointwiseWork : FlatWork {
-    Op op;
-    const PointwiseArguments *a;
+// One loss for each element; the sum of them.
+struct ElementLossWork : ElementsWork {
+    const ElementArguments &a;
     PieceResults<Sum> sums;
 
-    PointwiseWork(Op op_, const PointwiseArguments &arguments)
-        : FlatWork(arguments.x.outer, arguments.x.n), op(op_), a(&arguments), sums(static_cast<std::size_t>(pieces())) {}
-    void line(isize piece, isize row, isize start, isize end) override {
-        LaneSums<Vec<C>> lanes;
-        PointwiseLine<Op, C>(op, *a, row, 0, true, 1, a->scale).sweep(start, end, lanes);
-        sums[static_cast<std::size_t>(piece)].add(lanes.total());
-    }
+    explicit ElementLossWork(const ElementArguments &arguments)
+        : ElementsWork({&arguments.x, &arguments.target, &arguments.weight, &arguments.positive, &arguments.loss, &arguments.gradient}),
+          a(arguments), sums(static_cast<std::size_t>(pieces())) {}
+    void add(isize piece, Sum sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
     double total() const {
         Sum all;
         for (const Sum &s : sums) all.add(s);
         return all.value();
+    }
+};
+
+template <class Op, class C> struct PointwiseWork final : ElementLossWork {
+    const PointwiseBlock<Op, C> losses;
+
+    PointwiseWork(Op op, const ElementArguments &arguments) : ElementLossWork(arguments), losses(op, arguments.scale) {}
+    void run(isize piece) override {
+        Source<C> x(a.x), target(a.target), weight(a.weight), positive(a.positive);
+        const Sink<C> loss(a.loss), gradient(a.gradient);
+        each_box(piece, [&](Box &box) {
+            LaneSums<Vec<C>> lanes;
+            each_block(box, [] { return false; }, [&](const Box &block) {
+                C *to_loss = loss.place(block), *to_gradient = gradient.place(block);
+                losses.compute(x.get(block), target.get(block), weight.get(block), positive.get(block), block.count, to_loss, to_gradient,
+                               bool(a.gradient), lanes);
+                loss.put(block, to_loss);
+                gradient.put(block, to_gradient);
+            });
+            add(piece, lanes.total());
+        });
     }
 };
 
@@ -282,22 +278,32 @@ template <class Op, class C> struct PointwiseWork : FlatWork {
 //     loss = c x + log(1 + e),   gradient = (c + d e) / (1 + e),   e = exp(-|x|)   (BinarySlope)
 //
 // The logarithms of `group` vectors are taken as one: u = (1 + e1)(1 + e2)... - 1 = u + e + u e has no cancellation, all being positive.
-template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C> {
+template <class C> struct PlainBinaryWork final : ElementLossWork {
     using X = Vec<C>;
     using V = typename X::V;
     static constexpr isize group = 8;
-    using PointwiseWork<BinaryLogits, C>::a;
 
-    explicit PlainBinaryWork(const PointwiseArguments &arguments) : PointwiseWork<BinaryLogits, C>(BinaryLogits(), arguments) {}
+    explicit PlainBinaryWork(const ElementArguments &arguments) : ElementLossWork(arguments) {}
 
-    void line(isize piece, isize row, isize start, isize end) override {
-        const C *x = reinterpret_cast<const C *>(a->x.at(row, 0)) + start, *t = reinterpret_cast<const C *>(a->target.at(row, 0)) + start;
-        C *g = a->gradient ? reinterpret_cast<C *>(a->gradient.at(row, 0)) + start : nullptr;
-        const V scale = X::set(static_cast<C>(a->scale));
-        LaneSums<X> sums;
-        if (g) sweep(x, t, end - start, sums, [&](isize i, auto lanes, V above, V below) FS_INLINE_LAMBDA { lanes.store(g + i, above * (X::set(1) / below) * scale); });
-        else sweep(x, t, end - start, sums, [](isize, auto, V, V) FS_INLINE_LAMBDA {});
-        this->sums[static_cast<std::size_t>(piece)].add(sums.total());
+    void run(isize piece) override {
+        Source<C> x(a.x), target(a.target);
+        const Sink<C> gradient(a.gradient);
+        const V scale = X::set(static_cast<C>(a.scale));
+        each_box(piece, [&](Box &box) {
+            LaneSums<X> lanes;
+            const auto direct = [&] { return x.is_direct(box) && target.is_direct(box) && (!a.gradient || gradient.is_direct(box)); };
+            each_block(box, direct, [&](const Box &block) {
+                const C *xs = x.get(block), *ts = target.get(block);
+                C *g = gradient.place(block);
+                const auto put = [&](isize i, auto lanes, V above, V below) FS_INLINE_LAMBDA {
+                    lanes.store(g + i, above * (X::set(1) / below) * scale);
+                };
+                if (a.gradient) sweep(xs, ts, block.count, lanes, put);
+                else sweep(xs, ts, block.count, lanes, [](isize, auto, V, V) FS_INLINE_LAMBDA {});
+                gradient.put(block, g);
+            });
+            add(piece, lanes.total());
+        });
     }
 
   private:
@@ -324,9 +330,9 @@ template <class C> struct PlainBinaryWork final : PointwiseWork<BinaryLogits, C>
 
 // Targets and weights of float64 next to narrower scores are used as they are: 1 - t may be less than their rounding error in float32. So are
 // integers, but for booleans.
-inline Number number_in(const AnyView &v) { return v && v.number != Number::boolean ? v.number : Number::float32; }
+template <class Array> Number number_in(const Array &v) { return v && v.number != Number::boolean ? v.number : Number::float32; }
 
-template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
+template <class Op> double elements_loss(Op op, const ElementArguments &a, isize threads, Execute execute) {
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)}, [&](auto zero) {
         PointwiseWork<Op, decltype(zero)> work(op, a);
         execute(&work, threads);
@@ -334,10 +340,11 @@ template <class Op> double elements_loss(Op op, const PointwiseArguments &a, isi
     });
 }
 
-template <class C> bool is_plain_binary(const PointwiseArguments &a) {
-    return !a.weight && !a.positive && !a.loss && a.x.plain<C>() && a.target.plain<C>() && (!a.gradient || a.gradient.plain<C>());
+template <class C> bool is_plain_binary(const ElementArguments &a) {
+    return !a.weight && !a.positive && !a.loss && a.x.has_plain_runs<C>() && a.target.has_plain_runs<C>() &&
+           (!a.gradient || a.gradient.has_plain_runs<C>());
 }
-inline double binary_logits_loss(const PointwiseArguments &a, isize threads, Execute execute) {
+inline double binary_logits_loss(const ElementArguments &a, isize threads, Execute execute) {
     return with_compute({a.x.number}, [&](auto zero) {
         using C = decltype(zero);
         if (!is_plain_binary<C>(a)) return elements_loss(BinaryLogits(), a, threads, execute);
@@ -351,13 +358,47 @@ inline double binary_logits_loss(const PointwiseArguments &a, isize threads, Exe
 template <class C>
 double plain_binary_logits(const void *x, const void *target, Number number, void *gradient, isize rows, isize n, double scale, isize threads,
                            Execute execute) {
-    PointwiseArguments a;
-    a.x = AnyView::matrix(x, number_of<C>, 1, rows * n);
-    a.target = AnyView::matrix(target, number, 1, rows * n);
-    if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, 1, rows * n);
+    const Contiguous scores(rows * n, number_of<C>), targets(rows * n, number);
+    ElementArguments a;
+    a.x = scores.array(x), a.target = targets.array(target);
+    if (gradient) a.gradient = scores.array(gradient);
     a.scale = scale;
     return binary_logits_loss(a, threads, execute);
 }
+
+struct PointwiseArguments {
+    AnyView x;
+    AnyView target, weight;  // of the shape of x, or broadcast to it; without data: 1 (not target)
+    AnyView row_weight;      // of rows
+    AnyView loss, gradient;  // without data: not wanted
+    double scale = 1;
+};
+
+// A line of elements, in blocks.
+template <class Op, class C> struct PointwiseLine {
+    using X = Vec<C>;
+    PointwiseBlock<Op, C> losses;
+    Reader<C> x, target, weight;
+    Writer<C> gradient;
+    bool keeps_gradient;
+
+    PointwiseLine(Op op, const PointwiseArguments &a, isize o, isize i, double scale)
+        : losses(op, scale), x(a.x, o, i), target(Reader<C>::broadcast(a.target, o, i)), keeps_gradient(a.gradient) {
+        if (a.weight) weight = Reader<C>::broadcast(a.weight, o, i);
+        if (keeps_gradient) gradient = Writer<C>(a.gradient, o, i);
+    }
+
+    void sweep(isize start, isize end, LaneSums<X> &sums) const {
+        Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block), each(gather_block), results(gather_block);
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
+            const C *ws = weight.p ? weight.get(at, size, w_buffer) : nullptr;
+            losses.compute(xs, ts, ws, nullptr, size, each, keeps_gradient ? gradient.place(at, results) : results, keeps_gradient, sums);
+            if (keeps_gradient) gradient.put(at, size, results);
+        }
+    }
+};
 
 // One loss for each row, the sum of its elements', times the weight of the row.
 template <class Op, class C> struct PointwiseRow {
@@ -385,7 +426,7 @@ template <class Op, class C> struct PointwiseRow {
             return;
         }
         LaneSums<Vec<C>> lanes;
-        if (weight != 0) PointwiseLine<Op, C>(op, *a, outer, inner, false, 1, weight * a->scale).sweep(start, end, lanes);
+        if (weight != 0) PointwiseLine<Op, C>(op, *a, outer, inner, weight * a->scale).sweep(start, end, lanes);
         else if (a->gradient) clear(start, end);
         sum = lanes.total();
     }
@@ -404,7 +445,7 @@ template <class Op, class C> struct PointwiseRow {
         PointwiseArguments losses = *a;
         losses.gradient = {};
         LaneSums<Vec<double>> lanes;
-        PointwiseLine<Op, double>(op, losses, outer, inner, false, 1, 0).sweep(start, end, lanes);
+        PointwiseLine<Op, double>(op, losses, outer, inner, 0).sweep(start, end, lanes);
         return lanes.total();
     }
     // A row of weight 0 is left out, whatever it holds.
@@ -468,50 +509,59 @@ inline double nll_labels_loss(const PointwiseArguments &a, isize ignored, isize 
 }
 
 // ------------------------------------------------------------------------------------------------------- boosting
+// Arrays of one shape. Without data, the weight is 1.
+struct BinaryGradHessArguments {
+    AnyArray x, target, weight;
+    AnyArray gradient, hessian;
+    double factor = 1, floor = 0;
+};
+
 // p - t and max(factor p (1 - p), floor) of binary logits, each times a weight.
-template <class C> struct BinaryGradHessWork final : FlatWork {
+template <class C> struct BinaryGradHessWork final : ElementsWork {
     using X = Vec<C>;
     using V = typename X::V;
-    const PointwiseArguments *a;  // `loss` is where the second derivative goes
-    double factor, floor;
+    const BinaryGradHessArguments &a;
 
-    BinaryGradHessWork(const PointwiseArguments &arguments, double factor_, double floor_)
-        : FlatWork(arguments.x.outer, arguments.x.n), a(&arguments), factor(factor_), floor(floor_) {}
+    explicit BinaryGradHessWork(const BinaryGradHessArguments &arguments)
+        : ElementsWork({&arguments.x, &arguments.target, &arguments.weight, &arguments.gradient, &arguments.hessian}), a(arguments) {}
 
-    void line(isize, isize row, isize start, isize end) override {
-        using Line = PointwiseLine<BinaryLogits, C>;
-        const Line line(BinaryLogits(), *a, row, 0, true, 1, 1);
-        Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block), g_buffer(gather_block), h_buffer(gather_block);
-        const V one = X::set(1), f = X::set(static_cast<C>(factor)), least = X::set(static_cast<C>(floor));
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const C *xs = line.x.get(at, size, x_buffer), *ts = line.target.get(at, size, t_buffer);
-            const C *ws = line.weight.p ? line.weight.get(at, size, w_buffer) : nullptr;
-            C *g = line.gradient.place(at, g_buffer), *h = line.loss.place(at, h_buffer);
-            const bool hard = line.op.template is_hard<X>(xs, ts, size, ws, true);
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
-                const V e = exp_nonpositive<X>(minus_absolute<X>(x)), inverse = one / (one + e);
-                const BinarySlope<X> slope(x, one - t, t);
-                V gradient = w * (slope.above(e) * inverse), hessian = w * larger(least, f * (e * inverse * inverse));
-                if (hard) {
-                    const SplitExp<X, false> split(minus_absolute<X>(x));
-                    const auto tail = absolute<X>(x) > BinaryLogits::hard_from<X>;
-                    gradient = tail ? w * slope.c + split.times(w, slope.d, tail) : gradient;
-                    hessian = tail && !(least > V{}) && f > V{} ? split.times(w, f, tail) : hessian;
-                }
-                lanes.store(g + i, w == V{} ? w : gradient);  // an element of weight 0 is left out, whatever it holds
-                lanes.store(h + i, w == V{} ? w : hessian);
+    void run(isize piece) override {
+        Source<C> x(a.x), target(a.target), weight(a.weight);
+        const Sink<C> gradient(a.gradient), hessian(a.hessian);
+        each_box(piece, [&](Box &box) {
+            each_block(box, [] { return false; }, [&](const Box &block) {
+                C *to_gradient = gradient.place(block), *to_hessian = hessian.place(block);
+                compute(x.get(block), target.get(block), weight.get(block), block.count, to_gradient, to_hessian);
+                gradient.put(block, to_gradient);
+                hessian.put(block, to_hessian);
             });
-            line.gradient.put(at, size, g_buffer);
-            line.loss.put(at, size, h_buffer);
-        }
+        });
+    }
+
+  private:
+    void compute(const C *xs, const C *ts, const C *ws, isize n, C *gradients, C *hessians) const {
+        const V one = X::set(1), f = X::set(static_cast<C>(a.factor)), least = X::set(static_cast<C>(a.floor));
+        const bool hard = BinaryLogits().template is_hard<X>(xs, ts, n, ws, true);
+        each_vector<X>(n, [&](isize i, auto lanes) {
+            const V x = lanes.load(xs + i, 0), t = lanes.load(ts + i, 0), w = ws ? lanes.load(ws + i, 0) : one;
+            const V e = exp_nonpositive<X>(minus_absolute<X>(x)), inverse = one / (one + e);
+            const BinarySlope<X> slope(x, one - t, t);
+            V gradient = w * (slope.above(e) * inverse), hessian = w * larger(least, f * (e * inverse * inverse));
+            if (hard) {
+                const SplitExp<X, false> split(minus_absolute<X>(x));
+                const auto tail = absolute<X>(x) > BinaryLogits::hard_from<X>;
+                gradient = tail ? w * slope.c + split.times(w, slope.d, tail) : gradient;
+                hessian = tail && !(least > V{}) && f > V{} ? split.times(w, f, tail) : hessian;
+            }
+            lanes.store(gradients + i, w == V{} ? w : gradient);  // an element of weight 0 is left out, whatever it holds
+            lanes.store(hessians + i, w == V{} ? w : hessian);
+        });
     }
 };
 
-inline void binary_grad_hess(const PointwiseArguments &a, double factor, double floor, isize threads, Execute execute) {
+inline void binary_grad_hess(const BinaryGradHessArguments &a, isize threads, Execute execute) {
     with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
-        BinaryGradHessWork<decltype(zero)> work(a, factor, floor);
+        BinaryGradHessWork<decltype(zero)> work(a);
         execute(&work, threads);
     });
 }

@@ -35,8 +35,6 @@ cdef extern from "views.h" namespace "fs" nogil:
         AnyView(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
         @staticmethod
         AnyView per_row(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        @staticmethod
-        AnyView lines(const void*, Number, const Py_ssize_t*, const Py_ssize_t*) noexcept
     bint is_integer(Number) noexcept
     bint are_classes(const void*, Number, Py_ssize_t, Py_ssize_t) noexcept
 
@@ -108,6 +106,12 @@ cdef extern from "cross_entropy.h" namespace "fs" nogil:
     void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t, Execute) noexcept
 
 
+cdef extern from "elements.h" namespace "fs" nogil:
+    cppclass AnyArray:
+        AnyArray() noexcept
+        AnyArray(const void*, Number, Bytes, int, const Py_ssize_t*, const Py_ssize_t*) noexcept
+
+
 cdef extern from "flat.h" namespace "fs" nogil:
     cppclass Sigmoid:
         Sigmoid() noexcept
@@ -123,8 +127,8 @@ cdef extern from "flat.h" namespace "fs" nogil:
         LogSigmoidVjp() noexcept
     cppclass SoftplusVjp:
         SoftplusVjp() noexcept
-    void unary[Op](Op, const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
-    void binary[Op](Op, const AnyView&, const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
+    void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
+    void binary[Op](Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
     void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
@@ -138,16 +142,22 @@ cdef extern from "pointwise.h" namespace "fs" nogil:
         Divergence() noexcept
     cppclass DivergenceOfLogs:
         DivergenceOfLogs() noexcept
-    cppclass PointwiseArguments:
-        AnyView x, target, weight, positive, row_weight, loss, gradient
+    cppclass ElementArguments:
+        AnyArray x, target, weight, positive, loss, gradient
         double scale
-    double elements_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
-    double binary_logits_loss(PointwiseArguments&, Py_ssize_t, Execute) noexcept
+    cppclass BinaryGradHessArguments:
+        AnyArray x, target, weight, gradient, hessian
+        double factor, floor
+    cppclass PointwiseArguments:
+        AnyView x, target, weight, row_weight, loss, gradient
+        double scale
+    double elements_loss[Op](Op, ElementArguments&, Py_ssize_t, Execute) noexcept
+    double binary_logits_loss(ElementArguments&, Py_ssize_t, Execute) noexcept
     double plain_binary_logits[C](
         const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
     double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
     double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t, Execute) noexcept
-    void binary_grad_hess(PointwiseArguments&, double, double, Py_ssize_t, Execute) noexcept
+    void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "divergence.h" namespace "fs" nogil:
@@ -229,13 +239,12 @@ cdef AnyView any_view(cnp.ndarray a) noexcept:
     return view
 
 
-# (rows, n): lines of elements.
-cdef AnyView any_lines(cnp.ndarray a) noexcept:
+# Of any number of axes, for work element by element; the array must outlive it.
+cdef AnyArray any_array(cnp.ndarray a) noexcept:
     if a is None:
-        return AnyView()
-    cdef AnyView view = AnyView.lines(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
-    view.bytes = bytes_of(a)
-    return view
+        return AnyArray()
+    return AnyArray(cnp.PyArray_DATA(a), number_of(a), bytes_of(a), cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a),
+                    <Py_ssize_t*> cnp.PyArray_STRIDES(a))
 
 
 cdef Bytes bytes_of(cnp.ndarray a) noexcept:

@@ -8,7 +8,7 @@ here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -24,11 +24,11 @@ BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay 
 
 
 def blockwise(twin: Twin) -> Twin:
-    """Decorate a twin: call it on blocks of whole rows, or of lines if it works element by element.
+    """Decorate a twin for rows: call it on blocks of whole rows.
 
     No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three
-    axes, (outer, n, inner), or two: (outer, inner) for one value a row, (rows, n) if none has three. Where
-    one has length 1, it is broadcast. What the calls return is added up.
+    axes, (outer, n, inner), or two for one value a row, (outer, inner). Where one has length 1, it is
+    broadcast. What the calls return is added up.
     """
 
     @wraps(twin)
@@ -38,15 +38,52 @@ def blockwise(twin: Twin) -> Twin:
         size = np.max([a.size for a in arrays])
         outer_step = max(1, BLOCK * shape[0] // size)
         inner_step = max(1, BLOCK * shape[0] * shape[1] // size) if outer_step == 1 else shape[1]
-        with np.errstate(all="ignore"):
-            sums = [
-                twin(*(_part(a, o, outer_step, i, inner_step) for a in arguments))
+        return _added(
+            twin,
+            (
+                [_part(a, o, outer_step, i, inner_step) for a in arguments]
                 for o in range(0, shape[0], outer_step)
                 for i in range(0, shape[1], inner_step)
-            ]
-            return None if sums[0] is None else np.sum(sums, axis=0).tolist()
+            ),
+        )
 
     return cast(Twin, in_blocks)
+
+
+def by_elements(twin: Twin) -> Twin:
+    """Decorate a twin that works element by element on arrays of one shape, of any number of axes.
+
+    It is called on blocks, likewise.
+    """
+
+    @wraps(twin)
+    def in_blocks(*arguments: Any) -> Any:
+        shape = next(a.shape for a in arguments if isinstance(a, np.ndarray))
+        return _added(
+            twin,
+            ([a[block] if isinstance(a, np.ndarray) else a for a in arguments] for block in _blocks(shape)),
+        )
+
+    return cast(Twin, in_blocks)
+
+
+def _added(twin: Twin, blocks: Iterable[list[Any]]) -> Any:
+    """The sum of what calls return; None if that is nothing."""
+    with np.errstate(all="ignore"):
+        sums = [twin(*block) for block in blocks]
+        return None if sums[0] is None else np.sum(sums, axis=0).tolist()
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Indices of parts of an array, in C order, each of as many elements as a block may have."""
+    axis, behind = len(shape) - 1, 1  # the axis that is cut, and how many elements one step of it has
+    while axis and behind * shape[axis] <= BLOCK:
+        behind *= shape[axis]
+        axis -= 1
+    step = max(1, BLOCK // behind)
+    for index in np.ndindex(shape[:axis]):
+        for start in range(0, shape[axis], step):
+            yield (*index, slice(start, start + step))
 
 
 def _part(a: Any, outer: int, outer_step: int, inner: int, inner_step: int) -> Any:

@@ -140,12 +140,9 @@ struct AnyView {
     AnyView() = default;
     AnyView(const void *p, Number number_, const isize *shape, const isize *strides)
         : AnyView(p, number_, shape[0], shape[1], shape[2], strides[0], strides[1], strides[2]) {}
-    // A two-dimensional array with one value per row, or with a line (rows, n) per row.
+    // A two-dimensional array with one value per row.
     static AnyView per_row(const void *p, Number number, const isize *shape, const isize *strides) {
         return AnyView(p, number, shape[0], 1, shape[1], strides[0], 0, strides[1]);
-    }
-    static AnyView lines(const void *p, Number number, const isize *shape, const isize *strides) {
-        return AnyView(p, number, shape[0], shape[1], 1, strides[0], strides[1], 0);
     }
     // A contiguous matrix.
     static AnyView matrix(const void *p, Number number, isize rows, isize n) {

@@ -2,10 +2,10 @@
 
 def binary_cross_entropy_flat(cnp.ndarray probs, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight, double clamp,
                               double scale, Py_ssize_t num_threads):
-    cdef PointwiseArguments a
+    cdef ElementArguments a
     cdef double total
-    a.x, a.target, a.weight = any_lines(probs), any_lines(targets), any_lines(weight)
-    a.loss, a.gradient = any_lines(loss), any_lines(grad)
+    a.x, a.target, a.weight = any_array(probs), any_array(targets), any_array(weight)
+    a.loss, a.gradient = any_array(loss), any_array(grad)
     a.scale = scale
     cdef BinaryProbabilities op
     op.clamp = clamp

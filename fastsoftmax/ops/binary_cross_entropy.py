@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, weights, widened
+from ..kernels.reference import Array, by_elements, weights, widened
 
 
 @kernel
-@blockwise
+@by_elements
 def binary_cross_entropy_flat(
     probs: Array,
     targets: Array,

@@ -2,10 +2,10 @@
 
 def binary_cross_entropy_with_logits_flat(cnp.ndarray x, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
                                           cnp.ndarray pos_weight, double scale, Py_ssize_t num_threads):
-    cdef PointwiseArguments a
+    cdef ElementArguments a
     cdef double total
-    a.x, a.target, a.weight, a.positive = any_lines(x), any_lines(targets), any_lines(weight), any_lines(pos_weight)
-    a.loss, a.gradient = any_lines(loss), any_lines(grad)
+    a.x, a.target, a.weight, a.positive = any_array(x), any_array(targets), any_array(weight), any_array(pos_weight)
+    a.loss, a.gradient = any_array(loss), any_array(grad)
     a.scale = scale
     with nogil:
         total = binary_logits_loss(a, num_threads, execute)
@@ -19,9 +19,10 @@ def binary_cross_entropy_with_logits_plain(logits, targets, reduction, gradient,
 
 def binary_cross_entropy_with_logits_grad_hess_flat(cnp.ndarray x, cnp.ndarray targets, cnp.ndarray grad, cnp.ndarray hess,
                                                     cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
-    cdef PointwiseArguments a
-    a.x, a.target, a.weight = any_lines(x), any_lines(targets), any_lines(sample_weight)
-    a.loss, a.gradient = any_lines(hess), any_lines(grad)
+    cdef BinaryGradHessArguments a
+    a.x, a.target, a.weight = any_array(x), any_array(targets), any_array(sample_weight)
+    a.gradient, a.hessian = any_array(grad), any_array(hess)
+    a.factor, a.floor = hess_factor, hess_floor
     with nogil:
-        binary_grad_hess(a, hess_factor, hess_floor, num_threads, execute)
+        binary_grad_hess(a, num_threads, execute)
         settled()

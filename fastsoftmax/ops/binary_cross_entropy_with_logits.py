@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses, _threads
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, tail_from, times_exp, weights, widened
+from ..kernels.reference import Array, by_elements, tail_from, times_exp, weights, widened
 
 
 @kernel
@@ -22,7 +22,7 @@ def binary_cross_entropy_with_logits_plain(
 
 
 @kernel
-@blockwise
+@by_elements
 def binary_cross_entropy_with_logits_flat(
     x: Array,
     targets: Array,
@@ -61,7 +61,7 @@ def binary_cross_entropy_with_logits_flat(
 
 
 @kernel
-@blockwise
+@by_elements
 def binary_cross_entropy_with_logits_grad_hess_flat(
     x: Array,
     targets: Array,

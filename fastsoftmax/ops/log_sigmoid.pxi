@@ -1,7 +1,7 @@
 # Kernels of log_sigmoid: see log_sigmoid.py for what they compute.
 
 def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
-    cdef AnyView source = any_lines(x), to = any_lines(out)
+    cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
         unary(LogSigmoid(), source, to, num_threads, execute)
         settled()
@@ -12,7 +12,7 @@ def log_sigmoid_plain(x, out, num_threads):
 
 
 def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
-    cdef AnyView slope = any_lines(g), source = any_lines(x), to = any_lines(out)
+    cdef AnyArray slope = any_array(g), source = any_array(x), to = any_array(out)
     with nogil:
         binary(LogSigmoidVjp(), slope, source, to, num_threads, execute)
         settled()

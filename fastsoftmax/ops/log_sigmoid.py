@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, elementwise, elementwise_vjp
-from ..kernels.reference import Array, blockwise, store, times_sigmoid, widened
+from ..kernels.reference import Array, by_elements, store, times_sigmoid, widened
 
 
 @kernel
@@ -20,7 +20,7 @@ def log_sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
 
 
 @kernel
-@blockwise
+@by_elements
 def log_sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
     """-log(1 + exp(-x)), element by element."""
     wide = widened(x, out)
@@ -28,7 +28,7 @@ def log_sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
-@blockwise
+@by_elements
 def log_sigmoid_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * sigmoid(-x), element by element."""
     store(out, times_sigmoid(widened(g), -widened(x)), None, 0)

@@ -1,7 +1,7 @@
 # Kernels of logit: see logit.py for what they compute.
 
 def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
-    cdef AnyView source = any_lines(x), to = any_lines(out)
+    cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
         unary(Logit(), source, to, num_threads, execute)
         settled()

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, of_probabilities
-from ..kernels.reference import Array, blockwise, store, widened
+from ..kernels.reference import Array, by_elements, store, widened
 
 
 @kernel
@@ -20,7 +20,7 @@ def logit_plain(x: Any, out: Any, num_threads: Any) -> Any:
 
 
 @kernel
-@blockwise
+@by_elements
 def logit_flat(x: Array, out: Array, num_threads: int) -> None:
     """log(x / (1 - x)), element by element."""
     p = widened(x, out)

@@ -1,7 +1,7 @@
 # Kernels of sigmoid: see sigmoid.py for what they compute.
 
 def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
-    cdef AnyView source = any_lines(x), to = any_lines(out)
+    cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
         unary(Sigmoid(), source, to, num_threads, execute)
         settled()
@@ -12,7 +12,7 @@ def sigmoid_plain(x, out, num_threads):
 
 
 def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t num_threads):
-    cdef AnyView slope = any_lines(g), source = any_lines(y), to = any_lines(out)
+    cdef AnyArray slope = any_array(g), source = any_array(y), to = any_array(out)
     with nogil:
         binary(SigmoidVjp(), slope, source, to, num_threads, execute)
         settled()

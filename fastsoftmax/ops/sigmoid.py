@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._backend import kernel
 from .._signatures import ArrayLike, elementwise, elementwise_vjp_of_output
-from ..kernels.reference import Array, blockwise, store, widened
+from ..kernels.reference import Array, by_elements, store, widened
 
 
 @kernel
@@ -20,7 +20,7 @@ def sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
 
 
 @kernel
-@blockwise
+@by_elements
 def sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
     """1 / (1 + exp(-x)), element by element."""
     wide = widened(x, out)
@@ -29,7 +29,7 @@ def sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
-@blockwise
+@by_elements
 def sigmoid_vjp_flat(g: Array, y: Array, out: Array, num_threads: int) -> None:
     """g * y * (1 - y), element by element."""
     wide = widened(y)
