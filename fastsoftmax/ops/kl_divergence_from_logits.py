@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, two_sum, widened
+from ..kernels.reference import Array, Scaled, blockwise, total, two_sum, widened
 
 
 @kernel
@@ -38,14 +38,14 @@ def kl_divergence_from_logits_rows(
     none = p_b == 0
     level, level_lo = two_sum(max_a, -max_b)
     d = _above_level(a, b, level, level_lo) / heat
-    mean = np.where(none, 0, p_b * d).sum(axis=1, keepdims=True)
+    mean = total(np.where(none, 0, p_b * d))
     raised, raised_lo = two_sum(level, mean * heat)
     mean = np.where(np.isfinite(mean), (raised - level + raised_lo) / heat, mean)
     d = _above_level(a, b, raised, raised_lo + level_lo) / heat
     close, far = _beyond_line(d), e_a * np.exp(-mean) - e_b * (1 + d)
     terms = np.where(none, 0, np.where(np.abs(d) < 0.35, e_b * close, far))
-    growth = terms.sum(axis=1, keepdims=True) / sum_b
-    unmatched, matched = (np.where(part, p_a, 0).sum(axis=1, keepdims=True) for part in (none, ~none))
+    growth = total(terms) / sum_b
+    unmatched, matched = (total(np.where(part, p_a, 0)) for part in (none, ~none))
     growth = (growth + unmatched) / matched
     rows = np.where(growth < np.inf, np.log1p(growth), np.log(sum_a) - np.log(sum_b) - mean)
     rows = np.where(mean == -np.inf, np.inf, rows) + 0 * (p_a + p_b).sum(axis=1, keepdims=True)

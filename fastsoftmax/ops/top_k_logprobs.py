@@ -80,9 +80,9 @@ def top_k_logprobs(
 
     Notes
     -----
-    The best so far are kept in a heap, with whose worst the logits are compared; few are better. Nothing of
-    the size of the logits is made. Values are good to 3 ulp. A row with NaN or +inf, and a row of nothing but
-    -inf, gives NaN and the indices from 0 to k - 1.
+    Logits are compared with the worst of the best so far; few are better. Nothing of the size of the logits
+    is made. Values are good to 3 ulp. A row with NaN or +inf, and a row of nothing but -inf, gives NaN and
+    the indices from 0 to k - 1.
 
     Examples
     --------
