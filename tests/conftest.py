@@ -1,5 +1,6 @@
-"""Fixtures of all tests: available backends, dtypes, no warnings; and the table of the largest errors."""
+"""Fixtures of all tests: chosen backends, dtypes, no warnings; and the table of the largest errors."""
 
+import argparse
 import os
 import pathlib
 import sys
@@ -16,22 +17,65 @@ from cases import CASES, FLOATS, HALVES, errors
 import fastsoftmax
 from fastsoftmax import _backend
 
-settings.register_profile(
-    "package",
-    database=None,
-    deadline=None,
-    max_examples=30,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.register_profile("ci", settings.get_profile("package"), derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "package")
-
 BACKENDS = _backend.available()
+EXAMPLES, EXHAUSTIVE_EXAMPLES = 8, 30  # of hypothesis, for each test
 
 
-@pytest.fixture(params=BACKENDS)
+def backends_named(text):
+    """What --backends= asks for, best first."""
+    names = text.split(",")
+    for name in names:
+        if name not in BACKENDS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join(BACKENDS)}, which run here")
+    return [name for name in BACKENDS if name in names]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backends",
+        type=backends_named,
+        default=BACKENDS,
+        metavar="NAMES",
+        help=f"run tests on these backends only, of {','.join(BACKENDS)}",
+    )
+
+
+def is_exhaustive(config):
+    """Whether this is `pytest -m exhaustive`."""
+    return config.option.markexpr == "exhaustive"
+
+
+def pytest_configure(config):
+    settings.register_profile(
+        "package",
+        database=None,
+        deadline=None,
+        max_examples=EXHAUSTIVE_EXAMPLES if is_exhaustive(config) else EXAMPLES,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    settings.register_profile("ci", settings.get_profile("package"), derandomize=True, print_blob=True)
+    settings.load_profile("ci" if os.environ.get("CI") else "package")
+
+
+def pytest_itemcollected(item):
+    """Tests of random examples belong to either run: the exhaustive one has more of these."""
+    if is_exhaustive(item.config) and getattr(item.obj, "is_hypothesis_test", False):
+        item.add_marker("exhaustive")
+
+
+def pytest_generate_tests(metafunc):
+    """Tests that compute run on every chosen backend; what needs only one (`once`) on the best of them."""
+    chosen = metafunc.config.option.backends
+    if "compiled" in metafunc.fixturenames:
+        metafunc.parametrize("compiled", [name for name in chosen if name != "numpy"])
+    if "backend" in metafunc.fixturenames:
+        once = metafunc.definition.get_closest_marker("once")
+        metafunc.parametrize("backend", chosen[:1] if once else chosen, indirect=True)
+
+
+@pytest.fixture
 def backend(request):
-    """Every backend this machine can run, one after the other."""
+    """Every chosen backend, one after the other."""
     with fastsoftmax.use_backend(request.param):
         yield request.param
 
@@ -59,16 +103,36 @@ def _quiet_and_strict():
         yield
 
 
-def pytest_collection_modifyitems(items):
-    """Run a test on all backends in a row: they share its references, which cost more than the calls."""
-    order = {}
+def variant(item):
+    """A test, and its parameters but for the backend."""
+    parameters = item.callspec.params.items() if hasattr(item, "callspec") else ()
+    others = tuple((name, str(value)) for name, value in parameters if name != "backend")
+    return item.nodeid.partition("[")[0], others
 
-    def group(item):
-        parameters = item.callspec.params.items() if hasattr(item, "callspec") else ()
-        others = tuple((name, str(value)) for name, value in parameters if name != "backend")
-        return order.setdefault((item.nodeid.partition("[")[0], others), len(order))
 
-    items.sort(key=group)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Run a test on all backends in a row: they share its references, which cost more than the calls.
+
+    The best backend runs every variant of a test; each of the others one of three, in turn, by default.
+    """
+    variants = {item: variant(item) for item in items}
+    order = {key: place for place, key in enumerate(dict.fromkeys(variants.values()))}
+    items.sort(key=lambda item: order[variants[item]])
+    of_backends = [item for item in items if "backend" in getattr(item, "fixturenames", ())]
+    numbers = {}  # of the variants of each test
+    for item in of_backends:
+        if not item.get_closest_marker("exhaustive"):
+            test, parameters = variants[item]
+            of_test = numbers.setdefault(test, {})
+            of_test.setdefault(parameters, len(of_test))
+    for item in of_backends:
+        test, parameters = variants[item]
+        if parameters in numbers.get(test, ()):
+            turns = min(3, len(numbers[test]))
+            rank = config.option.backends.index(item.callspec.params["backend"])
+            if rank and (numbers[test][parameters] - rank) % turns:
+                item.add_marker("exhaustive")
 
 
 # --- largest errors, printed after the run ----------------------------------------------------------------
@@ -97,12 +161,13 @@ def pytest_terminal_summary(terminalreporter):
     if not _largest:
         return
     terminalreporter.section("largest errors, in units in the last place")
-    columns = "  ".join(f"{name:>9}" for name in BACKENDS)
+    backends = terminalreporter.config.option.backends
+    columns = "  ".join(f"{name:>9}" for name in backends)
     terminalreporter.line(f"{'operation':<12} {'dtype':<9} {'bound':>7}   {columns}   worst input")
     for case in CASES:
         dtypes = dict.fromkeys(name for operation, _, name in _largest if operation == case.name)
         for dtype in dtypes:
-            found = [_largest.get((case.name, name, dtype), (float("nan"), "")) for name in BACKENDS]
+            found = [_largest.get((case.name, name, dtype), (float("nan"), "")) for name in backends]
             figures = "  ".join(f"{error:9.3f}" for error, _ in found)
             _, note = max(found, key=lambda pair: np.nan_to_num(pair[0], nan=-1.0))
             terminalreporter.line(f"{case.name:<12} {dtype:<9} {case.bound(dtype):7.4g}   {figures}   {note}")

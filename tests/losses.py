@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import oracle
 from cases import LOG2, LOG3
+from remembered import remembered
 
 import fastsoftmax
 
@@ -372,6 +373,19 @@ class Loss:
         return [name for name in self.options if kind == "labels" or name != "ignore_index"]
 
 
+@remembered
+def answer_of(formula, x, targets, **options):
+    """What a formula gives for the arguments of a loss."""
+    for name in {"sample_weight", "temperature"} & set(options):
+        options[name] = long(options[name])
+        if np.ndim(options[name]):
+            options[name] = np.expand_dims(options[name], -1)
+    for name in {"weight", "pos_weight"} & set(options):
+        options[name] = long(options[name])
+    with np.errstate(all="ignore"):
+        return formula(long(x), targets, **options)
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Arguments of a loss, classes along the last axis; and the answer."""
@@ -383,17 +397,7 @@ class Problem:
 
     @cached_property
     def answer(self):
-        options = dict(self.options)
-        for name in ("sample_weight", "temperature"):
-            if name in options:
-                options[name] = long(options[name])
-                if np.ndim(options[name]):
-                    options[name] = np.expand_dims(options[name], -1)
-        for name in ("weight", "pos_weight"):
-            if name in options:
-                options[name] = long(options[name])
-        with np.errstate(all="ignore"):
-            return self.loss.formula(long(self.x), self.targets, **options)
+        return answer_of(self.loss.formula, self.x, self.targets, **self.options)
 
     def arguments(self, axis=-1):
         """Positional and keyword arguments with the classes along ``axis``."""

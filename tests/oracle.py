@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import mpmath
 import numpy as np
+from remembered import remembered
 
 # --- double-double arithmetic on pairs of float64 arrays --------------------------------------------------
 
@@ -374,6 +375,7 @@ def _full(rows, hi, lo, exponent, special):
     return Exact(rows.full(hi), rows.full(lo), rows.full(exponent))
 
 
+@remembered
 @np.errstate(all="ignore")
 def softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
     rows = _rows(x, axis, temperature, where)
@@ -388,6 +390,7 @@ def softmin(x, axis=-1, *, temperature=1.0, base=None, where=None):
     return softmax(-np.asarray(x, np.float64), axis, temperature=temperature, base=base, where=where)
 
 
+@remembered
 @np.errstate(all="ignore")
 def log_softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
     rows = _rows(x, axis, temperature, where)
@@ -403,6 +406,7 @@ def log_softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
     return _full(rows, hi, lo, k, [(gone, -np.inf), (t.undefined, np.nan), (~rows.where, -np.inf)])
 
 
+@remembered
 @np.errstate(all="ignore")
 def square_normalize(x, axis=-1, *, where=None):
     rows = _rows(x, axis, 1.0, where)
@@ -465,6 +469,7 @@ def _exp_of_minus(x):
     return exp((-magnitude, np.zeros_like(magnitude)))
 
 
+@remembered
 @np.errstate(all="ignore")
 def sigmoid(x):
     x = np.asarray(x).astype(np.float64)
@@ -475,6 +480,7 @@ def sigmoid(x):
     return _elementwise((x, hi, lo, np.where(left, k, 0), [(x == np.inf, 1.0), (x == -np.inf, 0.0)]))
 
 
+@remembered
 @np.errstate(all="ignore")
 def log_sigmoid(x):
     x = np.asarray(x).astype(np.float64)
@@ -490,6 +496,7 @@ def softplus(x):
     return -log_sigmoid(-np.asarray(x).astype(np.float64))
 
 
+@remembered
 @np.errstate(all="ignore")
 def logit(p):
     x = np.asarray(p).astype(np.float64)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sizes import sizes
 
 import fastsoftmax as fs
 from fastsoftmax import _arrays, _backend
@@ -260,7 +261,7 @@ def is_active(name):
 
 thread = threading.Thread(target=switch)
 thread.start()
-for _ in range(30):
+for _ in range(FORKS):
     fork(lambda: is_active(start))
 stop.set()
 thread.join()
@@ -272,9 +273,10 @@ print("done")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_forking_while_another_thread_switches():
+@sizes(10, 30)
+def test_forking_while_another_thread_switches(size):
     """The child is in the blocks of the thread that forked, and in no others; it may switch itself."""
-    assert output(FORKING) == "done"
+    assert output(FORKING.replace("FORKS", str(size))) == "done"
 
 
 # --- configuration ----------------------------------------------------------------------------------------

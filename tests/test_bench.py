@@ -74,6 +74,7 @@ def test_table_json_and_picture(tmp_path):
     assert drawn.read_bytes().startswith(b"\x89PNG\r\n")
 
 
+@pytest.mark.exhaustive
 def test_json_alone():
     done = run(*SMALL, "numpy,scipy", "--json")
     assert done.returncode == 0, done.stderr
@@ -100,6 +101,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.exhaustive
 def test_rivals_that_do_not_work_are_reported(tmp_path):
     """And the others measured; nothing that a library prints gets between the answers."""
     for name, (module, _) in BROKEN.items():

@@ -101,6 +101,7 @@ def test_dlpack_shares_memory(case):
     check(case, memory, x)
 
 
+@pytest.mark.once
 @EVERY
 def test_dlpack_of_another_device(case):
     exporter = Exporter(np.ones(3, np.float32), device=(2, 0))
@@ -111,14 +112,15 @@ if importlib.util.find_spec("torch"):
     import torch
 
     @EVERY
-    @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "int64", "uint8", "bool"])
-    def test_torch_tensors(case, kind):
-        numbers = case.typical((4, 9), np.float32, np.random.default_rng(5))
-        tensor = torch.tensor(numbers).to(getattr(torch, kind))
-        numbers = tensor.numpy() if tensor.is_floating_point() else tensor.numpy().astype(np.float64)
-        check(case, case.call(tensor), numbers)
-        check(case, case.call(tensor.T), numbers.T)
+    def test_torch_tensors(case):
+        for kind in ("float32", "float64", "float16", "int64", "uint8", "bool"):
+            numbers = case.typical((4, 9), np.float32, np.random.default_rng(5))
+            tensor = torch.tensor(numbers).to(getattr(torch, kind))
+            numbers = tensor.numpy() if tensor.is_floating_point() else tensor.numpy().astype(np.float64)
+            check(case, case.call(tensor), numbers)
+            check(case, case.call(tensor.T), numbers.T)
 
+    @pytest.mark.once
     @EVERY
     def test_torch_bfloat16_points_to_float(case, monkeypatch):
         """Where there is no ml_dtypes."""
@@ -147,12 +149,14 @@ def test_masked_arrays(case):
     check(case, case.call(np.ma.array(x)), x)
 
 
+@pytest.mark.once
 @EVERY
 def test_refused_inputs(case):
     for make in REFUSED.values():
         refuses(lambda make=make: case.call(make()), TypeError, NAMES.get(case.name, "x"))
 
 
+@pytest.mark.once
 @EVERY
 def test_ragged_lists(case):
     refuses(lambda: case.call([[1.0, 2.0], [3.0]]), (TypeError, ValueError))
@@ -163,15 +167,15 @@ def test_ragged_lists(case):
 INTEGERS = [np.dtype(kind) for kind in "bBhHiIlLqQ?"]
 
 
-@pytest.mark.parametrize("kind", INTEGERS, ids=lambda kind: f"{kind.name}{kind.char}")
 @EVERY
-def test_integers_become_float64_first(case, kind):
-    x = np.array([[0, 1, 1, 0, 1], [1, 1, 1, 0, 0]]).astype(kind)
-    check(case, case.call(x), x.astype(np.float64))
-    check(case, case.call(x.T), x.T.astype(np.float64))
-    if case.rowwise:
-        check(case, case.call(x, axis=0), x.astype(np.float64), axis=0)
-    check(case, case.call(x, dtype=np.float32), x.astype(np.float64), dtype=np.float32)
+def test_integers_become_float64_first(case):
+    for kind in INTEGERS:
+        x = np.array([[0, 1, 1, 0, 1], [1, 1, 1, 0, 0]]).astype(kind)
+        check(case, case.call(x), x.astype(np.float64))
+        check(case, case.call(x.T), x.T.astype(np.float64))
+        if case.rowwise:
+            check(case, case.call(x, axis=0), x.astype(np.float64), axis=0)
+        check(case, case.call(x, dtype=np.float32), x.astype(np.float64), dtype=np.float32)
 
 
 @EVERY_ROWWISE
@@ -249,6 +253,7 @@ def test_dtype_spellings(case):
     check(case, case.call(x, dtype=float), x)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrong", [int, bool, complex, np.complex64, object, str, "i4", "M8[s]", "nonsense"])
 @EVERY
 def test_dtype_must_be_floating(case, wrong):
@@ -303,18 +308,21 @@ def test_no_axes_at_all():
     np.testing.assert_array_equal(logsumexp(x, axis=()), x)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [2, -3, 100, (0, 2), (-3,), 2**40])
 @EVERY_ROWWISE
 def test_axis_out_of_range(case, axis):
     refuses(lambda: case.call(np.ones((2, 3)), axis=axis), np.exceptions.AxisError, "axis")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [(0, 0), (0, -2), (1, 0, -1)])
 @EVERY_ROWWISE
 def test_axis_given_twice(case, axis):
     refuses(lambda: case.call(np.ones((2, 3)), axis=axis), ValueError, "axis")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [1.0, "0", [0], (0.0,), (0, None), object()], ids=repr)
 @EVERY_ROWWISE
 def test_axis_of_another_type(case, axis):
@@ -332,6 +340,7 @@ def test_zero_dimensional_input(case, axis):
     assert isinstance(softmax(np.float16(5), axis=axis), np.float16)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [1, -2, (0, 0)])
 @EVERY_ROWWISE
 def test_zero_dimensional_input_has_one_axis(case, axis):
@@ -514,6 +523,7 @@ def test_out_that_overlaps_another_argument(option, dtype):
         check(BY_NAME["softmax"], out, x, temperature=given)
 
 
+@pytest.mark.once
 @EVERY_FULL
 def test_out_that_overlaps_itself(case, dtype):
     for strides in [(0, 0), (0, 1), (1, 0), (1, 1), (3, 1), (-3, 1), (2, 2)]:
@@ -535,6 +545,7 @@ def test_out_whose_rows_interleave_without_overlap(case, dtype):
         check(case, out, x)
 
 
+@pytest.mark.once
 @EVERY
 def test_out_that_does_not_fit(case, dtype):
     x = case.typical((3, 4), dtype, np.random.default_rng(22))
@@ -671,6 +682,7 @@ def test_masked_entries_of_undefined_rows(case, dtype):
             np.testing.assert_array_equal(np.isnan(got), undefined)
 
 
+@pytest.mark.once
 @WITH_WHERE
 def test_where_must_be_boolean_and_fit(case):
     x = np.ones((3, 4))
@@ -716,6 +728,7 @@ def test_temperature_kinds(case):
     check(case, case.call(x, temperature=strided), x, temperature=strided)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("temperature", [0, 0.0, -1.0, np.nan, np.inf, -np.inf, *OUT_OF_RANGE])
 @WITH_TEMPERATURE
 def test_temperature_must_be_positive_and_finite(case, temperature):
@@ -724,12 +737,14 @@ def test_temperature_must_be_positive_and_finite(case, temperature):
     refuses(lambda: case.call(x, temperature=[[1.0], [temperature], [2.0]]), ValueError, "temperature")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (4,), (4, 1), (2, 1), (1, 3, 1)], ids=str)
 @WITH_TEMPERATURE
 def test_temperature_must_fit(case, shape):
     refuses(lambda: case.call(np.ones((3, 4)), temperature=np.ones(shape)), ValueError, "temperature")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("temperature", [1j, "1", None, [None], np.array(["1"]), object()], ids=str)
 @WITH_TEMPERATURE
 def test_temperature_must_be_a_number(case, temperature):
@@ -737,12 +752,12 @@ def test_temperature_must_be_a_number(case, temperature):
     refuses(lambda: case.call(x, temperature=temperature), (TypeError, ValueError), "temperature")
 
 
-@pytest.mark.parametrize("base", [2, 10, 100, 1.5, np.float32(3)], ids=str)
 @WITH_BASE
-def test_base_of_large_scores(case, base, dtype):
-    x = np.array([[1000, -1000, 999, 0], [-1000, -1000, -999, -1000], [3, 4, 5, 6]], dtype)
-    for axis in (0, 1):
-        check(case, case.call(x, axis=axis, base=base), x, axis=axis, base=base)
+def test_base_of_large_scores(case, dtype):
+    for base in (2, 10, 100, 1.5, np.float32(3)):
+        x = np.array([[1000, -1000, 999, 0], [-1000, -1000, -999, -1000], [3, 4, 5, 6]], dtype)
+        for axis in (0, 1):
+            check(case, case.call(x, axis=axis, base=base), x, axis=axis, base=base)
 
 
 def test_base_by_hand(dtype):
@@ -769,17 +784,20 @@ def test_base_one(case, dtype):
     np.testing.assert_allclose(case.call(x, base=1, temperature=0.01), np.full(x.shape, 0.25), rtol=2e-7)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("base", [0.5, 0.0, -2.0, np.nan, np.inf, -np.inf], ids=str)
 @WITH_BASE
 def test_base_must_be_finite_and_large_enough(case, base):
     refuses(lambda: case.call(np.ones((3, 4)), base=base), ValueError, "base")
 
 
+@pytest.mark.once
 def test_base_one_has_no_logarithms():
     refuses(lambda: logsumexp([1.0, 2.0], base=1), ValueError, "base")
     refuses(lambda: log_softmax([1.0, 2.0], base=1.0), ValueError, "base")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("base", [2j, "2", [2.0, 3.0], object()], ids=str)
 @WITH_BASE
 def test_base_must_be_a_number(case, base):
@@ -843,6 +861,7 @@ def test_masked_weights_do_not_take_part(dtype):
     assert logsumexp(x, b=b, where=[True, True, False]) == pytest.approx(np.log(3), rel=1e-6)
 
 
+@pytest.mark.once
 def test_weights_that_do_not_fit():
     x = np.ones((3, 4))
     for b in (np.ones(3), np.ones((4, 3)), np.ones((2, 2))):
@@ -854,6 +873,7 @@ def test_weights_that_do_not_fit():
 # --- threads, keywords, quiet ----------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", [1]], ids=repr)
 @EVERY
 def test_num_threads_must_be_a_positive_integer(case, wrong):
@@ -873,6 +893,7 @@ def test_num_threads(case, dtype):
         np.testing.assert_array_equal(case.call(x, num_threads=num_threads), expected)
 
 
+@pytest.mark.once
 @EVERY
 def test_unknown_keywords(case):
     refuses(lambda: case.call([1.0], nonsense=1), TypeError, "nonsense")
@@ -880,6 +901,7 @@ def test_unknown_keywords(case):
     refuses(lambda: case.call([0.5], -1, np.zeros(1)), TypeError)
 
 
+@pytest.mark.once
 @EVERY
 def test_errors_come_before_any_writing(case):
     """Every argument is checked first: ``out`` and the input stay as they were."""
@@ -899,24 +921,26 @@ def test_errors_come_before_any_writing(case):
             np.testing.assert_array_equal(out, before[1])
 
 
-@pytest.mark.parametrize("mode", ["raise", "warn", "ignore"])
 @EVERY
-def test_no_warnings_and_no_floating_point_errors(case, mode, dtype):
+def test_no_warnings_and_no_floating_point_errors(case, dtype):
     """Overflow, underflow, infinities, NaN, whatever NumPy is told to do about them; warnings are errors."""
-    largest = np.finfo(dtype).max
-    extremes = [("temperature", 1e-3), ("temperature", 1e3), ("base", 100), ("where", False)]
-    for n in (1, 3, 20, 1000):
-        x, _ = case.inputs(n, dtype, np.random.default_rng(35))
-        special = np.array([np.nan, np.inf, -np.inf, largest, -largest, 0.0, -0.0, 1e-40, 2.0, -1.0], dtype)
-        special = np.resize(special, (11, n))
-        with np.errstate(all=mode):
-            for array in (x, special):
-                case.call(array)
-                case.call(array.T, **({"axis": 0} if case.rowwise else {}))
-                case.call(array, dtype=np.float32)
-                for option, value in extremes:
-                    if option in case.options:
-                        case.call(array, **{option: value})
+    for mode in ("raise", "warn", "ignore"):
+        largest = np.finfo(dtype).max
+        extremes = [("temperature", 1e-3), ("temperature", 1e3), ("base", 100), ("where", False)]
+        for n in (1, 3, 20, 1000):
+            x, _ = case.inputs(n, dtype, np.random.default_rng(35))
+            special = np.array(
+                [np.nan, np.inf, -np.inf, largest, -largest, 0.0, -0.0, 1e-40, 2.0, -1.0], dtype
+            )
+            special = np.resize(special, (11, n))
+            with np.errstate(all=mode):
+                for array in (x, special):
+                    case.call(array)
+                    case.call(array.T, **({"axis": 0} if case.rowwise else {}))
+                    case.call(array, dtype=np.float32)
+                    for option, value in extremes:
+                        if option in case.options:
+                            case.call(array, **{option: value})
 
 
 # --- the softmin alias -----------------------------------------------------------------------------------

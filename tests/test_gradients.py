@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from arrays import REFUSED, Exporter, layouts, outs, refuses
 from cases import BY_NAME, WITH_VJP
+from sizes import sizes, sweep
 
 import fastsoftmax as fs
 
@@ -111,11 +112,12 @@ def check_formula(case, g, saved, got, **options):
     assert np.all(np.abs(got - expected) <= 8 * eps * size + float(np.finfo(got.dtype).smallest_normal))
 
 
+@sweep((*range(1, 71), 127, 128, 129, 255, 257, 1000, 4097, 4099))
 @EVERY_VJP
-def test_formula_at_every_length(case, dtype):
+def test_formula_at_every_length(case, lengths, dtype):
     """Tails of vectors, short and long rows, both directions."""
     rng = np.random.default_rng(6)
-    for n in (*range(1, 71), 127, 128, 129, 255, 257, 1000, 4099):
+    for n in lengths:
         x = rng.normal(0, 3, (7, n)).astype(dtype)
         g = rng.normal(size=7 if case.reduced else (7, n)).astype(dtype)
         saved = saved_for(case, x)
@@ -126,10 +128,11 @@ def test_formula_at_every_length(case, dtype):
             check_formula(case, g.T, turned, got, axis=0)
 
 
+@sizes(70_007, 300_007)
 @EVERY_VJP
-def test_formula_of_long_rows(case, dtype):
+def test_formula_of_long_rows(case, size, dtype):
     rng = np.random.default_rng(7)
-    x = rng.normal(0, 3, (2, 300_007)).astype(dtype)
+    x = rng.normal(0, 3, (2, size)).astype(dtype)
     g = rng.normal(size=2 if case.reduced else x.shape).astype(dtype)
     saved = saved_for(case, x)
     check_formula(case, g, saved, case.call_vjp(g, saved))
@@ -273,6 +276,7 @@ def test_integers_and_longdouble(case):
     np.testing.assert_allclose(got.astype(float), expected, rtol=1e-14, atol=1e-15)
 
 
+@pytest.mark.once
 @EVERY_VJP
 def test_errors(case, dtype):
     g, saved = arguments(case, (3, 4), dtype)

@@ -136,11 +136,11 @@ def is_refused(taker, x, labels, error, match, axis=-1, **options):
 # --- numbers that are no class ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+@pytest.mark.once
 @EVERY_TAKER
-def test_no_class(taker, kind):
+def test_no_class(taker):
     """In every integer dtype, and at the first, a middle and the last place, a wrong label is named."""
-    for shape, axis in SHAPES:
+    for kind, (shape, axis) in itertools.product(INTEGERS, SHAPES):
         x = scores(shape)
         for at in (0, 2, -1):
             for wrong in wrong_labels(kind, 5):
@@ -187,6 +187,7 @@ def test_no_class_far_inside(taker):
             is_refused(taker, x, array, IndexError, says(place, 2))
 
 
+@pytest.mark.once
 @EVERY_IGNORING_TAKER
 def test_no_class_among_weights(taker):
     """Weights of classes are looked up with labels that were checked, also for what a mean divides by."""
@@ -254,14 +255,16 @@ NO_LABELS = {
 WRONG_SHAPES = [(), (1,), (3,), (5,), (1, 4), (5, 4), (4, 1, 1), (4, 5, 1), (2, 2)]
 
 
-@pytest.mark.parametrize("name", NO_LABELS)
+@pytest.mark.once
 @EVERY_BARE_TAKER
-def test_no_labels(taker, name):
+def test_no_labels(taker):
     """Neither integers nor, for a loss, probabilities: the message names the argument."""
     if not taker.several:
-        is_refused(taker, scores((4, 5)), NO_LABELS[name], (TypeError, ValueError), taker.argument)
+        for labels in NO_LABELS.values():
+            is_refused(taker, scores((4, 5)), labels, (TypeError, ValueError), taker.argument)
 
 
+@pytest.mark.once
 @EVERY_BARE_TAKER
 def test_what_no_function_takes(taker):
     """Nor anything of what is refused everywhere, as labels or as scores."""
@@ -273,6 +276,7 @@ def test_what_no_function_takes(taker):
             taker(make(), np.zeros(2, int))
 
 
+@pytest.mark.once
 @EVERY_BARE_TAKER
 def test_labels_of_a_wrong_shape(taker):
     """Labels do not broadcast, and one-hot integers are no probabilities."""
@@ -348,6 +352,7 @@ def test_ignored_labels(taker, kind, ignored):
             np.testing.assert_allclose(a, b, rtol=4e-16, atol=0)
 
 
+@pytest.mark.once
 @EVERY_IGNORING_TAKER
 def test_other_labels_are_still_checked(taker):
     """What is to be ignored excuses no other number, not even one of the same bits in another dtype."""
@@ -388,6 +393,7 @@ def test_ignored_where_there_are_no_classes(taker):
         taker(np.zeros((2, 0)), [-1, 0], ignore_index=-1)
 
 
+@pytest.mark.once
 @EVERY_IGNORING_TAKER
 def test_what_cannot_be_ignored(taker):
     """Probabilities name no class; and only integers are labels."""
@@ -399,6 +405,7 @@ def test_what_cannot_be_ignored(taker):
         is_refused(taker, x, np.zeros(4, int), TypeError, "ignore_index", ignore_index=ignored)
 
 
+@pytest.mark.once
 def test_only_some_functions_ignore():
     """Where a label is always wanted there is no such option, and -100 is an error."""
     for taker in (taker for taker in BARE if not taker.reductions):
@@ -475,17 +482,21 @@ def test_as_many_classes_as_a_dtype_has(taker, kind, classes):
     is_refused(taker, x[:, :last].copy(), np.array(labels, kind), IndexError, match)
 
 
-@pytest.mark.parametrize("kind", INTEGERS, ids=str)
 @EVERY_BARE_TAKER
-def test_strided_labels_and_numbers_beyond_their_dtype(taker, kind):
+def test_strided_labels_and_numbers_beyond_their_dtype(taker):
     """NumPy 2.0 and 2.1 crash at some comparisons of the two; so they are never compared."""
-    for classes, ignored in [(130, None), (300, None), *[(300, -1), (130, 2**40)] * bool(taker.reductions)]:
-        x, options = np.zeros((20, classes)), {} if ignored is None else {"ignore_index": ignored}
-        labels = (np.arange(20) % 5).astype(kind)
-        expected = rows_of(taker(x, labels.astype(int), **options))
-        for array in (labels[::-1].copy()[::-1], labels.repeat(2)[::2]):
-            for a, b in zip(rows_of(taker(x, array, **options)), expected, strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-12)
+    for kind in INTEGERS:
+        for classes, ignored in [
+            (130, None),
+            (300, None),
+            *[(300, -1), (130, 2**40)] * bool(taker.reductions),
+        ]:
+            x, options = np.zeros((20, classes)), {} if ignored is None else {"ignore_index": ignored}
+            labels = (np.arange(20) % 5).astype(kind)
+            expected = rows_of(taker(x, labels.astype(int), **options))
+            for array in (labels[::-1].copy()[::-1], labels.repeat(2)[::2]):
+                for a, b in zip(rows_of(taker(x, array, **options)), expected, strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 @pytest.mark.parametrize("taker", [taker for taker in BARE if taker.outs], ids=str)
@@ -636,6 +647,7 @@ WRONG_OPTIONS = [
 WRONG_WEIGHTS = {True: [(), (1,), (3,), (5,), (3, 4), (1, 4)], False: [(3,), (4, 3), (1, 3, 4)]}
 
 
+@pytest.mark.once
 @EVERY_FUNCTION
 def test_wrong_options(function):
     """A wrong value, dtype or shape of an option is named, in losses, gradients and curvatures alike."""
@@ -651,6 +663,7 @@ def test_wrong_options(function):
             function.refuses(ValueError, r"\bweight\b", weight=np.ones(shape))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [-1.0, np.array([0, 1]), np.array([-1])], ids=repr)
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.of_rows], ids=str)
 def test_an_axis_is_an_integer(function, axis):
@@ -658,6 +671,7 @@ def test_an_axis_is_an_integer(function, axis):
     function.refuses(TypeError, r"\baxis must be an int, got", axis=axis)
 
 
+@pytest.mark.once
 @EVERY_FUNCTION
 def test_wrong_scores_and_targets(function):
     """What is no array of real numbers is named; and targets have the shape of the scores."""
@@ -697,6 +711,7 @@ def wrong_outs(shape):
         yield other, TypeError
 
 
+@pytest.mark.once
 @EVERY_GRADIENT
 def test_wrong_outs(function):
     """An array for a gradient has its dtype and shape, is writeable, and does not overlap itself."""
@@ -707,6 +722,7 @@ def test_wrong_outs(function):
                 function.refuses(error, r"\bout\b", sample_weight=np.ones(3), **{name: array})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if "hess_out" in f.outs], ids=str)
 def test_outs_that_share_memory(function):
     """Gradient and curvature cannot lie in one place."""
@@ -728,6 +744,7 @@ def test_wrong_labels_in_place(function):
             function.refuses(IndexError, says("targets[2]", 4), x=x, targets=labels, **{name: x})
 
 
+@pytest.mark.once
 def test_messages_tell_what_is_allowed():
     """The number, its place, and the classes there are; with what to ignore if there is such a number."""
     x = np.zeros((2, 3))
@@ -745,6 +762,7 @@ def test_messages_tell_what_is_allowed():
 if importlib.util.find_spec("torch"):
     import torch
 
+    @pytest.mark.once
     @EVERY_FUNCTION
     def test_torch_bfloat16_points_to_float(function, monkeypatch):
         """By the name of the argument that it is about, where there is no ml_dtypes."""

@@ -8,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from cases import FLOATS
+from sizes import exhaustive
 
 import fastsoftmax as fs
 from fastsoftmax import _memory
@@ -16,7 +17,8 @@ MIB = 2**20
 pooled = pytest.mark.skipif(_memory._pool is None, reason="there is no pool without compiled modules")
 
 # 28 MiB of float32: rows that are written along, computed again, kept in the output, and done in chunks.
-SHAPES = [(73_400, 100), (7_340, 1000), (1_835, 4001), (229, 32_000), (184, 40_003), (3, 2_500_001)]
+SHAPES = [(73_400, 100), (1_835, 4001), (184, 40_003)]
+SHAPES += [pytest.param(shape, marks=exhaustive) for shape in ((7_340, 1000), (229, 32_000), (3, 2_500_001))]
 
 
 def distance(a, b):
@@ -52,7 +54,8 @@ def test_large_columns(shape, backend):
 
 
 # Columns in wide strips: 2 MiB and more, or logarithms of long ones. Strips leave a few of these to others.
-COLUMNS = [(20, 27_001), (33, 16_500), (300, 2001), (1000, 700), (2100, 512), (130, 515)]
+COLUMNS = [(20, 27_001), (300, 2001), (130, 515)]
+COLUMNS += [pytest.param(shape, marks=exhaustive) for shape in ((33, 16_500), (1000, 700), (2100, 512))]
 
 
 def columns(shape, dtype):

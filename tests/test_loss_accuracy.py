@@ -12,12 +12,13 @@ import numpy as np
 import oracle
 import pytest
 from losses import BY_NAME, OF_ROWS, Problem, exact, log_probabilities, long, masses
+from sizes import sweep
 
 import fastsoftmax as fs
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-LENGTHS = (2, 10, 33, 100, 5000)
+LENGTHS = (2, 10, 33, 100, 1000, 5000)
 LIMIT = {4: 87.0, 8: 708.0}  # below which an exponential underflows
 
 
@@ -142,9 +143,10 @@ EVERY = [
 ]
 
 
+@sweep(LENGTHS)
 @pytest.mark.parametrize(("loss", "kind", "options"), EVERY)
-def test_hard_rows(loss, kind, options, dtype):
-    for n in LENGTHS:
+def test_hard_rows(loss, kind, options, lengths, dtype):
+    for n in lengths:
         given = hard_problem(loss, kind, options, n, dtype)
         given.check(about=options)
         given.check(axis=0, about=options)
@@ -153,10 +155,11 @@ def test_hard_rows(loss, kind, options, dtype):
 GRAD_HESS_ULP = 8
 
 
+@sweep(LENGTHS)
 @pytest.mark.parametrize("options", ["nothing", "large weights"])
 @pytest.mark.parametrize("kind", ["labels", "soft"])
-def test_grad_hess_of_hard_rows(kind, options, dtype):
-    for n in LENGTHS:
+def test_grad_hess_of_hard_rows(kind, options, lengths, dtype):
+    for n in lengths:
         given = hard_problem(BY_NAME["cross_entropy"], kind, options, n, dtype)
         x, t = given.x, long(masses(given.x, given.targets))
         rng = np.random.default_rng(n)

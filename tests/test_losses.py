@@ -10,6 +10,8 @@ import pytest
 from arrays import Exporter, layouts, outs, pairs_of_views, refuses
 from cases import FLOATS
 from losses import BY_NAME, GRAD_HESS, LOSSES, OF_ELEMENTS, OF_LABELS, OF_ROWS, Problem, exact, long
+from remembered import remembered
+from sizes import exhaustive, sizes, sweep
 from test_gradients import finite_differences
 
 import fastsoftmax as fs
@@ -24,11 +26,14 @@ EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES, ids=str)
 EVERY_KIND = pytest.mark.parametrize(
     ("loss", "kind"), [(loss, kind) for loss in LOSSES for kind in loss.kinds], ids=str
 )
-EVERY_OPTION = pytest.mark.parametrize(
-    ("loss", "kind", "option"),
-    [(loss, kind, option) for loss in LOSSES for kind in loss.kinds for option in loss.allowed(kind)],
-    ids=str,
-)
+OPTIONS = [(loss, kind, option) for loss in LOSSES for kind in loss.kinds for option in loss.allowed(kind)]
+EVERY_OPTION = pytest.mark.parametrize(("loss", "kind", "option"), OPTIONS, ids=str)
+
+
+def every_option_of(*names):
+    """Those that take one of these."""
+    some = [(loss, kind, option) for loss, kind, option in OPTIONS if option.split()[0] in names]
+    return pytest.mark.parametrize(("loss", "kind", "option"), some, ids=str)
 
 
 def reductions(loss):
@@ -44,6 +49,10 @@ def close(got, expected, absolute=0.0):
 
 def axes(loss):
     return (-1,) if loss.elementwise else (-1, 0, 1)
+
+
+def one_hot(labels, n, dtype=np.float64):
+    return (labels[:, None] == np.arange(n)).astype(dtype)
 
 
 @functools.lru_cache(maxsize=200)
@@ -69,22 +78,23 @@ def test_values_by_hand(loss, dtype):
         assert np.shape(got) == np.shape(expected)
 
 
+@sweep(LENGTHS)
 @EVERY_KIND
-def test_every_length(loss, kind, dtype):
-    for n in LENGTHS:
+def test_every_length(loss, kind, lengths, dtype):
+    for n in lengths:
         problem(loss, (7, n), dtype, kind).check()
 
 
+@sweep(LONG_LENGTHS)
 @EVERY_KIND
-def test_long_rows(loss, kind, dtype):
-    for n in LONG_LENGTHS:
+def test_long_rows(loss, kind, lengths, dtype):
+    for n in lengths:
         problem(loss, (3, n), dtype, kind).check(reduction="sum")
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
 @EVERY_KIND
-def test_reductions(loss, kind, reduction, dtype):
-    if reduction in reductions(loss):
+def test_reductions(loss, kind, dtype):
+    for reduction in reductions(loss):
         problem(loss, (4, 5, 21), dtype, kind).check(reduction=reduction)
 
 
@@ -94,9 +104,10 @@ def test_each_option(loss, kind, option, dtype):
         problem(loss, (30, n), dtype, kind, (option,)).check(reduction=reduction)
 
 
+@sizes(1, 3)
 @EVERY_OPTION
-def test_each_option_of_long_rows(loss, kind, option, dtype):
-    problem(loss, (3, 33_000), dtype, kind, (option,)).check(reduction="mean")
+def test_each_option_of_long_rows(loss, kind, option, size, dtype):
+    problem(loss, (size, 33_000), dtype, kind, (option,)).check(reduction="mean")
 
 
 @EVERY_KIND
@@ -106,11 +117,11 @@ def test_all_options_together(loss, kind, dtype):
         given.check(axis, reduction)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, -2, -3])
 @pytest.mark.parametrize(("loss", "kind"), [(loss, kind) for loss in OF_ROWS for kind in loss.kinds], ids=str)
-def test_every_axis(loss, kind, axis, dtype):
-    for shape in ((3, 4, 17), (1, 40, 2), (33, 1, 64)):
-        problem(loss, shape, dtype, kind).check(axis)
+def test_every_axis(loss, kind, dtype):
+    for axis in (0, 1, 2, -2, -3):
+        for shape in ((3, 4, 17), (1, 40, 2), (33, 1, 64)):
+            problem(loss, shape, dtype, kind).check(axis)
 
 
 @pytest.mark.parametrize("n", [2, 10, 300, 5000])
@@ -150,9 +161,10 @@ def test_confident_rows_keep_their_digits(loss, dtype):
             assert float(grad[0, n // 2]) == pytest.approx(-float(others / (1 + others)), rel=1e-6)
 
 
-def test_sums_of_many_losses_are_double(dtype):
+@sizes(300_000, 3_000_000)
+def test_sums_of_many_losses_are_double(size, dtype):
     """Ten million equal losses of float32 would stop growing at 2^24 times the first one."""
-    x = np.zeros((3_000_000, 2), dtype)
+    x = np.zeros((size, 2), dtype)
     got = fs.cross_entropy(x, np.zeros(len(x), np.int8), reduction="sum")
     assert float(got) == pytest.approx(len(x) * np.log(2), rel=1e-7)
     got = fs.binary_cross_entropy_with_logits(x, np.zeros(x.shape, np.float32), reduction="sum")
@@ -306,12 +318,15 @@ def test_finite_differences_of_all_options(loss, kind):
 # --- arrays of every kind ---------------------------------------------------------------------------------
 
 
+@sizes(1, 3)
 @EVERY_KIND
-def test_every_layout(loss, kind, dtype, rng):
+def test_every_layout(loss, kind, size, dtype, rng):
+    """Of the scores, and that of the targets: one after the other, or all three for each."""
     x = loss.typical((5, 6, 19), dtype, rng)
-    for name, array in layouts(x):
+    for turn, (name, array) in enumerate(layouts(x)):
         targets = loss.targets[kind](array.astype(dtype), rng)
-        for other in (targets, np.asfortranarray(targets), targets.repeat(2, 0)[::2]):
+        others = targets, np.asfortranarray(targets), targets.repeat(2, 0)[::2]
+        for other in (others[turn % 3 :] + others[: turn % 3])[:size]:
             replace(problem(loss, (1, 1), dtype, kind), x=array, targets=other).check(about=name)
 
 
@@ -341,22 +356,23 @@ def test_out(loss, kind, dtype):
         np.testing.assert_array_equal(memory, after, err_msg=name)
 
 
-@pytest.mark.parametrize("n", [1, 5, 16, 100, 5000, 40_000])
+@sweep((1, 5, 16, 100, 1000, 5000, 40_000))
 @EVERY_KIND
-def test_in_place(loss, kind, n, dtype):
+def test_in_place(loss, kind, lengths, dtype):
     """The logits themselves, and soft targets, may be where the gradient goes."""
-    given = problem(loss, (3, n), dtype, kind)
-    expected_loss, expected = given.value_and_grad()
-    x = given.x.copy()
-    value, got = replace(given, x=x).value_and_grad(out=x)
-    assert got is x
-    close(value, expected_loss)
-    close(got, expected)
-    if given.targets.shape == x.shape and given.targets.dtype == dtype:
-        targets = given.targets.copy()
-        value, got = replace(given, targets=targets).value_and_grad(out=targets)
+    for n in lengths:
+        given = problem(loss, (3, n), dtype, kind)
+        expected_loss, expected = given.value_and_grad()
+        x = given.x.copy()
+        value, got = replace(given, x=x).value_and_grad(out=x)
+        assert got is x
         close(value, expected_loss)
         close(got, expected)
+        if given.targets.shape == x.shape and given.targets.dtype == dtype:
+            targets = given.targets.copy()
+            value, got = replace(given, targets=targets).value_and_grad(out=targets)
+            close(value, expected_loss)
+            close(got, expected)
 
 
 def in_memory_of(out, a):
@@ -367,12 +383,12 @@ def in_memory_of(out, a):
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 1), (40_000, 2)], ids=str)
-@EVERY_OPTION
+@every_option_of("weight", "sample_weight", "pos_weight", "temperature")
 def test_options_in_the_memory_of_a_gradient(loss, kind, option, shape):
     """Weights and temperatures are read before a gradient is written over them."""
     given = problem(loss, shape, FLOATS[1], kind, (option,))
     name = option.split()[0]
-    if name == "where" or not np.ndim(given.options[name]):
+    if not np.ndim(given.options[name]):
         return
     expected = given.value_and_grad(reduction="none")
     out = np.ones(shape)
@@ -422,25 +438,26 @@ def test_half_precision(loss, kind, half):
             )
 
 
-@pytest.mark.parametrize("scores", [*FLOATS, np.dtype(np.longdouble)], ids=str)
-@EVERY_OPTION
-def test_options_of_half_precision(loss, kind, option, scores, half):
+@sizes(60, 900)
+@every_option_of("weight", "sample_weight", "pos_weight", "temperature")
+def test_options_of_half_precision(loss, kind, option, size, half):
     """As if they were of the dtype that is computed in: no product of theirs is rounded to 16 bits."""
-    name = option.split()[0]
-    if name not in ("weight", "sample_weight", "pos_weight", "temperature"):
-        return
-    given = problem(loss, (900, 3), FLOATS[0], kind, (option,))
-    coarse = np.asarray(given.options[name] / 256).astype(half)
-    given = replace(given, x=given.x.astype(scores))
-    for reduction in reductions(loss):
-        wide = np.float32 if scores == np.float32 else np.float64
-        expected = replace(given, options={name: coarse.astype(wide)})
-        got = replace(given, options={name: coarse})
-        close(got.value(reduction=reduction), expected.value(reduction=reduction))
-        for a, b in zip(
-            got.value_and_grad(reduction=reduction), expected.value_and_grad(reduction=reduction), strict=True
-        ):
-            close(a, b)
+    for scores in (*FLOATS, np.dtype(np.longdouble)):
+        name = option.split()[0]
+        given = problem(loss, (size, 3), FLOATS[0], kind, (option,))
+        coarse = np.asarray(given.options[name] / 256).astype(half)
+        given = replace(given, x=given.x.astype(scores))
+        for reduction in reductions(loss):
+            wide = np.float32 if scores == np.float32 else np.float64
+            expected = replace(given, options={name: coarse.astype(wide)})
+            got = replace(given, options={name: coarse})
+            close(got.value(reduction=reduction), expected.value(reduction=reduction))
+            for a, b in zip(
+                got.value_and_grad(reduction=reduction),
+                expected.value_and_grad(reduction=reduction),
+                strict=True,
+            ):
+                close(a, b)
 
 
 @np.errstate(all="ignore")
@@ -474,19 +491,19 @@ def test_longdouble(loss, kind):
         assert np.all(np.abs(got - answer.hi - answer.lo)[finite] <= 1e-15 * size[finite])
 
 
-@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"])
 @EVERY_LOSS
-def test_scores_of_integers_are_float64(loss, kind):
-    x = np.array([[1, 0, 1], [0, 1, 1]], kind)
-    targets = np.array([0, 1]) if "labels" in loss.targets else np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
-    clamp = {"clamp": 100.0} if loss.name == "binary_cross_entropy" else {}
-    value, grad = loss.call_with_grad(x, targets if not loss.elementwise else x, **clamp)
-    double, double_grad = loss.call_with_grad(
-        x.astype(np.float64), targets if not loss.elementwise else x.astype(np.float64), **clamp
-    )
-    assert value.dtype == grad.dtype == np.float64
-    np.testing.assert_allclose(value, double, rtol=1e-14)
-    np.testing.assert_allclose(grad, double_grad, rtol=1e-14)
+def test_scores_of_integers_are_float64(loss):
+    for kind in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"):
+        x = np.array([[1, 0, 1], [0, 1, 1]], kind)
+        targets = np.array([0, 1]) if "labels" in loss.targets else np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
+        clamp = {"clamp": 100.0} if loss.name == "binary_cross_entropy" else {}
+        value, grad = loss.call_with_grad(x, targets if not loss.elementwise else x, **clamp)
+        double, double_grad = loss.call_with_grad(
+            x.astype(np.float64), targets if not loss.elementwise else x.astype(np.float64), **clamp
+        )
+        assert value.dtype == grad.dtype == np.float64
+        np.testing.assert_allclose(value, double, rtol=1e-14)
+        np.testing.assert_allclose(grad, double_grad, rtol=1e-14)
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if "soft" in loss.targets], ids=str)
@@ -512,11 +529,9 @@ def test_answers_of_integers_and_bool(loss, dtype):
 
 
 @pytest.mark.parametrize("number", [np.finfo(np.longdouble).max, np.finfo(np.longdouble).tiny])
-@EVERY_OPTION
+@every_option_of("weight", "sample_weight", "pos_weight")
 def test_weights_out_of_range(loss, kind, option, number):
     """What is too large or too small for float64 is infinity or 0 for losses of rows, without a warning."""
-    if option not in ("weight", "sample_weight", "pos_weight"):
-        return
     given = problem(loss, (5, 3), FLOATS[0], kind, (option,))
     weights = given.options[option].astype(np.longdouble)
     weights.flat[1:3] = number
@@ -587,15 +602,20 @@ def test_a_number_is_a_row_of_one_class(loss, kind, dtype):
     np.testing.assert_array_equal(grad, row_grad[0])
 
 
-@pytest.mark.parametrize("shape", [(4000, 37), (3, 50_000), (1, 150_000), (70_000, 1)], ids=str)
+FOR_TWO_THREADS = [(shape, (2,)) for shape in ((1800, 37), (1, 66_000))]
+FOR_MORE = [(shape, (2, 5)) for shape in ((4000, 37), (3, 50_000), (1, 150_000), (70_000, 1))]
+FOR_THREADS = [*FOR_TWO_THREADS, *(pytest.param(*each, marks=exhaustive) for each in FOR_MORE)]
+
+
+@pytest.mark.parametrize(("shape", "numbers"), FOR_THREADS, ids=str)
 @EVERY_KIND
-def test_threads_do_not_change_a_bit(loss, kind, shape, dtype):
+def test_threads_do_not_change_a_bit(loss, kind, shape, numbers, dtype):
     for options in ((), tuple(loss.allowed(kind))):
         given = problem(loss, shape, dtype, kind, options)
         for reduction in ("none", "mean"):
             first = given.value_and_grad(reduction=reduction, num_threads=1)
             alone = given.value(reduction=reduction, num_threads=1)
-            for threads in (2, 5):
+            for threads in numbers:
                 got = given.value_and_grad(reduction=reduction, num_threads=threads)
                 for a, b in zip(got, first, strict=True):
                     np.testing.assert_array_equal(a, b)
@@ -713,7 +733,7 @@ def test_classes_of_weight_zero(name, n, dtype):
     weight = np.ones(n)
     weight[-1] = 0
     labels = np.array([n - 1, n - 1, 0, n - 1])
-    for targets in (labels, np.eye(n)[labels]):
+    for targets in (labels, one_hot(labels, n)):
         for axis in (-1, 0):
             given = np.ascontiguousarray(np.moveaxis(x, -1, axis))
             t = targets if targets.ndim == 1 else np.ascontiguousarray(np.moveaxis(targets, -1, axis))
@@ -764,14 +784,20 @@ def rows_of_weight_zero(loss, kind, n, dtype):
     return weights, given, replace(given, x=x, targets=targets)
 
 
-@pytest.mark.parametrize("n", [2, 7, 33, 5000, 40_000])
+SOME_REDUCTIONS = [(2, REDUCTIONS), (7, REDUCTIONS), (33, REDUCTIONS), (40_000, REDUCTIONS[:1])]
+SOME_REDUCTIONS += [
+    pytest.param(n, others, marks=exhaustive) for n, others in ((5000, REDUCTIONS), (40_000, REDUCTIONS[1:]))
+]
+
+
+@pytest.mark.parametrize(("n", "wanted"), SOME_REDUCTIONS, ids=str)
 @pytest.mark.parametrize("loss", OF_LABELS, ids=str)
-def test_rows_of_weight_zero_are_left_out(loss, n, dtype):
+def test_rows_of_weight_zero_are_left_out(loss, n, wanted, dtype):
     """Whatever they hold: no loss, no gradient, not counted, as if they were not there."""
     for kind, axis, smoothing in itertools.product(loss.kinds, (-1, 0), (0.0, 0.1)):
         weights, given, special = rows_of_weight_zero(loss, kind, n, dtype)
         kept = weights != 0
-        for reduction in REDUCTIONS:
+        for reduction in wanted:
             options = {"reduction": reduction}
             if smoothing and "label_smoothing" in loss.options:
                 options["label_smoothing"] = smoothing
@@ -819,28 +845,28 @@ def test_grad_hess_of_weight_zero(name, n, dtype):
 
 
 @pytest.mark.parametrize("rows", [1, 9])
-@pytest.mark.parametrize("n", [3, 20, 100, 5000])
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 0.25])
-def test_logits_next_to_the_largest_number(temperature, n, rows, dtype):
+def test_logits_next_to_the_largest_number(temperature, rows, dtype):
     """Losses as large as logits: products are exact without the help of larger numbers."""
-    largest = float(np.finfo(dtype).max)
-    for size in (1e301 if dtype == np.float64 else 1e37, largest / 32, largest / 2.5, largest):
-        x = np.zeros((rows, n), dtype)
-        x[:, 0], x[:, -1] = -size, -size / 2
-        options = {"reduction": "none", "temperature": temperature}
-        with np.errstate(over="ignore"):
-            expected = dtype.type(float(dtype.type(size)) / temperature)
-        soft = np.zeros_like(x)
-        soft[:, 0] = 1
-        for targets in (np.zeros(rows, int), soft):
-            for axis in (-1, 0):
-                turned = [np.ascontiguousarray(np.moveaxis(a, -1, axis)) for a in (x, targets)]
-                turned[1] = targets if targets.ndim == 1 else turned[1]
-                value, grad = fs.cross_entropy_value_and_grad(*turned, axis=axis, **options)
-                close(value, np.full(rows, expected))
-                close(np.moveaxis(grad, axis, -1)[:, 0], np.full(rows, -1 / temperature))
-        value = fs.cross_entropy(x, np.ones(rows, int), **options)
-        close(value, np.full(rows, np.log(n - 2.0)))
+    for n in (3, 20, 100, 5000):
+        largest = float(np.finfo(dtype).max)
+        for size in (1e301 if dtype == np.float64 else 1e37, largest / 32, largest / 2.5, largest):
+            x = np.zeros((rows, n), dtype)
+            x[:, 0], x[:, -1] = -size, -size / 2
+            options = {"reduction": "none", "temperature": temperature}
+            with np.errstate(over="ignore"):
+                expected = dtype.type(float(dtype.type(size)) / temperature)
+            soft = np.zeros_like(x)
+            soft[:, 0] = 1
+            for targets in (np.zeros(rows, int), soft):
+                for axis in (-1, 0):
+                    turned = [np.ascontiguousarray(np.moveaxis(a, -1, axis)) for a in (x, targets)]
+                    turned[1] = targets if targets.ndim == 1 else turned[1]
+                    value, grad = fs.cross_entropy_value_and_grad(*turned, axis=axis, **options)
+                    close(value, np.full(rows, expected))
+                    close(np.moveaxis(grad, axis, -1)[:, 0], np.full(rows, -1 / temperature))
+            value = fs.cross_entropy(x, np.ones(rows, int), **options)
+            close(value, np.full(rows, np.log(n - 2.0)))
 
 
 @pytest.mark.parametrize("rows", [1, 9])
@@ -850,7 +876,7 @@ def test_the_largest_and_the_smallest_logit_are_far_apart(n, rows, dtype):
     x = np.zeros((rows, n), dtype)
     x[:, 0], x[:, -1] = np.finfo(dtype).max, -np.finfo(dtype).max
     last = np.full(rows, n - 1)
-    for targets in (last, np.eye(n, dtype=dtype)[last]):
+    for targets in (last, one_hot(last, n, dtype)):
         value, grad = fs.cross_entropy_value_and_grad(x, targets, temperature=4.0, reduction="none")
         close(value, np.full(rows, np.finfo(dtype).max / 2))
         close(grad[:, -1], np.full(rows, -0.25))
@@ -866,7 +892,7 @@ def test_gradients_of_large_weights_do_not_underflow(n, dtype):
     for weight in (256.0, 1e6, 1e15):
         expected = weight * p
         normal = expected > 1.01 * smallest
-        for targets in (np.zeros(40, int), np.eye(n, dtype=dtype)[np.zeros(40, int)]):
+        for targets in (np.zeros(40, int), one_hot(np.zeros(40, int), n, dtype)):
             options = {"weight": np.full(n, weight), "reduction": "sum"}
             _, grad = fs.cross_entropy_value_and_grad(x, targets, **options)
             close(grad[normal, -1], expected[normal].astype(np.float64))
@@ -948,8 +974,9 @@ def test_certain_and_impossible_probabilities(dtype):
     np.testing.assert_array_equal(clamped, [0, 0, 100, 100, NAN, NAN, NAN])
 
 
-def test_divergence_of_equal_scores_is_exactly_zero(dtype):
-    for n in LENGTHS:
+@sweep(LENGTHS)
+def test_divergence_of_equal_scores_is_exactly_zero(lengths, dtype):
+    for n in lengths:
         x = np.random.default_rng(n).normal(1e3, 30, (3, n)).astype(dtype)
         value, grad = fs.kl_divergence_from_logits_value_and_grad(x, x.copy(), temperature=0.7)
         assert value == 0
@@ -971,6 +998,7 @@ def test_divergence_of_shifted_scores_with_unlikely_classes(shift, dtype):
 # --- curvature for boosting -------------------------------------------------------------------------------
 
 
+@remembered
 @np.errstate(all="ignore")
 def curvature(x, targets, elementwise, sample_weight=1.0, hess_factor=1.0, hess_floor=0.0):
     """p - t and the second derivative, in longer floats; errors are counted against their own size."""
@@ -995,12 +1023,15 @@ def curvature(x, targets, elementwise, sample_weight=1.0, hess_factor=1.0, hess_
     return exact(grad, size), exact(s * np.maximum(hess_factor * p * q, hess_floor))
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 64, 100, 5000])
+ROWS_AND_CLASSES = [*((40, n) for n in (1, 2, 3, 10, 17, 64, 100)), (4, 5000)]
+
+
+@pytest.mark.parametrize(("rows", "n"), [*ROWS_AND_CLASSES, pytest.param(40, 5000, marks=exhaustive)])
 @pytest.mark.parametrize("name", GRAD_HESS)
-def test_grad_hess(name, n, dtype, rng):
+def test_grad_hess(name, rows, n, dtype, rng):
     loss = BY_NAME[name.removesuffix("_grad_hess")]
-    x = loss.typical((40, n), dtype, rng)
-    weights = rng.uniform(0.5, 2, x.shape if loss.elementwise else 40)
+    x = loss.typical((rows, n), dtype, rng)
+    weights = rng.uniform(0.5, 2, x.shape if loss.elementwise else rows)
     for kind, order in itertools.product(loss.kinds, "CF"):
         targets = loss.targets[kind](x, rng)
         for options in ({}, {"sample_weight": weights, "hess_factor": 2.0, "hess_floor": 1e-6}):
@@ -1066,6 +1097,7 @@ def test_grad_hess_outs_of_one_memory(name, dtype, rng):
                 refuses(lambda outs=outs: call(x, targets, **outs), ValueError, *outs)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", GRAD_HESS)
 def test_grad_hess_outs_of_which_it_is_hard_to_tell(name):
     """Whether memory is shared may take too long to find out: then it counts as shared."""

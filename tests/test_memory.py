@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from sizes import exhaustive, sizes
 
 import fastsoftmax as fs
 
@@ -28,10 +29,11 @@ def peak():
 
 rng = np.random.default_rng(0)
 def call(rows, n):
-    make, run = {make}, {run}
+    make, runs = {make}, [{runs}]
     made = make(rows, n)
     before = peak()
-    run(*made)
+    for run in runs:
+        run(*made)
     return peak() - before
 
 call(10, 10)
@@ -44,15 +46,15 @@ TOUCHED = "lambda r, n: (rng.random((r, n), np.float32), np.arange(r) % n)"
 PAIR = "lambda r, n: (np.ones((r, n), np.float32), np.ones((r, n), np.float32), np.ones((r, n), np.float32))"
 LABELS = "lambda r, n: (np.ones((r, 2), np.float32), np.ones((r, 3), np.int64)[:, 1])"
 OF_64_MIB = {"rows": 1024, "n": 16384}
-LONG_ROWS = {"rows": 16, "n": 2**20}
-SHORT_ROWS = {"rows": 2**21, "n": 8}
+LONG_ROWS = pytest.param({"rows": 16, "n": 2**20}, marks=exhaustive)
+SHORT_ROWS = pytest.param({"rows": 2**21, "n": 8}, marks=exhaustive)
 
 
-def growth(make, run, rows, n, backend="default", threads=2):
-    """Bytes that ``run(*make(rows, n))`` added to the peak of a new process."""
+def growth(make, *runs, rows, n, backend="default", threads=2):
+    """Bytes that ``run(*make(rows, n))`` added to the peak of a new process; the most of several runs."""
     environment = os.environ | {"FASTSOFTMAX_NUM_THREADS": str(threads)}
     environment |= {} if backend == "default" else {"FASTSOFTMAX_BACKEND": backend}
-    script = SCRIPT.format(make=make, run=run, rows=rows, n=n)
+    script = SCRIPT.format(make=make, runs=", ".join(runs), rows=rows, n=n)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -69,28 +71,28 @@ def test_the_measure_measures():
 
 @compiled
 @pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS], ids=str)
-@pytest.mark.parametrize("run", ["softmax(x, out=x)", "log_softmax(x, out=x)", "sigmoid(x, out=x)"])
-def test_float16_is_converted_in_blocks(run, shape):
+def test_float16_is_converted_in_blocks(shape):
     make = "lambda r, n: (np.ones((r, n), np.float16),)"
-    assert growth(make, f"lambda x: fs.{run}", **shape) < MIB
+    runs = (f"lambda x: fs.{name}(x, out=x)" for name in ("softmax", "log_softmax", "sigmoid"))
+    assert growth(make, *runs, **shape) < MIB
 
 
 @compiled
 @pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS, SHORT_ROWS], ids=str)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_cross_entropy(reduction, shape):
+def test_cross_entropy(shape):
     """Nothing of the size of the logits is made, and labels are not copied."""
-    run = f"lambda x, y: fs.cross_entropy(x, y, reduction='{reduction}')"
-    assert growth(TOUCHED, run, **shape) < MIB
+    runs = (f"lambda x, y: fs.cross_entropy(x, y, reduction='{reduction}')" for reduction in ("mean", "sum"))
+    assert growth(TOUCHED, *runs, **shape) < MIB
+
+
+OPTIONS = ["label_smoothing=0.1", "temperature=2.0", "ignore_index=3", "z_loss=0.01"]
+OPTIONS += ["weight=np.ones(x.shape[1])"]
 
 
 @compiled
-@pytest.mark.parametrize(
-    "option",
-    ["label_smoothing=0.1", "temperature=2.0", "ignore_index=3", "z_loss=0.01", "weight=np.ones(x.shape[1])"],
-)
-def test_cross_entropy_with_options(option):
-    assert growth(TOUCHED, f"lambda x, y: fs.cross_entropy(x, y, {option})", **OF_64_MIB) < MIB
+def test_cross_entropy_with_options():
+    runs = (f"lambda x, y: fs.cross_entropy(x, y, {option})" for option in OPTIONS)
+    assert growth(TOUCHED, *runs, **OF_64_MIB) < MIB
 
 
 @compiled
@@ -110,12 +112,12 @@ def test_gradients_of_yes_or_no_go_to_out_alone():
 
 
 @compiled
-@pytest.mark.parametrize("option", ["", "weight=t", "pos_weight=t"])
-def test_booleans_are_not_copied(option):
+def test_booleans_are_not_copied():
     """Sixteen million of them: as bytes a copy would take 16 MiB."""
     make = "lambda r, n: (np.ones((r, n), np.float32), np.full((r, n), 3, np.uint8).view(bool))"
-    run = f"lambda x, t: fs.binary_cross_entropy_with_logits(x, t, {option})"
-    assert growth(make, run, **OF_64_MIB) < MIB
+    call = "lambda x, t: fs.binary_cross_entropy_with_logits(x, t, {})"
+    runs = map(call.format, ("", "weight=t", "pos_weight=t"))
+    assert growth(make, *runs, **OF_64_MIB) < MIB
 
 
 # Arrays that no kernel takes as they are, of 8 MiB or more; what is made for them would be seen.
@@ -144,7 +146,10 @@ OF_8_MIB = {"rows": 256, "n": 32768}
 
 
 @compiled
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["uint8", "swapped", *(pytest.param(kind, marks=exhaustive) for kind in ("bool", "int64", "misaligned"))],
+)
 def test_no_input_is_copied(kind):
     """Integers, booleans and foreign bytes are converted in blocks, logits, weights and targets alike."""
     make = f"lambda r, n: ({KINDS[kind]},)"
@@ -168,25 +173,26 @@ def test_logits_are_broadcast_to_weights_without_a_copy():
 
 
 @compiled
-@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
-def test_labels_are_not_copied(name):
+def test_labels_are_not_copied():
     """Two million labels with gaps between them: a copy would take 16 MiB."""
-    assert growth(LABELS, f"lambda x, y: fs.{name}(x, y)", 2**21, 2) < MIB
+    runs = (f"lambda x, y: fs.{name}(x, y)" for name in ("cross_entropy", "nll_loss"))
+    assert growth(LABELS, *runs, rows=2**21, n=2) < MIB
 
 
 @compiled
-@pytest.mark.parametrize("ids", ["y", "np.stack([y, y], axis=-1)"])
-def test_logprobs(ids):
-    """At most 1 MiB for each thread, where log_softmax would take 2 GiB.
+@sizes(512, 4096)
+def test_logprobs(size):
+    """At most 1 MiB for each thread, where log_softmax would take up to 2 GiB.
 
     Zeros that nobody wrote take no memory to be read.
     """
-    assert growth(LOGITS, f"lambda x, y: fs.logprobs(x, {ids})", 4096, 128_000) < 2 * MIB
+    runs = (f"lambda x, y: fs.logprobs(x, {ids})" for ids in ("y", "np.stack([y, y], axis=-1)"))
+    assert growth(LOGITS, *runs, rows=size, n=128_000) < 2 * MIB
 
 
 @compiled
 def test_best_log_probabilities():
-    assert growth(TOUCHED, "lambda x, y: fs.top_k_logprobs(x, 5)", 128, 128_000) < 2 * MIB
+    assert growth(TOUCHED, "lambda x, y: fs.top_k_logprobs(x, 5)", rows=128, n=128_000) < 2 * MIB
 
 
 @compiled
@@ -194,9 +200,13 @@ def test_fit_temperature():
     assert growth(TOUCHED, "lambda x, y: fs.fit_temperature(x, y)", **OF_64_MIB) < 2 * MIB
 
 
-@pytest.mark.parametrize(
-    "run",
-    ["fs.cross_entropy(x, y)", "fs.logprobs(x, y)", "fs.top_k_logprobs(x, 2)", "fs.fit_temperature(x, y)"],
-)
-def test_the_twin_works_in_blocks(run):
-    assert growth(TOUCHED, f"lambda x, y: {run}", **OF_64_MIB, backend="numpy", threads=1) < 6 * MIB
+@sizes(256, 1024)
+def test_the_twin_works_in_blocks(size):
+    calls = (
+        "fs.cross_entropy(x, y)",
+        "fs.logprobs(x, y)",
+        "fs.top_k_logprobs(x, 2)",
+        "fs.fit_temperature(x, y)",
+    )
+    runs = (f"lambda x, y: {call}" for call in calls)
+    assert growth(TOUCHED, *runs, rows=size, n=16384, backend="numpy", threads=1) < 6 * MIB

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 from cases import FLOATS, HALVES
+from sizes import exhaustive, sweep
 
 import fastsoftmax as fs
 
 ABSENT = (-np.inf, -1e9, -3e4)
-OPTIONS = ({}, {"temperature": 0.31}, {"temperature": 7.0}, {"base": 2.0}, {"base": 10.0})
+OTHERS = [("temperature", 7.0), ("base", 2.0), ("base", 10.0)]
+OPTIONS = [{}, {"temperature": 0.31}]
+OPTIONS += [pytest.param({name: value}, marks=exhaustive) for name, value in OTHERS]
 
 
 @pytest.fixture(params=FLOATS + HALVES, ids=str)
@@ -46,38 +49,40 @@ class TestOneClass:
             assert fs.softmax(x, **options) == 1
             assert fs.log_softmax(x, **options) == 0
 
-    @pytest.mark.parametrize("n", [2, 3, 10, 24, 25, 33, 64, 100, 700])
-    def test_others_absent(self, n, logits, options, rng):
-        largest = float(np.finfo(logits.dtype).max) if logits.dtype.kind == "f" else 3e38
-        rows = max(5, 4000 // n)
-        for absent in ABSENT:
-            x = np.full(
-                (rows, n), np.clip(absent, -largest if absent > -np.inf else -np.inf, 0), logits.dtype
-            )
+    @sweep((2, 3, 10, 24, 25, 33, 64, 100, 700))
+    def test_others_absent(self, lengths, logits, options, rng):
+        for n in lengths:
+            largest = float(np.finfo(logits.dtype).max) if logits.dtype.kind == "f" else 3e38
+            rows = max(5, 4000 // n)
+            for absent in ABSENT:
+                x = np.full(
+                    (rows, n), np.clip(absent, -largest if absent > -np.inf else -np.inf, 0), logits.dtype
+                )
+                one = np.zeros(x.shape, bool)
+                one[np.arange(rows), rng.integers(n, size=rows)] = True
+                x[one] = rng.choice(logits[:1600], rows)
+                check(x, one, **options)
+                check(np.ascontiguousarray(x.T), one.T, axis=0, **options)
+                wide = np.tile(x.T, 600 // rows + 1)  # strips of columns
+                check(wide, np.tile(one.T, 600 // rows + 1), axis=0, **options)
+                check(x[:3], one[:3], **options)
+                check(x[0], one[0], **options)
+                check(np.repeat(x, 2, axis=1)[:, ::2], one, **options)
+
+    @sweep((5, 30, 100, 300))
+    def test_others_masked(self, lengths, logits, options, rng):
+        for n in lengths:
+            rows = 120
+            x = rng.choice(logits, (rows, n))
             one = np.zeros(x.shape, bool)
             one[np.arange(rows), rng.integers(n, size=rows)] = True
-            x[one] = rng.choice(logits[:1600], rows)
-            check(x, one, **options)
-            check(np.ascontiguousarray(x.T), one.T, axis=0, **options)
-            wide = np.tile(x.T, 600 // rows + 1)  # strips of columns
-            check(wide, np.tile(one.T, 600 // rows + 1), axis=0, **options)
-            check(x[:3], one[:3], **options)
-            check(x[0], one[0], **options)
-            check(np.repeat(x, 2, axis=1)[:, ::2], one, **options)
-
-    @pytest.mark.parametrize("n", [5, 30, 100, 300])
-    def test_others_masked(self, n, logits, options, rng):
-        rows = 120
-        x = rng.choice(logits, (rows, n))
-        one = np.zeros(x.shape, bool)
-        one[np.arange(rows), rng.integers(n, size=rows)] = True
-        y = fs.softmax(x, where=one, **options)
-        assert np.array_equal(y.astype(np.float64), one.astype(np.float64))
-        z = fs.log_softmax(x, where=one, **options)
-        assert np.all(z[one] == 0)
-        assert np.all(z[~one] == -np.inf)
-        y = fs.softmax(x.T, axis=0, where=one.T, **options)
-        assert np.array_equal(y.astype(np.float64), one.T.astype(np.float64))
+            y = fs.softmax(x, where=one, **options)
+            assert np.array_equal(y.astype(np.float64), one.astype(np.float64))
+            z = fs.log_softmax(x, where=one, **options)
+            assert np.all(z[one] == 0)
+            assert np.all(z[~one] == -np.inf)
+            y = fs.softmax(x.T, axis=0, where=one.T, **options)
+            assert np.array_equal(y.astype(np.float64), one.T.astype(np.float64))
 
 
 @pytest.mark.usefixtures("backend")

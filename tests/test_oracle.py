@@ -6,6 +6,7 @@ import oracle
 import pytest
 from cases import CASES, ELEMENTWISE, FLOATS, ROWWISE
 from oracle import DIGITS, Exact, ulp_error
+from sizes import sizes
 
 FINE = 2.0**-59  # of the value: 1/64 of a unit in the last place of float64
 
@@ -35,12 +36,13 @@ def beyond_range(number):
     return abs(number) < mpmath.ldexp(1, -(10**5))
 
 
+@sizes(3, 7)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("case", ROWWISE, ids=str)
-def test_rowwise_reference_is_the_definition(case, options, dtype):
+def test_rowwise_reference_is_the_definition(case, options, dtype, size):
     options = {name: value for name, value in options.items() if name in case.options}
-    rows, names = case.inputs(7, dtype, np.random.default_rng(1))
+    rows, names = case.inputs(size, dtype, np.random.default_rng(1))
     exact = case.exact(rows, **options)
     with mpmath.workdps(DIGITS):
         for i, name in enumerate(names):

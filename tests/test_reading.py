@@ -5,6 +5,7 @@ import oracle
 import pytest
 from arrays import REFUSED, Exporter, layouts, outs, refuses
 from cases import BY_NAME
+from sizes import sizes, sweep
 
 import fastsoftmax as fs
 from fastsoftmax import fit_temperature as fit
@@ -12,7 +13,7 @@ from fastsoftmax import fit_temperature as fit
 pytestmark = pytest.mark.usefixtures("backend")
 
 INTEGERS = [np.dtype(kind + size) for kind in "iu" for size in "1248"]
-LENGTHS = (*range(1, 40), 63, 64, 65, 127, 128, 129, 1000, 4099, 40_000)
+LENGTHS = (*range(1, 40), 63, 64, 65, 127, 128, 129, 1000, 4097, 4099, 40_000)
 
 
 def scores(shape, dtype=np.float64, seed=0):
@@ -38,16 +39,17 @@ def check_log_p(got, x, ids, axis=-1, **options):
 # --- logprobs ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_logprobs(n, dtype, rng):
-    x = scores((5, n), dtype, n)
-    ids = rng.integers(0, n, 5)
-    got = fs.logprobs(x, ids)
-    assert got.dtype == dtype
-    check_log_p(got, x, ids)
-    several = rng.integers(0, n, (5, 3))
-    check_log_p(fs.logprobs(x, several), x, several)
-    check_log_p(fs.logprobs(x.T, several.T, 0), x.T, several.T, axis=0)
+@sweep(LENGTHS)
+def test_logprobs(lengths, dtype, rng):
+    for n in lengths:
+        x = scores((5, n), dtype, n)
+        ids = rng.integers(0, n, 5)
+        got = fs.logprobs(x, ids)
+        assert got.dtype == dtype
+        check_log_p(got, x, ids)
+        several = rng.integers(0, n, (5, 3))
+        check_log_p(fs.logprobs(x, several), x, several)
+        check_log_p(fs.logprobs(x.T, several.T, 0), x.T, several.T, axis=0)
 
 
 def test_logprobs_of_confident_rows(dtype):
@@ -89,6 +91,7 @@ def test_ids_of_every_kind(kind):
     np.testing.assert_array_equal(fs.logprobs(Exporter(x), ids), expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrong", [-1, 10, -(2**63), 2**63 - 1, 2**64 - 1])
 def test_ids_out_of_range(wrong):
     x = np.zeros((3, 4, 10))
@@ -99,6 +102,7 @@ def test_ids_out_of_range(wrong):
     refuses(lambda: fs.logprobs(x[1], ids[1]), IndexError, "ids[2]", str(wrong))
 
 
+@pytest.mark.once
 def test_logprobs_refuses():
     x = np.zeros((3, 10))
     for ids in (np.zeros(3), [0.0, 1.0, 2.0], np.zeros(3, bool), ["a", "b", "c"], np.zeros(3, object)):
@@ -176,18 +180,19 @@ def test_rows_without_a_distribution(dtype):
 # --- top_k_logprobs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_top_k(n, dtype):
+@sweep(LENGTHS)
+def test_top_k(lengths, dtype):
     """Every k, ties included, which half of the rows have."""
-    x = scores((6, n), dtype, n)
-    x[::2] = np.rint(x[::2])
-    order = np.argsort(-x, axis=1, kind="stable")
-    for k in sorted({0, 1, min(2, n), min(17, n), n // 2, n}):
-        values, indices = fs.top_k_logprobs(x, k)
-        assert values.dtype == dtype
-        assert indices.dtype == np.intp
-        np.testing.assert_array_equal(indices, order[:, :k])
-        check_log_p(values, x, order[:, :k])
+    for n in lengths:
+        x = scores((6, n), dtype, n)
+        x[::2] = np.rint(x[::2])
+        order = np.argsort(-x, axis=1, kind="stable")
+        for k in sorted({0, 1, min(2, n), min(17, n), n // 2, n}):
+            values, indices = fs.top_k_logprobs(x, k)
+            assert values.dtype == dtype
+            assert indices.dtype == np.intp
+            np.testing.assert_array_equal(indices, order[:, :k])
+            check_log_p(values, x, order[:, :k])
 
 
 def test_top_k_of_sorted_rows(dtype):
@@ -209,6 +214,7 @@ def test_top_k_in_every_layout(axis, dtype):
         check_log_p(values, array.astype(dtype), expected, axis)
 
 
+@pytest.mark.once
 def test_top_k_refuses():
     x = np.zeros((3, 10))
     for k in (-1, 11, 2**70):
@@ -234,11 +240,12 @@ def one_hot(x, axes):
     return np.moveaxis(first.reshape(y.shape), last, axes).astype(x.dtype)
 
 
-@pytest.mark.parametrize("n", LENGTHS)
-def test_hardmax(n, dtype):
-    x = np.rint(scores((5, n), dtype, n))
-    np.testing.assert_array_equal(fs.hardmax(x), one_hot(x, [1]), strict=True)
-    np.testing.assert_array_equal(fs.hardmax(x, 0), one_hot(x, [0]), strict=True)
+@sweep(LENGTHS)
+def test_hardmax(lengths, dtype):
+    for n in lengths:
+        x = np.rint(scores((5, n), dtype, n))
+        np.testing.assert_array_equal(fs.hardmax(x), one_hot(x, [1]), strict=True)
+        np.testing.assert_array_equal(fs.hardmax(x, 0), one_hot(x, [0]), strict=True)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 1), (1, 0), (0, 2), (1, 2), (2, 0, 1), ()], ids=repr)
@@ -265,6 +272,7 @@ def test_hardmax_into_another_dtype(dtype):
     np.testing.assert_array_equal(fs.hardmax(narrow, dtype=np.float32), [0, 1])  # chosen before it is rounded
 
 
+@pytest.mark.once
 def test_hardmax_refuses():
     x = np.zeros((3, 4))
     for make in REFUSED.values():
@@ -402,11 +410,12 @@ def test_fitted_temperature_keeps_within_the_bounds(rng):
         assert low <= fit(x, [0, 0, 1, 1], bounds=(low, high)) <= high
 
 
-def test_fitted_temperature_does_not_depend_on_threads():
-    x, labels = labelled(rows=30_000)
+@sizes(8000, 30_000)
+def test_fitted_temperature_does_not_depend_on_threads(size):
+    x, labels = labelled(rows=size)
     found = {fit(x, labels, num_threads=n) for n in (1, 2, 3, 7)}
     assert len(found) == 1
-    long_rows, few = labelled(rows=3, classes=200_000, right=0.0)
+    long_rows, few = labelled(rows=3, classes=7 * size, right=0.0)
     assert len({fit(long_rows, few, num_threads=n) for n in (1, 2, 7)}) == 1
 
 

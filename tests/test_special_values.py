@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 from cases import BY_NAME, ELEMENTWISE, OF_LOGITS, ROWWISE, check, supporting
+from sizes import sizes, sweep
 
 import fastsoftmax as fs
 
@@ -46,33 +47,35 @@ def square_and_result(case, n, kind, dtype, **options):
     return x, case.exact(x, **options)
 
 
+@sweep(LENGTHS, at_most=65)
 @pytest.mark.parametrize("kind", KINDS)
 @EVERY_ROWWISE
-def test_every_position(case, kind, dtype):
+def test_every_position(case, lengths, kind, dtype):
     """In between stand ordinary rows: a special value stays in its own row."""
-    for n in LENGTHS:
+    for n in lengths:
         x, exact = square_and_result(case, n, kind, dtype)
         check(case, case.call(x), x, exact=exact)
         check(case, case.call(np.ascontiguousarray(x.T), axis=0), x, exact=exact.T)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @EVERY_ROWWISE
-def test_every_position_of_a_middle_axis(case, kind, dtype):
-    for n in (1, 5, 16, 33):
-        x = square(n, kind, dtype).reshape(2, n, n).swapaxes(1, 2)
-        for array in (x, np.ascontiguousarray(x)):
-            check(case, case.call(array, axis=1), x, axis=1)
+def test_every_position_of_a_middle_axis(case, dtype):
+    for kind in KINDS:
+        for n in (1, 5, 16, 33):
+            x = square(n, kind, dtype).reshape(2, n, n).swapaxes(1, 2)
+            for array in (x, np.ascontiguousarray(x)):
+                check(case, case.call(array, axis=1), x, axis=1)
 
 
+@sizes(66_003, 200_003)
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @EVERY_OF_LOGITS
-def test_ends_of_blocks_of_long_rows(case, value, dtype):
+def test_ends_of_blocks_of_long_rows(case, value, size, dtype):
     """Long rows are worked on in blocks, and cut where threads meet."""
-    n = 200_003
-    x = np.random.default_rng(1).normal(0, 3, n).astype(dtype)
-    for power in (0, 4, 8, 10, 12, 14, 16, 17):
-        for position in {2**power - 1, 2**power, n - 2**power}:
+    x = np.random.default_rng(1).normal(0, 3, size).astype(dtype)
+    powers = [2**k for k in (0, 4, 8, 10, 12, 14, 16, 17) if 2**k < size]
+    for power in powers:
+        for position in {power - 1, power, size - power}:
             given = x.copy()
             given[position] = -value if case.name == "softmin" else value
             got = case.call(given)
@@ -83,9 +86,10 @@ def test_ends_of_blocks_of_long_rows(case, value, dtype):
                 np.testing.assert_array_equal(got, np.full(got.shape, value if case.reduced else NAN))
 
 
+@sweep(LENGTHS)
 @EVERY_OF_LOGITS
-def test_rows_of_nothing_but_minus_infinity(case, dtype):
-    for n in LENGTHS:
+def test_rows_of_nothing_but_minus_infinity(case, lengths, dtype):
+    for n in lengths:
         x = np.full((3, n), INF if case.name == "softmin" else -INF, dtype)
         x[1] = 1.0
         for got, row in [(case.call(x), np.s_[0]), (case.call(x.T, axis=0), np.s_[..., 0])]:
@@ -95,10 +99,11 @@ def test_rows_of_nothing_but_minus_infinity(case, dtype):
             assert np.all(np.isfinite(ordinary))
 
 
+@sweep(LENGTHS, at_most=65)
 @EVERY_OF_LOGITS
-def test_one_finite_logit_among_minus_infinity(case, dtype):
+def test_one_finite_logit_among_minus_infinity(case, lengths, dtype):
     """It takes all the weight, wherever it stands; its neighbours take exactly none."""
-    for n in LENGTHS:
+    for n in lengths:
         x = np.full((n, n), INF if case.name == "softmin" else -INF, dtype)
         np.fill_diagonal(x, np.linspace(-90, 90, n))
         got, turned = case.call(x), case.call(np.ascontiguousarray(x.T), axis=0)
@@ -117,11 +122,12 @@ def masked_result(case, n, dtype):
     return case.exact(x, where=~np.eye(n, dtype=bool))
 
 
+@sweep(LENGTHS, at_most=65)
 @pytest.mark.parametrize("case", supporting("where"), ids=str)
 @pytest.mark.parametrize("value", [NAN, INF, -INF, "max"])
-def test_masked_out_at_every_position(case, value, dtype):
+def test_masked_out_at_every_position(case, lengths, value, dtype):
     value = np.finfo(dtype).max if value == "max" else value
-    for n in LENGTHS:
+    for n in lengths:
         x = np.random.default_rng(n).normal(0, 3, (n, n)).astype(dtype)
         np.fill_diagonal(x, value)
         where = ~np.eye(n, dtype=bool)
@@ -237,9 +243,10 @@ def test_differences_next_to_the_largest_number(n, temperature, dtype):
         np.testing.assert_allclose(got, np.full(5, np.log10(n - 2.0)), rtol=4 * np.finfo(dtype).eps, atol=0)
 
 
+@sweep(LENGTHS, at_most=65)
 @pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
-def test_elementwise_at_every_position(case, dtype):
-    for n in LENGTHS:
+def test_elementwise_at_every_position(case, lengths, dtype):
+    for n in lengths:
         ordinary = case.typical((n, n), dtype, np.random.default_rng(n))
         exact, others = case.exact(ordinary), ~np.eye(n, dtype=bool)
         for argument, expected in [*ELEMENTWISE_VALUES[case.name], (NAN, NAN)]:
