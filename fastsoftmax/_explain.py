@@ -36,13 +36,6 @@ class Decision(NamedTuple):
         return next(line.driver for line in self.lines if line.holds)
 
 
-def decision() -> Decision | None:
-    """What the kernels have decided last in this thread; None if nothing since it was asked."""
-    module = _backend.active_module()
-    last = module.last_decision() if module is not None else None
-    return last and Decision(last[0], [Line(*line) for line in last[1]])
-
-
 def _row_operation(name: str) -> Callable[..., Any]:
     return lambda x, **options: getattr(fastsoftmax, name)(x, **options)
 
@@ -65,10 +58,18 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def explained(operation: str, x: Any, **options: Any) -> Decision | None:
-    """What decides how a call runs. The call is made."""
-    decision()
-    CALLS[operation](x, **options)
-    return decision()
+    """What decides how a call runs; None where nothing does. The call is made, by the active backend."""
+    module = _backend.active_module()
+    if module is None:
+        return None
+    module.watch_decisions(True)
+    try:
+        module.last_decision()  # of earlier calls
+        CALLS[operation](x, **options)
+        last = module.last_decision()
+    finally:
+        module.watch_decisions(False)
+    return last and Decision(last[0], [Line(*line) for line in last[1]])
 
 
 def report(found: Decision) -> Iterator[str]:

@@ -1566,10 +1566,8 @@ template <class C> void logsumexp_small(const NormalizeArguments &a) {
 // Contiguous rows and default options.
 template <class Kind, class C> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
     constexpr Result result = Kind::result;
-    Problem p;
-    p.outer = rows, p.n = n, p.element = sizeof(C), p.fresh = true;
-    const bool small = regime_table[0].holds(p, traits_of<result>);
-    if (small) remember(p, traits_of<result>);
+    const bool small = is_small(rows, n);  // the first line of the table, without the others
+    if (small && watched.load(std::memory_order_relaxed)) remember(Problem::fresh_rows(rows, n, sizeof(C)), traits_of<result>);
     if (small && result == Result::softmax) return softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
     if (small && result == Result::log_softmax) return log_softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
     NormalizeArguments a;

@@ -57,6 +57,7 @@ cdef extern from "regime.h" namespace "fs" nogil:
         bint holds(const RegimeLine&) noexcept
     const RegimeLine[7] regime_table
     Decision forget_decision() noexcept
+    void watch(bint) noexcept
 
 
 cdef extern from "normalize.h" namespace "fs" nogil:
@@ -208,8 +209,13 @@ cdef inline int settled() except -1 nogil:
     return 0
 
 
+# Whether the drivers that run are remembered.
+def watch_decisions(bint on):
+    watch(on)
+
+
 # Which driver ran last in this thread, by the table of regime.h: the operation, and for each line its name, condition, figure, and whether it holds. The
-# first that does decides. None if nothing ran since it was asked last.
+# first that does decides. None if nothing ran since it was asked last, or nobody watched.
 def last_decision():
     cdef Decision last = forget_decision()
     cdef const RegimeLine* line

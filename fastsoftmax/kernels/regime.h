@@ -1,6 +1,8 @@
 // Which driver runs: the one place that answers it, from shape, layout and type alone. `python -m fastsoftmax explain` prints this table for a call.
 #pragma once
 
+#include <atomic>
+
 #include "work.h"
 
 namespace {
@@ -29,6 +31,11 @@ struct Problem {
         p.columns_near = columns_staged(x) || columns_staged(x.swapped());
         return p;
     }
+    static Problem fresh_rows(isize rows, isize n, isize element) {
+        Problem p;
+        p.outer = rows, p.n = n, p.element = element, p.fresh = true;
+        return p;
+    }
 };
 
 // What the answer depends on beside the problem.
@@ -39,6 +46,9 @@ struct Traits {
     bool strips;             // has a driver for strips of columns
     bool logarithms;         // of sums: then the maximum is summed apart
 };
+
+// So few elements that views and batches would take longer than computing.
+constexpr bool is_small(isize rows, isize n) { return rows * n <= small_call && rows < enough_rows; }
 
 // Strips pay for many columns that fit no cache as tiles do. Where they fit L2, softmax keeps exponentials in the output; logarithms gain whatever the size.
 constexpr bool strips_pay(const Problem &p, const Traits &t) {
@@ -54,7 +64,7 @@ struct RegimeLine {
 };
 constexpr RegimeLine regime_table[] = {
     {Driver::small, "small", "contiguous rows, no options, at most 256 elements in fewer than 4 rows", "ten elements: a call of 250 ns",
-     [](const Problem &p, const Traits &t) { return t.small && p.fresh && p.rows() * p.n <= small_call && p.rows() < enough_rows; }},
+     [](const Problem &p, const Traits &t) { return t.small && p.fresh && is_small(p.rows(), p.n); }},
     {Driver::strips, "strips", "512 or more contiguous columns, unscaled; 2 MiB or more, or sums with logarithms, or columns that fit L2",
      "4000 x 4000, axis 0: 0.83 -> 0.55; 20 x 1000000: 1.15 -> 0.48", strips_pay},
     {Driver::lanes, "lanes", "short rows (softmax 24, logarithms 40, labels 32), at least 4 of them", "4096 x 10: 1.41 -> 0.37",
@@ -76,7 +86,8 @@ constexpr Driver driver_for(const Problem &p, const Traits &t) {
     return Driver::long_rows;
 }
 
-// What this thread has decided last, for those who ask why; no operation, if it was asked before.
+// What this thread has decided last, for those who ask why. It is remembered between watch(true) and watch(false) alone: a variable of a thread is 70
+// instructions of a call on ten elements, which has 780.
 struct Decision {
     Problem problem;
     const Traits *traits = nullptr;
@@ -85,8 +96,10 @@ struct Decision {
     bool holds(const RegimeLine &line) const { return line.holds(problem, *traits); }
 };
 static thread_local Decision last_decision;
+static std::atomic<bool> watched{false};
 
-inline void remember(const Problem &p, const Traits &t) { last_decision = {p, &t}; }
+inline void watch(bool on) { watched.store(on, std::memory_order_relaxed); }
+__attribute__((noinline)) inline void remember(const Problem &p, const Traits &t) { last_decision = {p, &t}; }
 inline Decision forget_decision() {
     const Decision last = last_decision;
     last_decision.traits = nullptr;
@@ -94,7 +107,7 @@ inline Decision forget_decision() {
 }
 
 inline Driver decide(const Problem &p, const Traits &t) {
-    remember(p, t);
+    if (watched.load(std::memory_order_relaxed)) remember(p, t);
     return driver_for(p, t);
 }
 
