@@ -27,7 +27,7 @@ FUSED = {
     ("plain", "float64"): 0.62,
     ("nonpositive", "float32"): 1.2,
     ("nonpositive", "float64"): 1.2,
-    ("pair", "float64"): 2.1,
+    ("pair", "float64"): 2.4,
     ("log1p", "float32"): 10,
     ("log1p", "float64"): 5,
 }

@@ -309,7 +309,7 @@ FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shif
     return exp_reduced<X, Scaled, true, false>(d.hi, shift, scale, d.lo);
 }
 
-// exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.9 relative: for double, where even the last bit of an exponential is too much of an error. By the
+// exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the last bit of an exponential is too much of an error. By the
 // general method, whatever ExpCore does.
 template <class X, bool Scaled>
 FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max, typename X::V exponent, const Scale<X> &scale) {
