@@ -200,7 +200,7 @@ template <class C, bool Scaled> struct LogitsDivergence {
         const Pair<V> raised = two_sum(level.hi, mean / scale.hi);
         mean = mean - mean == V{} ? (raised.hi - level.hi + raised.lo) * scale.hi : mean;
         level = {raised.hi, raised.lo + level.lo};
-        constant = exp_below_pair<X, false>(-mean, V{}, V{}, Scale<X>::one()).hi;
+        constant = sum_of(exp_below_pair<X, false>(-mean, V{}, V{}, Scale<X>::one()));
         const auto extreme = ~(settled | (absolute<X>(mean) < 700));
         if (!any_lane<X>(extreme)) return;
         for (isize l = 0; l < X::lanes; ++l) constant[l] = extreme[l] ? std::exp(-mean[l]) : constant[l];
