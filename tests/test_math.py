@@ -23,7 +23,7 @@ INSTRUCTION_SETS = {
 FUSED = {
     ("fixed_shift", "float32"): 0.66,
     ("fixed_shift", "float64"): 0.62,
-    ("plain", "float32"): 0.66,
+    ("plain", "float32"): 0.67,
     ("plain", "float64"): 0.62,
     ("nonpositive", "float32"): 1.2,
     ("nonpositive", "float64"): 1.2,
