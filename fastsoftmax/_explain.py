@@ -61,6 +61,7 @@ def explained(operation: str, x: Any, **options: Any) -> Decision | None:
     """What decides how a call runs; None where nothing does. The call is made, by the active backend."""
     module = _backend.active_module()
     if module is None:
+        CALLS[operation](x, **options)  # bad arguments are refused here too
         return None
     module.watch_decisions(True)
     try:
