@@ -10,10 +10,18 @@
 
 using namespace fs;
 
+// execute() of kernels/prelude.pxi for one thread.
 static void serially(Work *work, isize) {
+    int team = 1;
+    const Rooms rooms = rooms_for(*work, team);
+    if (!rooms.first) std::abort();
+    rooms.enter(team);
+    work->begin();
     do {
-        for (isize piece = 0; piece < work->pieces(); ++piece) work->run(piece);
+        for (isize piece = 0; piece < work->pieces(); ++piece) run_piece(work, piece, rooms, 0);
+        rooms.enter(0);
     } while (work->advance());
+    leave(rooms);
 }
 
 // Rows along the last axis, or columns along the first, of a contiguous array.
@@ -63,7 +71,14 @@ template <class C> double time_labels(isize rows, isize n) {
     return least_time([&] { plain_cross_entropy<C>(x.data(), labels.data(), Number::int64, gradient.data(), rows, n, scale, 1, serially); }, rows * n);
 }
 
+template <class C> double time_targets(isize rows, isize n) {
+    std::vector<C> x = scores<C>(rows * n), targets(x.size(), C(1) / static_cast<C>(n)), gradient(x.size());
+    const double scale = 1 / static_cast<double>(rows);
+    return least_time([&] { plain_cross_entropy<C>(x.data(), targets.data(), number_of<C>, gradient.data(), rows, n, scale, 1, serially); }, rows * n);
+}
+
 template <class C> double time(char operation, isize rows, isize n, bool columns) {
+    if (operation == 't') return time_targets<C>(rows, n);
     if (operation == 's') return time<Softmax, C>(rows, n, columns);
     if (operation == 'c') return time_labels<C>(rows, n);
     if (operation == 'l') return time<LogSoftmax, C>(rows, n, columns);

@@ -36,7 +36,10 @@ ISA_FLAGS = {
 
 
 class Call(NamedTuple):
-    """An operation on rows, or (but for cross_entropy, with its gradient) on columns for axis 0."""
+    """An operation on rows, or on columns for axis 0.
+
+    cross_entropy, with its gradient, is on rows alone; "targets" is the same with a target for each class.
+    """
 
     operation: str
     dtype: str
@@ -50,8 +53,8 @@ class Call(NamedTuple):
         return f"{self.operation} {self.dtype} {shape}{axis}"
 
     def arguments(self) -> list[str]:
-        code = {"softmax": "s", "log_softmax": "l", "logsumexp": "e", "cross_entropy": "c"}[self.operation]
-        return [code, self.dtype[0], str(self.rows), str(self.n), str(self.axis)]
+        codes = {"softmax": "s", "log_softmax": "l", "logsumexp": "e", "cross_entropy": "c", "targets": "t"}
+        return [codes[self.operation], self.dtype[0], str(self.rows), str(self.n), str(self.axis)]
 
 
 MIB = 2**20
@@ -68,6 +71,10 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
     "short_label_row": (
         (24, 32, 40),
         tuple(Call("cross_entropy", t, 4096, n) for t in ("float32", "double") for n in (28, 32, 36)),
+    ),
+    "short_target_row": (
+        (40, 128, 512),
+        tuple(Call("targets", t, 4096, n) for t in ("float32", "double") for n in (50, 100, 200, 500)),
     ),
     "enough_rows": ((2, 4, 16), tuple(Call("softmax", "float32", rows, 10) for rows in (3, 4, 8, 15))),
     "batch_elements": (

@@ -65,6 +65,11 @@ struct CrossEntropyArguments {
             }
         });
     }
+    // The weights of `count` rows, a vector of them at most; 0 for the other lanes.
+    void row_weights_of(isize o, isize i, isize count, isize lanes, double *weights) const {
+        for (isize l = 0; l < lanes; ++l) weights[l] = l < count;
+        if (sample_weight) read_rows(sample_weight, o, i, count, weights);
+    }
     double class_weight(isize c) const { return weight ? *class_weights(c) : 1; }
     double row_weight(isize o, isize i) const { return sample_weight ? sample_weight.value(o, i) : 1; }
     // Whether a row is left out, whatever its label: for a weight of 0, or as no class takes part.
@@ -109,6 +114,11 @@ struct RowLosses {
         return all.value();
     }
 };
+
+// The losses of rows next to each other, one by one if they are wanted so.
+inline void store_losses(const CrossEntropyArguments &a, isize outer, isize first, isize count, double *loss) {
+    if (a.loss) write_rows(a.loss, outer, first, count, loss);
+}
 
 // A loss times the weight of its class, which may be 0 where the loss is infinite.
 FS_INLINE double weighted(double weight, double loss) {
@@ -213,6 +223,25 @@ template <class X, class C, class Exp> Sum sum_others(const C *x, isize n, isize
     return sums.total();
 }
 
+// The same in precise exponentials relative to `top`.
+template <class C> Sum sum_precisely(const C *x, isize n, isize y, double top, Factor factor) {
+    using D = Vec<double>;
+    constexpr isize step = 64;
+    const Scale<D> scale = Scale<D>::all(factor);
+    double block[step];
+    LaneSums<D> others;
+    for (isize at = 0; at < n; at += step) {
+        const isize size = n - at < step ? n - at : step;
+        for (isize j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
+        each_vector<D>(size, [&](isize j, auto lanes) {
+            const auto e = precise_exp<D, true>(lanes.load(block + j, absent_logit<double>), D::set(top), scale);
+            others.add(D::without(e.hi, y - at - j));
+            others.add(D::without(e.lo, y - at - j));
+        });
+    }
+    return others.total();
+}
+
 // Rows of one chunk; what those that want the loss alone and those that want a gradient have in common.
 template <class C, bool Scaled> struct LabelRows {
     using X = Vec<C>;
@@ -276,22 +305,8 @@ template <class C, bool Scaled> struct LabelRows {
         if (s.others < tiny * s.label) sum_tiny(s, x, y, o, i);
     }
     __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, isize y, isize o, isize i) const {
-        constexpr isize step = 64;
-        const Scale<D> scale = Scaled ? Scale<D>::all(logits.scale(o, i)) : Scale<D>::one();
-        const typename D::V top = D::set(static_cast<double>(x[y]));
-        double block[step];
-        LaneSums<D> others;
-        for (isize at = 0; at < n(); at += step) {
-            const isize size = n() - at < step ? n() - at : step;
-            for (isize j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
-            each_vector<D>(size, [&](isize j, auto lanes) {
-                const auto e = precise_exp<D, Scaled>(lanes.load(block + j, absent_logit<double>), top, scale);
-                others.add(D::without(e.hi, y - at - j));
-                others.add(D::without(e.lo, y - at - j));
-            });
-        }
         s.label = std::ldexp(1.0, precise_lift), s.center = x[y], s.exponent = -precise_lift, s.unit = 1;
-        s.set_others(others.total());
+        s.set_others(sum_precisely(x, n(), y, static_cast<double>(x[y]), logits.scale(o, i)));
     }
 
     void flush() {
@@ -510,7 +525,7 @@ template <class C, bool Scaled> struct LabelGradientRow : LabelRows<C, Scaled> {
     }
 };
 
-// Short rows, one in each lane.
+// Rows in lanes.
 template <class C, bool Scaled, bool Gradient> struct LabelTile {
     using X = Vec<C>;
     using D = Vec<double>;
@@ -522,13 +537,22 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
     const CrossEntropyArguments *a;
     RowLosses *losses;
     NormalizeArguments logits;
-    bool direct;  // the columns are contiguous in memory
+
+    LabelTile(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
 
     void run(isize outer, isize first, isize count) const {
+        const Scratch<C> e(Gradient ? n() * X::lanes : 0);
+        TileColumns<X> x(a->x, outer, first, count, a->where);
+        const TileResults<X> g(a->gradient, outer, first, count, a->where);
+        x.gather();
         LaneSums<D> sums;
-        for (isize at = 0; at < count; at += X::lanes) vector(outer, first + at, count - at < X::lanes ? count - at : X::lanes, sums);
+        for (isize at = 0; at < count; at += X::lanes) {
+            vector(x.from(at), e, g.place(at), outer, first + at, count - at < X::lanes ? count - at : X::lanes, sums);
+            if constexpr (Gradient) g.put(at);
+        }
+        if constexpr (Gradient) g.put();
         losses->add(outer * ((a->x.inner + width - 1) / width) + first / width, sums.total());
     }
 
@@ -540,16 +564,13 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         double largest;                             // factor
     };
 
-    void vector(isize outer, isize first, isize count, LaneSums<D> &sums) const {
+    using Place = typename TileResults<X>::Place;
+
+    void vector(const Columns<X> &x, C *e, const Place &g, isize outer, isize first, isize count, LaneSums<D> &sums) const {
         Lanes lane;
         describe(lane, outer, first, count);
         I label;
         std::memcpy(&label, lane.label, sizeof label);
-        ShortRows<X> rows;
-        Columns<X> x{rows.columns, X::lanes};
-        const bool in_memory = direct && count == X::lanes;
-        if (in_memory) x = {reinterpret_cast<const C *>(a->x.at(outer, first)), a->x.n_stride / isize(sizeof(C))};
-        else rows.gather(a->x, outer, first, count, a->where);
         const Scale<X> scale = lane_scales<X, Scaled>(logits, outer, first, count);
         V max = X::set(absent_logit<C>);
         for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
@@ -559,68 +580,73 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         if constexpr (Gradient) {
             // Twice as large, the exponentials make a total above 1: multiplied by a factor over it, they do not grow.
             shift.magic = shift.magic + 1, shift.lowest = shift.lowest - scale.unit;
-            if (lane.largest > 1) sum_lifted(lane, x, max, scale, label, rows, others, own);
-            else sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, rows, others, own);
+            if (lane.largest > 1) sum_lifted(lane, x, max, scale, label, e, others, own);
+            else sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, e, others, own);
         } else {
-            sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, rows, others, own);
+            sum(x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); }, label, e, others, own);
         }
         settle(lane, others, own, outer, first, count);
         for (isize l = 0; l < X::lanes; l += D::lanes) sums.add(D::load(lane.loss + l));
-        for (isize l = 0; a->loss && l < count; ++l) a->loss.store(outer, 0, first + l, lane.loss[l]);
-        if constexpr (Gradient) write(lane, label, others, own, rows, outer, first, count);
+        store_losses(*a, outer, first, count, lane.loss);
+        if constexpr (Gradient) write(lane, label, others, own, e, g);
     }
 
     // The exponentials of the labels, the sums of the others'; all are kept for the gradient.
-    template <class Exp> FS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, ShortRows<X> &rows, LaneSums<X> &others, V &own) const {
+    template <class Exp> FS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, C *kept, LaneSums<X> &others, V &own) const {
         sum_rows<X>(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
             const V e = exp(x[j]);
             const I here = label == static_cast<typename Format<C>::Int>(j);
-            if constexpr (Gradient) X::store(rows.columns + j * X::lanes, e);
+            if constexpr (Gradient) X::store(kept + j * X::lanes, e);
             own = here ? e : own;
             return here ? V{} : e;
         });
     }
-    __attribute__((noinline)) void sum_lifted(const Lanes &lane, const Columns<X> &x, V max, const Scale<X> &scale, I label, ShortRows<X> &rows,
+    __attribute__((noinline)) void sum_lifted(const Lanes &lane, const Columns<X> &x, V max, const Scale<X> &scale, I label, C *kept,
                                               LaneSums<X> &others, V &own) const {
         using Exp = LiftedExp<X, Scaled>;
         V lifts = {};
         for (isize l = 0; l < X::lanes; ++l) lifts[l] = static_cast<C>(Exp::lift(lane.factor[l]));
-        sum(x, Exp(max, lifts, scale), label, rows, others, own);
+        sum(x, Exp(max, lifts, scale), label, kept, others, own);
     }
 
     // Rows that do not count have the label -1.
     void describe(Lanes &lane, isize outer, isize first, isize count) const {
+        isize labels[X::lanes];
+        a->labels_of(outer, first, count, labels);
+        for (isize l = count; l < X::lanes; ++l) labels[l] = -1;
+        a->row_weights_of(outer, first, count, X::lanes, lane.weight);
+        for (isize l = 0; l < X::lanes; ++l) {
+            if (lane.weight[l] == 0 || (labels[l] >= 0 && a->where.data && !a->present(outer, first + l))) labels[l] = -1;
+            lane.label[l] = static_cast<typename Format<C>::Int>(labels[l]);
+        }
+        for (isize l = 0; l < X::lanes; ++l) lane.weight[l] = labels[l] < 0 ? 0 : a->class_weight(labels[l]) * lane.weight[l];
         lane.largest = 0;
         for (isize l = 0; l < X::lanes; ++l) {
-            const isize i = first + l;
-            isize y = l < count ? a->label(outer, i) : -1;
-            if (y >= 0 && a->where.data && !a->present(outer, i)) y = -1;
-            const double sample = y < 0 ? 0 : a->row_weight(outer, i);
-            if (sample == 0) y = -1;
-            lane.label[l] = static_cast<typename Format<C>::Int>(y);
-            lane.weight[l] = y < 0 ? 0 : a->class_weight(y) * sample;
-            lane.factor[l] = lane.weight[l] * a->scale * (Scaled && y >= 0 ? logits.scale(outer, i).hi : 1);
-            if constexpr (Gradient) lane.largest = larger(std::abs(lane.factor[l]), lane.largest);
+            lane.factor[l] = lane.weight[l] * a->scale * (Scaled && labels[l] >= 0 ? logits.scale(outer, first + l).hi : 1);
+            lane.largest = larger(std::abs(lane.factor[l]), lane.largest);
         }
     }
 
     FS_INLINE void settle(Lanes &lane, const LaneSums<X> &others, V own, isize outer, isize first, isize count) const {
         double ratio[X::lanes];  // R / e_y
+        bool far = false;
         for (int k = 0; k < wide_parts<X>; ++k) {
-            const auto r = others.part(k).hi + others.part(k).lo, e = wide_part<X>(own, k), weight = D::load(lane.weight + k * D::lanes);
-            const auto loss = weight * sum_of(log1p_nonnegative<D>(r / e, typename D::V{}));
-            D::store(ratio + k * D::lanes, r / e);
-            D::store(lane.loss + k * D::lanes, weight == typename D::V{} ? weight : loss);
-            D::store(lane.at_label + k * D::lanes, -D::load(lane.factor + k * D::lanes) * (r / (r + e)));
+            const isize at = k * D::lanes;
+            const auto r = others.part(k).hi + others.part(k).lo, e = wide_part<X>(own, k), weight = D::load(lane.weight + at), odds = r / e;
+            const auto loss = weight * sum_of(log1p_nonnegative<D>(odds, typename D::V{}));
+            D::store(ratio + at, odds);
+            D::store(lane.loss + at, weight == typename D::V{} ? weight : loss);
+            if constexpr (Gradient) D::store(lane.at_label + at, -D::load(lane.factor + at) * (r / (r + e)));
+            far |= any<D>(~((odds <= likely) & (odds >= confident)));
         }
-        for (isize l = 0; l < count; ++l) {
+        for (isize l = 0; far && l < count; ++l) {
             if (lane.label[l] >= 0 && !(ratio[l] <= likely && ratio[l] >= confident)) settle_far(lane, l, outer, first + l);
         }
     }
 
     // The exponentials of the label or of the others may have underflowed, or the row has no distribution.
     __attribute__((noinline)) void settle_far(Lanes &lane, isize l, isize outer, isize i) const {
-        C buffer[short_label_row];
+        const Scratch<C> buffer(n());
         const C *x = logits.reader<C>(outer, i).get(0, n(), buffer);
         const isize y = lane.label[l];
         const double own = static_cast<double>(x[y]), weight = a->row_weight(outer, i), nan = std::numeric_limits<double>::quiet_NaN();
@@ -632,13 +658,7 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
             lane.loss[l] = weight * weighted(a->class_weight(y), nan), lane.at_label[l] = nan;
             return;
         }
-        using One = Vec<double, 16>;
-        const Scale<One> scale = Scale<One>::all(s);
-        Sum others;
-        for (isize j = 0; j < n(); ++j) {
-            const auto e = precise_exp<One, true>(One::set(static_cast<double>(x[j])), One::set(max), scale);
-            if (j != y) others.add({e.hi[0], e.lo[0]});
-        }
+        const Sum others = sum_precisely(x, n(), y, max, s);
         if (own == max && others.hi < confident * std::ldexp(1.0, precise_lift)) {  // log1p of them is their sum, which may underflow until it is multiplied
             lane.loss[l] = std::ldexp(others.value() * lane.weight[l], -precise_lift);
             lane.at_label[l] = -std::ldexp(others.value() * lane.factor[l], -precise_lift);
@@ -651,20 +671,21 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
         lane.loss[l] = weight * weighted(a->class_weight(y), loss);
     }
 
-    FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, ShortRows<X> &rows, isize outer, isize first, isize count) const {
+    FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, const C *e, const Place &g) const {
         total.add(own);
         const auto normalizer = Normalizer<X, false>::each(lane.factor, total);
         C at_label[X::lanes];
         for (isize l = 0; l < X::lanes; ++l) at_label[l] = static_cast<C>(lane.at_label[l]);
         const V own_result = X::load(at_label);
         for (isize j = 0; j < n(); ++j) {
-            const V g = normalizer.apply(X::load(rows.columns + j * X::lanes));
-            const V y = label == static_cast<typename Format<C>::Int>(j) ? own_result : g;
-            X::store(rows.columns + j * X::lanes, label >= 0 ? y : V{});
+            const V p = normalizer.apply(X::load(e + j * X::lanes));
+            const V y = label == static_cast<typename Format<C>::Int>(j) ? own_result : p;
+            g.store(j, label >= 0 ? y : V{});
         }
-        rows.scatter(a->gradient, outer, first, count, a->where);
     }
 };
+
+template <class C, bool Scaled, bool Gradient> isize further_memory(const LabelTile<C, Scaled, Gradient> &tile) { return tile_memory(tile.n(), 2, 1); }
 
 // ---------------------------------------------------------------------------------------------------------------- targets
 // Any targets, any length: with log p of every class as log_softmax has it, the loss is a sum of terms q (-log p) of one sign, so that nothing cancels.
@@ -672,6 +693,29 @@ template <class C, bool Scaled, bool Gradient> struct LabelTile {
 //     q_c = w_c ((1 - s) t_c + s / K),   loss = sum q (-log p),   derivative: (Q + 2 z log(total)) p_c - q_c,   Q = sum q
 //
 // Where p_c is above 1/2, the derivative is made of p_c - 1 = expm1(log p_c).
+struct Derivative {  // of single classes
+    double max;
+    Sum log;  // of the total, relative to the maximum; NaN: the row has no distribution
+    Factor scale;
+    double p_factor, q_factor;  // what p and q are multiplied by
+
+    // At a class of mass `own`, which may be nearly all there is, and a little more.
+    double at(double logit, double own, double more) const {
+        const Sum l = log_p(logit);
+        const double p = exp_of(l), others = p_factor - q_factor * own;
+        // A p that underflows is multiplied in two steps.
+        const double push = p >= std::numeric_limits<double>::min() ? others * p : others * exp_of({l.hi / 2, l.lo / 2}) * exp_of({l.hi / 2, l.lo / 2});
+        return q_factor * own * expm1_of(l) + push - q_factor * more;
+    }
+    Sum log_p(double logit) const {
+        if (log.hi != log.hi) return log;
+        Sum l = scaled_difference(logit, max, scale);
+        if (!(l.hi - l.hi == 0)) return {l.hi, 0};
+        l.add({-log.hi, -log.lo});
+        return l;
+    }
+};
+
 template <class C, bool Scaled> struct TargetRow {
     using X = Vec<C>;
     using V = typename X::V;
@@ -781,7 +825,7 @@ template <class C, bool Scaled> struct TargetRow {
     void finish(double loss, double mass) {
         if (a->labels()) {
             const double own = (1 - a->smoothing) * a->class_weight(label);
-            if (own != 0) loss -= own * log_p(row.logit(label)).value();
+            if (own != 0) loss -= own * of_classes().log_p(static_cast<double>(row.logit(label))).value();
             mass += own;
         }
         if (!row.defined()) loss = std::numeric_limits<double>::quiet_NaN();
@@ -822,7 +866,7 @@ template <class C, bool Scaled> struct TargetRow {
         const bool here = one >= 0 && one < size;
         const double own = !here ? 0 : a->labels() ? (1 - a->smoothing) * a->class_weight(label) : static_cast<double>(q[one]);
         const double spread_mass = here && a->labels() ? static_cast<double>(q[one]) : 0;
-        const C exact = here ? derivative_at(logit[one], own, spread_mass) : C(0);
+        const C exact = here ? static_cast<C>(of_classes().at(static_cast<double>(logit[one]), own, spread_mass)) : C(0);
         C *g = to.place(at, results);
         each_vector<X>(size, [&](isize j, auto lanes) {
             const V e = exp(lanes.load(logit + j, absent_logit<C>));
@@ -831,26 +875,15 @@ template <class C, bool Scaled> struct TargetRow {
         if (here) g[one] = exact;
         to.put(at, size, g);
     }
+    Derivative of_classes() const {
+        return {static_cast<double>(row.max), row.defined() ? Sum{row.log.hi, row.log.lo} : Sum{std::numeric_limits<double>::quiet_NaN(), 0},
+                row.a.scale(outer, inner), p_factor, q_factor};
+    }
     static isize find(const C *x, isize size, C value) {
         for (isize j = 0; j < size; ++j) {
             if (x[j] == value) return j;
         }
         return -1;
-    }
-    // At a class of mass `own`, which may be nearly all there is, and a little more.
-    C derivative_at(C logit, double own, double more) const {
-        const Sum l = log_p(logit);
-        const double p = exp_of(l), others = p_factor - q_factor * own;
-        // A p that underflows is multiplied in two steps.
-        const double push = p >= std::numeric_limits<double>::min() ? others * p : others * exp_of({l.hi / 2, l.lo / 2}) * exp_of({l.hi / 2, l.lo / 2});
-        return static_cast<C>(q_factor * own * expm1_of(l) + push - q_factor * more);
-    }
-    Sum log_p(C logit) const {
-        Sum l = scaled_difference(static_cast<double>(logit), static_cast<double>(row.max), row.a.scale(outer, inner));
-        if (!row.defined()) return {std::numeric_limits<double>::quiet_NaN(), 0};
-        if (!(l.hi - l.hi == 0)) return {l.hi, 0};
-        l.add({-row.log.hi, -row.log.lo});
-        return l;
     }
     double log_sum_of_row() const {
         const Factor top = row.a.scale(outer, inner).times(static_cast<double>(row.max));
@@ -862,24 +895,266 @@ template <class C, bool Scaled> struct TargetRow {
     }
 };
 
-// The sum of the losses of short rows with labels, if there are enough of them; NaN is one, so there is a flag.
-template <bool Scaled, bool Gradient, class C> bool short_cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute, double &sum) {
-    using Tile = LabelTile<C, Scaled, Gradient>;
-    const int lanes_run = a.labels() && a.smoothing == 0 && a.z_loss == 0 ? short_rows_run(a.x, short_label_row) : 0;
+// The same for rows in lanes. With d_c = s (x_c - max), at most 0, and the total relative to the maximum, 1 + R, the loss is
+//
+//     log1p(R) sum(q) - sum(q d),
+//
+// terms of one sign again; and the derivative at the maximum is made of 1 / (1 + R) and R / (1 + R), which do not cancel.
+template <class C, bool Scaled, bool Gradient> struct TargetTile {
+    using X = Vec<C>;
+    using D = Vec<double>;
+    using V = typename X::V;
+    using I = typename X::I;
+    using Wide = typename D::V;
+    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr C certain = sizeof(C) == 4 ? C(0x1p64) : C(0x1p256);  // the exponential of the maximum: see rest_exponent
+    // Between these, factors of p and q are numbers of type C, and so are their products with exponentials wherever results are normal numbers.
+    static constexpr double least_factor = sizeof(C) == 4 ? 0x1p-60 : 0x1p-700, largest_factor = sizeof(C) == 4 ? 0x1p60 : 0x1p250;
+
+    const CrossEntropyArguments *a;
+    RowLosses *losses;
+    NormalizeArguments logits;
+
+    TargetTile(const CrossEntropyArguments &arguments, RowLosses &to) : a(&arguments), losses(&to), logits(arguments.logits()) {}
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        const Scratch<C> weights(a->weight ? n() : 0), room(2 * n() * X::lanes);
+        for (isize c = 0; a->weight && c < n(); ++c) weights[c] = static_cast<C>(a->class_weight(c));
+        const AnyView mask = mask_as_numbers();
+        TileColumns<X> x(a->x, outer, first, count, a->where), t(a->labels() ? AnyView() : a->target, outer, first, count), present(mask, outer, first, count);
+        const TileResults<X> g(a->gradient, outer, first, count, a->where);
+        x.gather();
+        if (!a->labels()) t.gather();
+        if (mask) present.gather();
+        LaneSums<D> sums;
+        for (isize at = 0; at < count; at += X::lanes) {
+            Rows r;
+            r.e = room, r.again = room + n() * X::lanes;
+            r.outer = outer, r.first = first + at, r.count = count - at < X::lanes ? count - at : X::lanes;
+            r.class_weights = a->weight ? static_cast<const C *>(weights) : nullptr;
+            if (!a->labels()) r.t = t.from(at);
+            if (mask) r.present = present.from(at);
+            do_rows(r, x.from(at), g.place(at), sums);
+            if constexpr (Gradient) g.put(at);
+        }
+        if constexpr (Gradient) g.put();
+        losses->add(outer * ((a->x.inner + width - 1) / width) + first / width, sums.total());
+    }
+
+  private:
+    struct Rows {  // a vector of them
+        C *e, *again;  // logits, then their exponentials; logits where they are wanted again
+        isize outer, first, count;
+        const C *class_weights;
+        Columns<X> t, present;  // targets, if there are not labels; 1 or 0, if there is a mask
+        I label;
+        V keep, spread, counted, max;  // 1 - s, s / K; not 0 where a row counts
+        Scale<X> scale;
+        alignas(64) double weight[X::lanes];  // of rows
+        alignas(64) double s[X::lanes], s_lo[X::lanes];
+    };
+    struct Sums {
+        LaneSums<X> rest, terms, masses;  // of exponentials below the maximum, q d, q
+        V copies = {};                    // of the maximum
+    };
+    struct Factors {  // of the derivative, in lanes
+        alignas(64) double p[X::lanes], q[X::lanes], log[X::lanes], log_lo[X::lanes], far[X::lanes];  // 1 beyond the limits
+        bool any_far;
+        Normalizer<X, false> normalizer;
+        V q_factor, certain_p, certain_rest, mass, drift;  // q_factor / (1 + R), q_factor R / (1 + R), sum(q), 2 z log(total)
+    };
+
+    void do_rows(Rows &r, const Columns<X> &x, const typename TileResults<X>::Place &g, LaneSums<D> &total) const {
+        read(r, x);
+        Sums sums;
+        sum(r, sums);
+        Factors f;
+        alignas(64) double loss[X::lanes];
+        settle(r, sums, f, loss);
+        for (isize l = 0; l < X::lanes; l += D::lanes) total.add(D::load(loss + l));
+        store_losses(*a, r.outer, r.first, r.count, loss);
+        if constexpr (Gradient) write(r, f, g);
+    }
+
+    void read(Rows &r, const Columns<X> &x) const {
+        r.max = X::set(absent_logit<C>);
+        for (isize j = 0; j < n(); ++j) {
+            const V v = x[j];
+            X::store(r.e + j * X::lanes, v);
+            r.max = larger(v, r.max);
+        }
+        r.scale = lane_scales<X, Scaled>(logits, r.outer, r.first, r.count);
+        for (isize l = 0; l < X::lanes; ++l) {
+            const Factor s = Scaled ? logits.scale(r.outer, r.first + (l < r.count ? l : 0)) : Factor{1, 0};
+            r.s[l] = s.hi, r.s_lo[l] = s.lo;
+        }
+        a->row_weights_of(r.outer, r.first, r.count, X::lanes, r.weight);
+        if (a->labels()) read_labels(r);
+        r.keep = X::set(static_cast<C>(1 - a->smoothing)), r.spread = X::set(static_cast<C>(a->smoothing / static_cast<double>(n())));
+        if (a->where.data) read_mask(r);
+        C counted[X::lanes];
+        for (isize l = 0; l < X::lanes; ++l) counted[l] = static_cast<C>(r.weight[l] != 0);
+        r.counted = X::load(counted);
+    }
+    void read_labels(Rows &r) const {
+        isize labels[X::lanes];
+        typename Format<C>::Int label[X::lanes];
+        a->labels_of(r.outer, r.first, r.count, labels);
+        for (isize l = 0; l < X::lanes; ++l) {
+            label[l] = static_cast<typename Format<C>::Int>(l < r.count ? labels[l] : -1);
+            if (label[l] < 0) r.weight[l] = 0;
+        }
+        std::memcpy(&r.label, label, sizeof label);
+    }
+    AnyView mask_as_numbers() const {
+        AnyView mask;
+        if (!a->where.data) return mask;
+        mask = a->x;
+        mask.data = reinterpret_cast<char *>(const_cast<std::uint8_t *>(a->where.data)), mask.number = Number::boolean, mask.bytes = Bytes::native;
+        mask.outer_stride = a->where.outer_stride, mask.n_stride = a->where.n_stride, mask.inner_stride = a->where.inner_stride;
+        return mask;
+    }
+    // How many classes take part.
+    void read_mask(Rows &r) const {
+        V present = {};
+        for (isize j = 0; j < n(); ++j) present = present + r.present[j];
+        for (isize l = 0; l < X::lanes; ++l) {
+            r.spread[l] = present[l] != 0 ? static_cast<C>(a->smoothing / static_cast<double>(present[l])) : C(0);
+            if (present[l] == 0) r.weight[l] = 0;
+        }
+    }
+
+    // q of class j.
+    FS_INLINE V mass(const Rows &r, isize j) const {
+        V q = a->labels() ? (r.label == static_cast<typename Format<C>::Int>(j) ? r.keep : V{}) : r.keep * r.t[j];
+        q = q + (a->where.data ? r.present[j] * r.spread : r.spread);
+        return r.class_weights ? q * X::set(r.class_weights[j]) : q;
+    }
+
+    // Classes without mass are left out: 0 times infinity is 0 here.
+    void sum(const Rows &r, Sums &s) const {
+        const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, r.scale);
+        // The difference of finite numbers may overflow where it is scaled down.
+        const V unit = Scaled ? (absolute<X>(r.max) > std::numeric_limits<C>::max() / 4 ? X::set(C(0.5)) : X::set(1)) : X::set(1), top = r.max * unit;
+        for (isize j = 0; j < n(); ++j) {
+            const V v = X::load(r.e + j * X::lanes), e = exp_below<X, Scaled>(v, r.max, below, r.scale), q = mass(r, j);
+            const V d = Scaled ? multiply_add(v, unit, -top) : v - r.max;
+            s.rest.add(v == r.max ? V{} : e);
+            s.copies = s.copies + (v == r.max ? X::set(1) : V{});
+            s.terms.add(q == V{} ? V{} : q * d);
+            s.masses.add(q);
+            if constexpr (Gradient) X::store(r.e + j * X::lanes, e);
+        }
+    }
+
+    static FS_INLINE auto beyond(Wide v) { return ((v < least_factor) | (v > largest_factor)) & (v != 0.0); }
+    static FS_INLINE Wide number(Pair<Wide> p) { return p.hi - p.hi == Wide{} ? p.hi + p.lo : p.hi; }
+
+    // In double: the losses, and what the derivatives are made with.
+    void settle(const Rows &r, const Sums &sums, Factors &f, double *loss) const {
+        Pair<Wide> log[wide_parts<X>], others[wide_parts<X>];
+        Wide none[wide_parts<X>], log_sum[wide_parts<X>];  // NaN for a row without a distribution; logsumexp
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            const auto rest = true_rest<C>(sums.rest.part(k));
+            const Wide max = wide_part<X>(r.max, k), s = D::load(r.s + k * D::lanes);
+            others[k] = two_sum(wide_part<X>(sums.copies, k) - 1.0, rest.hi), others[k].lo = others[k].lo + rest.lo;
+            log[k] = log1p_nonnegative<D>(others[k].hi, others[k].lo);
+            none[k] = (max - max) + (log[k].hi - log[k].hi);
+            D::store(f.log + k * D::lanes, log[k].hi + none[k]), D::store(f.log_lo + k * D::lanes, log[k].lo);
+            const Wide scaled = max * s, scaled_lo = multiply_subtract_exact<D>(max, s, scaled) + max * D::load(r.s_lo + k * D::lanes);
+            const auto sum = two_sum(scaled, log[k].hi);
+            log_sum[k] = (sum.hi + (sum.lo + (scaled_lo + log[k].lo))) + none[k];
+        }
+        if (a->z_loss != 0) find_small_log_sums(r, log_sum);
+        f.any_far = false;
+        Wide factor[wide_parts<X>], at_p[wide_parts<X>], at_rest[wide_parts<X>], masses[wide_parts<X>], drift[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            const isize at = k * D::lanes;
+            const Wide weight = D::load(r.weight + at), s = D::load(r.s + at), z = a->z_loss != 0 ? log_sum[k] : Wide{};
+            const Wide unit = Scaled ? (absolute<D>(wide_part<X>(r.max, k)) > static_cast<double>(std::numeric_limits<C>::max() / 4) ? s + s : s) : s;
+            const Wide mass = number(sums.masses.part(k)), terms = number(sums.terms.part(k));
+            const Wide plain = (log[k].hi * mass + log[k].lo * mass) - (Scaled ? unit * terms : terms);
+            D::store(loss + at, weight == Wide{} ? Wide{} : weight * ((plain + a->z_loss * (z * z)) + none[k]));
+            if constexpr (Gradient) {
+                const Wide total = others[k].hi + 1.0, q = weight * a->scale * s, p = q * (mass + 2 * a->z_loss * z), ratio = absolute<D>(p / total);
+                D::store(f.q + at, q), D::store(f.p + at, p + none[k]);
+                factor[k] = q, at_p[k] = q / total + none[k], at_rest[k] = q * (others[k].hi / total);
+                masses[k] = mass, drift[k] = 2 * a->z_loss * z;
+                const auto far = beyond(ratio) | beyond(absolute<D>(q));
+                D::store(f.far + at, far ? Wide{} + 1.0 : Wide{}), f.any_far |= any<D>(far);
+            }
+        }
+        if constexpr (Gradient) {
+            f.normalizer = Normalizer<X, false>::each(f.p, [&](int k) {
+                const auto total = two_sum(Wide{} + 1.0, others[k].hi);
+                return Pair<Wide>{total.hi * static_cast<double>(certain), (total.lo + others[k].lo) * static_cast<double>(certain)};
+            });
+            f.q_factor = from_wide<X>(factor), f.certain_p = from_wide<X>(at_p), f.certain_rest = from_wide<X>(at_rest);
+            f.mass = from_wide<X>(masses), f.drift = from_wide<X>(drift);
+        }
+    }
+    // Where logsumexp is the small sum of a maximum and a logarithm that cancel, it takes exponentials of more than its precision.
+    void find_small_log_sums(const Rows &r, Wide *log_sum) const {
+        typename D::I small[wide_parts<X>], any_small{};
+        for (int k = 0; k < wide_parts<X>; ++k) any_small |= small[k] = may_cancel(wide_part<X>(r.max, k), log_sum[k]);
+        if (!any<D>(any_small)) return;
+        gather_rows<X>(a->x, r.outer, r.first, r.count, r.again, a->where);
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            Scale<D> scale = Scale<D>::one();
+            for (isize l = 0; Scaled && l < D::lanes; ++l) scale.set_lane(l, {r.s[k * D::lanes + l], r.s_lo[k * D::lanes + l]});
+            const auto log = precise_log<X>({r.again, X::lanes}, n(), r.max, k, scale);
+            const Wide max = wide_part<X>(r.max, k), scaled = max * scale.hi, scaled_lo = multiply_subtract_exact<D>(max, scale.hi, scaled) + max * scale.lo;
+            const auto sum = two_sum(scaled, log.hi);
+            log_sum[k] = small[k] ? sum.hi + (sum.lo + (scaled_lo + log.lo)) : log_sum[k];
+        }
+    }
+
+    void write(const Rows &r, const Factors &f, const typename TileResults<X>::Place &g) const {
+        if (f.any_far) gather_rows<X>(a->x, r.outer, r.first, r.count, r.again, a->where);
+        for (isize j = 0; j < n(); ++j) {
+            const V e = X::load(r.e + j * X::lanes), q = mass(r, j);
+            const V usual = f.normalizer.apply(e) - q * f.q_factor, top = ((f.mass - q) + f.drift) * f.certain_p - q * f.certain_rest;
+            V y = e == X::set(certain) ? top : usual;
+            if (f.any_far) y = far(r, f, X::load(r.again + j * X::lanes), q, y);
+            g.store(j, r.counted == V{} ? V{} : y);
+        }
+    }
+    // Of factors beyond the limits, by the number.
+    __attribute__((noinline)) V far(const Rows &r, const Factors &f, V logit, V q, V y) const {
+        for (isize l = 0; l < r.count; ++l) {
+            const Derivative derivative{static_cast<double>(r.max[l]), {f.log[l], f.log_lo[l]}, {r.s[l], r.s_lo[l]}, f.p[l], f.q[l]};
+            if (f.far[l] != 0) y[l] = static_cast<C>(derivative.at(static_cast<double>(logit[l]), static_cast<double>(q[l]), 0));
+        }
+        return y;
+    }
+};
+
+template <class C, bool Scaled, bool Gradient> isize further_memory(const TargetTile<C, Scaled, Gradient> &tile) { return tile_memory(tile.n(), 4, 3); }
+
+// The sum of the losses of rows in lanes.
+template <class Tile> double cross_entropy_tiles(const CrossEntropyArguments &a, isize threads, Execute execute) {
+    RowLosses losses(a, a.x.outer * ((a.x.inner + Tile::width - 1) / Tile::width));
+    TilesWork<Tile> work(Tile(a, losses), a.x.outer, a.x.inner, Tile::width);
+    execute(&work, threads);
+    return losses.total();
+}
+// The same if rows are for that; NaN is a sum, so there is a flag.
+template <bool Scaled, bool Gradient, class C> bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, Execute execute, double &sum) {
+    const bool by_label = a.labels() && a.smoothing == 0 && a.z_loss == 0;
+    const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, by_label ? short_label_row : short_target_row);
     if (!lanes_run) return false;
     const CrossEntropyArguments s = lanes_run == along_inner ? a : a.swapped();
-    const bool direct = lanes_run == along_inner && columns_direct<C>(a.x) && !a.where.data;
-    RowLosses losses(s, s.x.outer * ((s.x.inner + Tile::width - 1) / Tile::width));
-    TilesWork<Tile> work(Tile{&s, &losses, s.logits(), direct}, s.x.outer, s.x.inner, Tile::width);
-    execute(&work, threads);
-    sum = losses.total();
+    sum = by_label ? cross_entropy_tiles<LabelTile<C, Scaled, Gradient>>(s, threads, execute)
+                   : cross_entropy_tiles<TargetTile<C, Scaled, Gradient>>(s, threads, execute);
     return true;
 }
 
 template <bool Scaled, class C> double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads, Execute execute) {
     double sum = 0;
-    if (given.gradient ? short_cross_entropy<Scaled, true, C>(given, threads, execute, sum)
-                       : short_cross_entropy<Scaled, false, C>(given, threads, execute, sum)) {
+    if (given.gradient ? cross_entropy_across<Scaled, true, C>(given, threads, execute, sum)
+                       : cross_entropy_across<Scaled, false, C>(given, threads, execute, sum)) {
         return sum;
     }
     const CrossEntropyArguments a = given.x.inner == 1 ? given.swapped() : given;  // runs of rows go along the inner axis
@@ -928,6 +1203,46 @@ struct GradHessArguments {
     double factor = 1, floor = 0;
 
     bool labels() const { return is_integer(target.number); }
+    GradHessArguments swapped() const {
+        GradHessArguments a = *this;
+        a.x = x.swapped(), a.target = target.swapped(), a.sample_weight = sample_weight.swapped();
+        a.gradient = gradient.swapped(), a.hessian = hessian.swapped();
+        return a;
+    }
+};
+
+// The same from exponentials e, of which `sum` is the total; of one row, or of rows in lanes.
+struct GradHess {
+    using X = Vec<double>;
+    using V = X::V;
+    Pair<V> sum;
+    V weight, inverse, w, least, factor;  // w, p: times the weight
+
+    GradHess(const GradHessArguments &a, Pair<V> total, V weight_) : sum(total), weight(weight_) {
+        const V s = sum.hi - sum.hi == V{} ? sum.hi + sum.lo : X::set(std::numeric_limits<double>::quiet_NaN());
+        inverse = 1 / s, w = weight / s, least = weight * a.floor, factor = X::set(a.factor);
+    }
+    FS_INLINE V gradient(V e, V y) const { return counted((1.0 - y) * (e * w) - y * (others(e) * w)); }
+    FS_INLINE V hessian(V e) const {
+        const V curvature = factor * ((e * w) * (others(e) * inverse));
+        return counted(weight < 0 ? smaller(least, curvature) : larger(least, curvature));
+    }
+    // Relative to the maximum and so many octaves larger, and by as much again as the weight is above 1, terms of a sum underflow only where its digits end.
+    static double lift(double weight) {
+        const double m = std::abs(weight);
+        return m > 1 ? 60 + smaller(840.0, double(std::ilogb(m))) : m > 0x1p-900 ? 60 : 0;
+    }
+    static Shift<X> shift(V max, V lifts) {
+        const Scale<X> one = Scale<X>::one();
+        Shift<X> s = Shift<X>::from(max, one);
+        s.magic = s.magic + lifts, s.lowest = s.lowest - lifts * one.unit;
+        return s;
+    }
+    static FS_INLINE V exp(V x, const Shift<X> &shift) { return exp_shifted<X, false>(x, shift, Scale<X>::one()); }
+
+  private:
+    FS_INLINE V others(V e) const { return (sum.hi - e) + sum.lo; }
+    FS_INLINE V counted(V v) const { return weight == V{} ? V{} : v; }  // or left out, whatever the row holds
 };
 
 struct GradHessRow {
@@ -983,11 +1298,7 @@ struct GradHessRow {
         Sum all;
         for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
         if (stage == maximum) {
-            // Larger than relative to the maximum, and by as much again as the weight is above 1, terms of a sum underflow only where its digits end.
-            const Scale<X> one = Scale<X>::one();
-            const double m = std::abs(weight), lift = m > 1 ? 60 + smaller(840.0, double(std::ilogb(m))) : m > 0x1p-900 ? 60 : 0;
-            shift = Shift<X>::from(X::set(max), one);
-            shift.magic = shift.magic + lift, shift.lowest = shift.lowest - lift * one.unit;
+            shift = GradHess::shift(X::set(max), X::set(GradHess::lift(weight)));
             return stage = total, true;
         }
         sum = all;
@@ -995,20 +1306,17 @@ struct GradHessRow {
     }
 
   private:
-    FS_INLINE V exp(V x) const { return exp_shifted<X, false>(x, shift, Scale<X>::one()); }
+    FS_INLINE V exp(V x) const { return GradHess::exp(x, shift); }
 
     void write_block(const double *x, isize at, isize size) const {
         Scratch<double> t_buffer(gather_block), g(gather_block), h(gather_block);
         const double *t = targets(at, size, t_buffer);
-        const double s = sum.hi - sum.hi == 0 ? sum.value() : std::numeric_limits<double>::quiet_NaN();
-        const V inverse = X::set(1 / s), w = X::set(weight / s), factor = X::set(a->factor), least = X::set(weight * a->floor), one = X::set(1);
+        const GradHess result(*a, {X::set(sum.hi), X::set(sum.lo)}, X::set(weight));
         each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp(lanes.load(x + j, absent_logit<double>)), others = (sum.hi - e) + sum.lo, p = e * w;  // times the weight
-            const V y = lanes.load(t + j, 0), curvature = factor * (p * (others * inverse));
-            lanes.store(g + j, (one - y) * p - y * (others * w));
-            lanes.store(h + j, weight < 0 ? smaller(least, curvature) : larger(least, curvature));
+            const V e = exp(lanes.load(x + j, absent_logit<double>));
+            lanes.store(g + j, result.gradient(e, lanes.load(t + j, 0)));
+            lanes.store(h + j, result.hessian(e));
         });
-        for (isize j = 0; weight == 0 && j < size; ++j) g[j] = h[j] = 0;  // left out, whatever it holds
         Writer<double>(a->gradient, outer, inner).copy(at, size, g);
         Writer<double>(a->hessian, outer, inner).copy(at, size, h);
     }
@@ -1019,7 +1327,65 @@ struct GradHessRow {
     }
 };
 
+// Rows in lanes.
+struct GradHessTile {
+    using X = Vec<double>;
+    using V = X::V;
+    static constexpr isize width = tile_vectors * X::lanes;
+
+    const GradHessArguments *a;
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        const Scratch<double> e(n() * X::lanes);
+        TileColumns<X> x(a->x, outer, first, count), t(a->labels() ? AnyView() : a->target, outer, first, count);
+        const TileResults<X> g(a->gradient, outer, first, count), h(a->hessian, outer, first, count);
+        x.gather();
+        if (!a->labels()) t.gather();
+        for (isize at = 0; at < count; at += X::lanes) {
+            const isize size = count - at < X::lanes ? count - at : X::lanes;
+            vector(x.from(at), a->labels() ? Columns<X>{} : t.from(at), e, g.place(at), h.place(at), outer, first + at, size);
+            g.put(at), h.put(at);
+        }
+        g.put(), h.put();
+    }
+
+  private:
+    using Place = TileResults<X>::Place;
+
+    void vector(const Columns<X> &x, const Columns<X> &t, double *e, const Place &g, const Place &h, isize outer, isize first, isize count) const {
+        V max = X::set(absent_logit<double>);
+        for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
+        double weights[X::lanes], lifts[X::lanes], labels[X::lanes] = {};
+        for (double &w : weights) w = 1;
+        if (a->sample_weight) read_rows(a->sample_weight, outer, first, count, weights);
+        for (isize l = 0; l < X::lanes; ++l) lifts[l] = GradHess::lift(weights[l]);
+        const Shift<X> shift = GradHess::shift(max, X::load(lifts));
+        LaneSums<X> sums;
+        for (isize j = 0; j < n(); ++j) {
+            const V y = GradHess::exp(x[j], shift);
+            X::store(e + j * X::lanes, y);
+            sums.add(y);
+        }
+        if (a->labels()) read_rows(a->target, outer, first, count, labels);
+        const V label = X::load(labels);
+        const GradHess result(*a, sums.part(0), X::load(weights));
+        for (isize j = 0; j < n(); ++j) {
+            const V y = X::load(e + j * X::lanes), one = X::set(1), target = a->labels() ? (label == static_cast<double>(j) ? one : V{}) : t[j];
+            g.store(j, result.gradient(y, target));
+            h.store(j, result.hessian(y));
+        }
+    }
+};
+inline isize further_memory(const GradHessTile &tile) { return tile_memory(tile.n(), 4, 1); }
+
 inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads, Execute execute) {
+    if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
+        const GradHessArguments s = lanes_run == along_inner ? a : a.swapped();
+        TilesWork<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
+        return execute(&work, threads);
+    }
     RowsWork<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }

@@ -207,18 +207,7 @@ template <class Op> bool all_direct(const Op &op) {
     return direct;
 }
 
-// Whether columns fill vectors, and are next to each other in memory.
-inline bool columns_near(const AnyView &v) {
-    return v.inner >= FS_VECTOR_BYTES / 4 && v.inner_stride == size_of(v.number) && v.n_stride != v.inner_stride;
-}
-
-// Which axis the rows are next to each other along, if they are done in lanes; else 0.
-inline int lanes_along(const AnyView &x, isize longest) {
-    if (x.n > std::numeric_limits<std::int32_t>::max()) return 0;  // classes are counted in lanes
-    if (const int lanes_run = short_rows_run(x, longest)) return lanes_run;
-    return columns_near(x) ? along_inner : columns_near(x.swapped()) ? along_outer : 0;
-}
-// And in how many pieces.
+// In how many pieces they are done.
 template <class X> std::size_t lane_pieces(const AnyView &x) {
     constexpr isize width = tile_vectors * X::lanes;
     const int along = lanes_along(x, ShortRows<X>::longest);

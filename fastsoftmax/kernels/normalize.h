@@ -835,12 +835,6 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
 };
 
 // -------------------------------------------------------------------------------------------------------------- short rows
-template <class X> struct Columns {
-    const typename X::Scalar *x;
-    isize step;
-    FS_INLINE typename X::V operator[](isize j) const { return X::load(x + j * step); }
-};
-
 // The scales of the rows in a vector, in its lanes.
 template <class X, bool Scaled> Scale<X> lane_scales(const NormalizeArguments &a, isize outer, isize first, isize count) {
     if (!Scaled) return Scale<X>::one();
@@ -848,6 +842,23 @@ template <class X, bool Scaled> Scale<X> lane_scales(const NormalizeArguments &a
     Scale<X> scale;
     for (isize l = 0; l < X::lanes; ++l) scale.set_lane(l, a.scale(outer, first + (l < count ? l : count - 1)));
     return scale;
+}
+
+// The logarithms of the totals of rows, relative to their maxima, as precise_log_of_total has them: of those in the k-th vector of double.
+template <class X>
+Pair<typename Vec<double>::V> precise_log(Columns<X> x, isize n, typename X::V max, int k, const Scale<Vec<double>> &scale) {
+    using D = Vec<double>;
+    const auto below = D::set(rest_exponent<double>), top = wide_part<X>(max, k);
+    LaneSums<D> rest;
+    typename D::V copies = {};
+    for (isize j = 0; j < n; ++j) {
+        const auto v = wide_part<X>(x[j], k);
+        const auto e = exp_below_pair<D, true>(v, top, below, scale);
+        rest.add(v == top ? typename D::V{} : e.hi);
+        rest.add(v == top ? typename D::V{} : e.lo);
+        copies = copies + (v == top ? D::set(1) : typename D::V{});
+    }
+    return LogTotal<D>::from_rest(true_rest<double>(rest.part(0)), copies);
 }
 
 // Short rows, one in each lane. Softmax of scores on a lattice is one of their exact differences: it does not change when all scores
@@ -1009,23 +1020,11 @@ template <class C, Result R, bool Scaled> struct ShortTile {
     }
     // Where the maximum and the logarithm nearly cancel, exponentials of more than the result's precision are needed.
     V precise_log_sum(Columns<X> x, V max) const {
-        const Scale<D> scale = Scale<D>::all(a->ln_base);
-        const auto below = D::set(rest_exponent<double>);
         typename D::V results[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            const auto top = wide_part<X>(max, k);
-            LaneSums<D> rest;
-            typename D::V copies = {};
-            for (isize j = 0; j < n(); ++j) {
-                const auto v = wide_part<X>(x[j], k);
-                const auto e = exp_below_pair<D, true>(v, top, below, scale);
-                rest.add(v == top ? typename D::V{} : e.hi);
-                rest.add(v == top ? typename D::V{} : e.lo);
-                copies = copies + (v == top ? D::set(1) : typename D::V{});
-            }
-            auto l = LogTotal<D>::from_rest(true_rest<double>(rest.part(0)), copies);
+            auto l = precise_log<X>(x, n(), max, k, Scale<D>::all(a->ln_base));
             if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
-            const auto s = two_sum(top, l.hi);
+            const auto s = two_sum(wide_part<X>(max, k), l.hi);
             results[k] = s.hi + (s.lo + l.lo);
         }
         return from_wide<X>(results);

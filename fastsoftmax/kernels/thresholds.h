@@ -21,6 +21,7 @@ constexpr isize short_row = 24;       // rows up to this length run across lanes
 constexpr isize short_log_row = 40;   // the same where logarithms of sums are taken
 constexpr isize singly_summed = 112;  // elements of a row up to which, at least, logarithms add each exponential by itself: in trees, up to 3.7 ulp
 constexpr isize short_label_row = 32; // and where these are losses of labels
+constexpr isize short_target_row = 128;  // and where they are losses of targets for every class
 constexpr isize enough_rows = 4;      // rows from which they do: a vector takes the time of two or three
 constexpr isize tile_vectors = 8;     // columns of a tile, in vectors
 constexpr isize tile_bytes = isize(512) << 10;  // of a tile of columns in memory: half of L2

@@ -112,66 +112,94 @@ template <class X, class C> FS_INLINE void columns_to_rows(const C *columns, isi
     });
 }
 
-// Rows of an array (first .. first + count of the inner axis, at most a vector of them) as columns, and back.
+template <class C> void copy_row(const Reader<C> &from, isize count, C *to) {
+    const C *got = from.get(0, count, to);
+    if (got != to) std::memcpy(to, got, static_cast<std::size_t>(count) * sizeof(C));
+}
+
+// What has one value for each row: those of `count` rows from an inner index on.
+inline void read_rows(const AnyView &v, isize outer, isize first, isize count, double *values) {
+    Reader<double> from(v, outer, first);
+    from.stride = v.inner_stride;
+    copy_row(from, count, values);
+}
+inline void write_rows(const AnyView &v, isize outer, isize first, isize count, double *values) {
+    Writer<double> to(v, outer, first);
+    to.stride = v.inner_stride;
+    to.copy(0, count, values);
+}
+
+// Rows of an array (first .. first + count of the inner axis, at most a vector of them) as columns, and back. Lanes without a row hold zeros, masked
+// elements `absent`. (Columns do not outlive their scattering.)
+template <class X, class C = typename X::Scalar>
+void gather_rows(const AnyView &v, isize outer, isize first, isize count, C *columns, const Mask &where = Mask(), bool negate = false,
+                 C absent = -std::numeric_limits<C>::infinity()) {
+    const isize n = v.n, size = sizeof(C);
+    if (count == X::lanes && v.template plain<C>() && v.inner_stride % size == 0 && !where.data && !negate) {
+        return rows_to_columns<X>(reinterpret_cast<const C *>(v.at(outer, first)), v.inner_stride / size, n, columns);
+    }
+    Reader<C> from(v, outer, first);
+    from.negate = negate, from.absent = absent;
+    if (where.data) from.mask = where.at(outer, first), from.mask_stride = where.n_stride;
+    if (v.inner_stride == size_of(v.number)) {  // lines along the inner axis are contiguous
+        from.stride = v.inner_stride, from.mask_stride = where.inner_stride;
+        for (isize c = 0; c < n; ++c, from.p += v.n_stride, from.mask += from.mask ? where.n_stride : 0) {
+            copy_row(from, count, columns + c * X::lanes);
+            for (isize l = count; l < X::lanes; ++l) columns[c * X::lanes + l] = 0;
+        }
+        return;
+    }
+    const Scratch<C> rows(n * X::lanes);
+    if (from.stride == size_of(v.number) && v.inner_stride == n * from.stride && !where.data) {  // one block of memory
+        copy_row<C>(from, count * n, rows);
+    } else {
+        for (isize r = 0; r < count; ++r, from.p += v.inner_stride, from.mask += from.mask ? where.inner_stride : 0) copy_row<C>(from, n, rows + r * n);
+    }
+    for (isize j = count * n; j < X::lanes * n; ++j) rows[j] = 0;
+    rows_to_columns<X, C>(rows, n, n, columns);
+}
+
+template <class X, class C = typename X::Scalar>
+void scatter_rows(const AnyView &v, isize outer, isize first, isize count, C *columns, const Mask &where = Mask(), C absent = 0) {
+    const isize n = v.n, size = sizeof(C);
+    if (count == X::lanes && v.template plain<C>() && v.inner_stride % size == 0 && !where.data) {
+        return columns_to_rows<X>(columns, n, reinterpret_cast<C *>(v.at(outer, first)), v.inner_stride / size);
+    }
+    Writer<C> to(v, outer, first);
+    to.absent = absent;
+    if (where.data) to.mask = where.at(outer, first), to.mask_stride = where.n_stride;
+    if (v.inner_stride == size_of(v.number)) {
+        to.stride = v.inner_stride, to.mask_stride = where.inner_stride;
+        for (isize c = 0; c < n; ++c, to.p += v.n_stride, to.mask += to.mask ? where.n_stride : 0) to.copy(0, count, columns + c * X::lanes);
+        return;
+    }
+    const Scratch<C> rows(n * X::lanes);
+    columns_to_rows<X, C>(columns, n, rows, n);
+    if (to.stride == size_of(v.number) && v.inner_stride == n * to.stride && !where.data) {
+        return to.copy(0, count * n, rows);
+    }
+    for (isize r = 0; r < count; ++r, to.p += v.inner_stride, to.mask += to.mask ? where.inner_stride : 0) to.copy(0, n, rows + r * n);
+}
+
+// A vector of rows, one in each lane: the j-th vector holds their j-th elements.
+template <class X> struct Columns {
+    const typename X::Scalar *x;
+    isize step;
+    FS_INLINE typename X::V operator[](isize j) const { return X::load(x + j * step); }
+};
+
 template <class X> struct ShortRows {
     using C = typename X::Scalar;
     static constexpr isize longest = 40;  // elements of a row
 
     alignas(64) C columns[longest * X::lanes];
 
-    // Lanes without a row hold zeros.
     void gather(const AnyView &v, isize outer, isize first, isize count, const Mask &where = Mask(), bool negate = false,
                 C absent = -std::numeric_limits<C>::infinity()) {
-        const isize n = v.n, size = sizeof(C);
-        if (count == X::lanes && v.template plain<C>() && v.inner_stride % size == 0 && !where.data && !negate) {
-            return rows_to_columns<X>(reinterpret_cast<const C *>(v.at(outer, first)), v.inner_stride / size, n, columns);
-        }
-        Reader<C> from(v, outer, first);
-        from.negate = negate, from.absent = absent;
-        if (where.data) from.mask = where.at(outer, first), from.mask_stride = where.n_stride;
-        alignas(64) C rows[longest * X::lanes];
-        if (v.inner_stride == size_of(v.number)) {  // lines along the inner axis are contiguous
-            from.stride = v.inner_stride, from.mask_stride = where.inner_stride;
-            for (isize c = 0; c < n; ++c, from.p += v.n_stride, from.mask += from.mask ? where.n_stride : 0) {
-                copy_row(from, count, columns + c * X::lanes);
-                for (isize l = count; l < X::lanes; ++l) columns[c * X::lanes + l] = 0;
-            }
-            return;
-        }
-        if (from.stride == size_of(v.number) && v.inner_stride == n * from.stride && !where.data) {  // one block of memory
-            copy_row(from, count * n, rows);
-        } else {
-            for (isize r = 0; r < count; ++r, from.p += v.inner_stride, from.mask += from.mask ? where.inner_stride : 0) copy_row(from, n, rows + r * n);
-        }
-        for (isize j = count * n; j < X::lanes * n; ++j) rows[j] = 0;
-        rows_to_columns<X>(rows, n, n, columns);
+        gather_rows<X>(v, outer, first, count, columns, where, negate, absent);
     }
-
     void scatter(const AnyView &v, isize outer, isize first, isize count, const Mask &where = Mask(), C absent = 0) {
-        const isize n = v.n, size = sizeof(C);
-        if (count == X::lanes && v.template plain<C>() && v.inner_stride % size == 0 && !where.data) {
-            return columns_to_rows<X>(columns, n, reinterpret_cast<C *>(v.at(outer, first)), v.inner_stride / size);
-        }
-        Writer<C> to(v, outer, first);
-        to.absent = absent;
-        if (where.data) to.mask = where.at(outer, first), to.mask_stride = where.n_stride;
-        if (v.inner_stride == size_of(v.number)) {
-            to.stride = v.inner_stride, to.mask_stride = where.inner_stride;
-            for (isize c = 0; c < n; ++c, to.p += v.n_stride, to.mask += to.mask ? where.n_stride : 0) to.copy(0, count, columns + c * X::lanes);
-            return;
-        }
-        alignas(64) C rows[longest * X::lanes];
-        columns_to_rows<X>(columns, n, rows, n);
-        if (to.stride == size_of(v.number) && v.inner_stride == n * to.stride && !where.data) {
-            return to.copy(0, count * n, rows);
-        }
-        for (isize r = 0; r < count; ++r, to.p += v.inner_stride, to.mask += to.mask ? where.inner_stride : 0) to.copy(0, n, rows + r * n);
-    }
-
-  private:
-    static void copy_row(const Reader<C> &from, isize count, C *to) {
-        const C *got = from.get(0, count, to);
-        if (got != to) std::memcpy(to, got, static_cast<std::size_t>(count) * sizeof(C));
+        scatter_rows<X>(v, outer, first, count, columns, where, absent);
     }
 };
 

@@ -94,9 +94,10 @@ struct WeightedRow {
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
 
+    void prepare() { partial.resize(static_cast<std::size_t>(chunks())); }
     void start(isize o, isize i) {
         outer = o, inner = i;
-        partial.resize(static_cast<std::size_t>(chunks()));
+        prepare();
         x = a->reader<double>(o, i);
         b = Reader<double>::broadcast(weights, o, i);
         b.mask = x.mask, b.mask_stride = x.mask_stride, b.absent = 0;
@@ -131,6 +132,122 @@ struct WeightedRow {
         return store(precise()), false;
     }
 
+    // The sum of b exp(x - max), of one row or of rows in lanes.
+    template <bool Scaled> struct Terms {
+        Scale<X> scale;
+        Shift<X> zero;
+        V top, magnitude = {}, heaviest = {};  // the sum without signs, and the largest weight without its
+        LaneSums<X> sum;
+
+        Terms(Factor ln_base, V max) : scale(Scale<X>::all(ln_base)), zero(Shift<X>::fixed(0, scale)), top(max) {}
+        FS_INLINE void add(V x, V b) {
+            const V e = exp_below<X, Scaled>(x, top, zero, scale), term = b * (x == top ? X::set(1) : e);
+            sum.add(term);
+            magnitude = magnitude + absolute<X>(term);
+            heaviest = larger(absolute<X>(b), heaviest);
+        }
+    };
+    // The logarithm of the total to the base, plus what was subtracted from the logits.
+    template <class D, class W> static W logarithm(const NormalizeArguments &a, Pair<W> l, W subtracted) {
+        if (!a.ln_base.is_one()) l = LogTotal<D>::divide(l, a.ln_base);
+        const Pair<W> s = two_sum(subtracted, l.hi);
+        return s.hi - s.hi == W{} ? s.hi + (s.lo + l.lo) : s.hi;
+    }
+    template <class D, class W> static Pair<W> log_of(Pair<W> total, W exponent) {
+        const Pair<W> t = two_sum(total.hi, total.lo), one{D::set(1), D::set(0)};
+        return log_ratio<D>(t, one, t.hi, exponent);
+    }
+    // Whether sums of plain numbers will do for a row with a finite maximum and a positive sum, and the result where they do.
+    template <class D, class W = typename D::V>
+    static auto will_do(const NormalizeArguments &a, Pair<W> sum, W size, W heaviest, W max, W &y, double least = 1) {
+        const W t = sum.hi + sum.lo;
+        const auto in_range = (size <= 0x1p900) & (size >= 0x1p-900) & (size >= heaviest * 0x1p-960);  // terms below 2^-1022 are missing
+        y = logarithm<D>(a, log_of<D>(sum, W{}), max);
+        // A term has an error of 2^-51.4, 1.5 ulp; the result is rounded to less than that.
+        const W natural = absolute<D>(y) * a.ln_base.hi, largest = absolute<D>(max) * a.ln_base.hi / 16.0;
+        const double enough = a.out.number == Number::float64 ? least : 0x1p-25;
+        return (max - max == W{}) & in_range & (t > size * 0x1p-40) & ((natural > largest ? natural : largest) * t >= enough * size);
+    }
+
+    // Logits next to 0 are taken as they are, since log(1 + sum(b (exp(x) - 1)) + (sum(b) - 1)) then has digits to spare however small it is; others relative
+    // to the maximum.
+    template <class W> static W center_of(const NormalizeArguments &a, W max) {
+        using M = Vec<double, sizeof(W)>;
+        return absolute<M>(max) * a.ln_base.hi <= 1.0 ? W{} : max;
+    }
+    template <class M, class W> static W log_of_total(const NormalizeArguments &a, Pair<W> t, W power, W center) {
+        const W value = t.hi - t.hi == W{} ? t.hi + t.lo : t.hi, y = logarithm<M>(a, log_of<M>(t, power), center);
+        return value < 0.0 ? M::set(nan) : value == 0.0 ? M::set(-infinity) : y;
+    }
+    // A weight as a number from 1 to 2 (or below -1), and its exponent.
+    struct Weight {
+        V fraction;
+        X::I exponent;
+        explicit FS_INLINE Weight(V w) {
+            const auto tiny = absolute<X>(w) < std::numeric_limits<double>::min();
+            const auto raised = bits<X>(tiny ? w * 0x1p54 : w);
+            const auto mantissa = (std::int64_t(1) << 52) - 1, sign = std::numeric_limits<std::int64_t>::min();
+            exponent = ((raised & ~sign) >> 52) - (tiny ? X::I{} + (1023 + 54) : X::I{} + 1023);
+            fraction = (V)((raised & (mantissa | sign)) | (std::int64_t(1023) << 52));
+        }
+    };
+
+    // Sums of terms in pairs, of one row or of rows in lanes, with an exponent for all; 0: they may be next to 1.
+    struct PairTerms {
+        Scale<X> scale;
+        V center, lowest;
+        bool next_to_one;
+        std::int64_t lift;
+        LaneSums<X> weights, near, far;  // of terms b exp(a) with a next to 0: b, and b (exp(a) - 1); the others
+
+        PairTerms(Factor ln_base, V center_, double exponent)
+            : scale(Scale<X>::all(ln_base)), center(center_), lowest(-negligible * scale.unit), next_to_one(exponent == 0),
+              lift(far_exponent - static_cast<std::int64_t>(exponent)) {}
+
+        // That of a term, about.
+        FS_INLINE V exponent(V x, V b) const {
+            const V e = larger(lowest, x - center) * scale.log2e + __builtin_convertvector(Weight(b).exponent, V);
+            const V known = absolute<X>(b) == infinity ? X::set(infinity) : e;
+            return b == 0.0 ? X::set(-infinity) : known;
+        }
+        FS_INLINE void add(V x, V b) {
+            const V zero = {};
+            const ExpPair<X> e(product<X>(difference<X>(x, center, lowest), {scale.hi, scale.lo}));
+            const auto is_near = next_to_one ? e.n == 0.0 : X::I{};
+            weights.add(is_near ? b : zero);
+            const Pair<V> less_one = product<X>({b, zero}, e.fraction);
+            add(near, {is_near ? less_one.hi : zero, is_near ? less_one.lo : zero});
+            const Weight weight(b);
+            const Pair<V> head = fast_two_sum(X::set(1), e.fraction.hi), term = product<X>({weight.fraction, zero}, {head.hi, head.lo + e.fraction.lo});
+            const X::I power = __builtin_convertvector(e.n, typename X::I) + weight.exponent + (lift + 1023);
+            const V factor = is_near | (power <= 0) ? zero : (V)(power << 52);
+            add(far, {term.hi * factor, term.lo * factor});
+        }
+        // The logarithm of sums that may be next to 1.
+        template <class M, class W> static W result(const NormalizeArguments &a, Pair<W> whole, Pair<W> near, Pair<W> far, W center) {
+            const Pair<W> small{far.hi * 0x1p-300, far.lo * 0x1p-300};
+            Pair<W> t = plus(plus(whole, near), small), less_one = plus(plus(plus(whole, {M::set(-1), W{}}), near), small);
+            const W value = t.hi - t.hi == W{} ? t.hi + t.lo : t.hi, y = log_of_total<M>(a, t, W{}, center);
+            // log1p
+            const Pair<W> u = two_sum(less_one.hi, less_one.lo);
+            Pair<W> total = two_sum(M::set(1), u.hi);
+            total.lo = total.lo + u.lo;
+            const W next = logarithm<M>(a, log_ratio<M>(total, {M::set(1), W{}}, total.hi, W{}), center);
+            return (value < 0.5) | (value > 2.0) ? y : next;
+        }
+
+      private:
+        static FS_INLINE void add(LaneSums<X> &sums, Pair<V> term) {
+            sums.add(term.hi);
+            sums.lo = sums.lo + term.lo;
+        }
+        // With what cancellation has left in the higher term.
+        template <class W> static Pair<W> plus(Pair<W> a, Pair<W> b) {
+            const Pair<W> s = two_sum(a.hi, b.hi);
+            return two_sum(s.hi, a.lo + (s.lo + b.lo));
+        }
+    };
+
   private:
     void store(double y) const { a->out.store(outer, 0, inner, y); }
     double most() const {
@@ -163,35 +280,13 @@ struct WeightedRow {
         });
     }
     void add_terms(isize start, isize end, Partial &p) const {
-        const auto scale = Scale<X>::all(a->ln_base);
-        const Shift<X> zero = Shift<X>::fixed(0, scale);
-        const V top = X::set(max);
-        LaneSums<X> sum;
-        V magnitude = {}, heaviest = {};
+        Terms<true> terms(a->ln_base, X::set(max));
         each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const V v = lanes.load(xs + i, -infinity), w = lanes.load(bs + i, 0), e = exp_below<X, true>(v, top, zero, scale);
-                const V term = w * (v == top ? X::set(1) : e);
-                sum.add(term);
-                magnitude = magnitude + absolute<X>(term);
-                heaviest = larger(absolute<X>(w), heaviest);
-            });
+            each_vector<X>(size, [&](isize i, auto lanes) { terms.add(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0)); });
         });
-        p.sum = sum.total();
-        p.size = fold<X>(magnitude, [](auto l, auto r) { return l + r; });
-        p.heaviest = largest_lane<X>(heaviest);
-    }
-
-    // The logarithm of the total to the base, plus what was subtracted from the logits.
-    double logarithm(Pair<D::V> l, double subtracted) const {
-        if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
-        Sum s{subtracted, 0};
-        s.add({l.hi[0], l.lo[0]});
-        return s.value();
-    }
-    static Pair<D::V> log_of(Sum total, double exponent) {
-        const Pair<D::V> t = two_sum(D::set(total.hi), D::set(total.lo)), one{D::set(1), D::set(0)};
-        return log_ratio<D>(t, one, t.hi, D::set(exponent));
+        p.sum = terms.sum.total();
+        p.size = fold<X>(terms.magnitude, [](auto l, auto r) { return l + r; });
+        p.heaviest = largest_lane<X>(terms.heaviest);
     }
 
     // Whether sums of plain numbers will do, and the result if they do.
@@ -204,110 +299,126 @@ struct WeightedRow {
         }
         double heaviest = 0;
         for (const Partial &p : partial) heaviest = heaviest > p.heaviest ? heaviest : p.heaviest;
-        if (size > 0x1p900 || size < 0x1p-900 || size < heaviest * 0x1p-960) return false;  // terms below 2^-1022 are missing
-        if (t <= size * 0x1p-40) {  // below 0, or too little left
-            y = nan;
-            return t < -size * 0x1p-40;
-        }
-        y = logarithm(log_of(s, 0), max);
-        // A term has an error of 2^-51.4, 1.5 ulp; the result is rounded to less than that.
-        const double natural = std::fabs(y) * a->ln_base.hi, largest = std::fabs(max) * a->ln_base.hi / 16;
-        const double enough = a->out.number == Number::float64 ? 1 : 0x1p-25;
-        return (natural > largest ? natural : largest) * t >= enough * size;
+        D::V result;
+        if (will_do<D>(*a, in_vector(s), D::set(size), D::set(heaviest), D::set(max), result)[0]) return y = result[0], true;
+        const bool in_range = size <= 0x1p900 && size >= 0x1p-900 && size >= heaviest * 0x1p-960;
+        return y = nan, in_range && t < -size * 0x1p-40;
     }
     double logarithm_of_infinite() const {
         const double t = total([](const Partial &p) { return p.sum; }).value();
         return t == infinity ? t : nan;
     }
 
-    // Logits next to 0 are taken as they are, since log(1 + sum(b (exp(x) - 1)) + (sum(b) - 1)) then has digits to spare however small it is; others relative to the maximum.
-    double center() const { return std::fabs(max) * a->ln_base.hi <= 1 ? 0 : max; }
-    // ln(base) * (x - center)
-    static FS_INLINE Pair<V> power_of(V x, V center, const Scale<X> &scale, V lowest) {
-        return product<X>(difference<X>(x, center, lowest), {scale.hi, scale.lo});
-    }
-    // A weight as a number from 1 to 2 (or below -1), and its exponent.
-    struct Weight {
-        V fraction;
-        X::I exponent;
-        explicit FS_INLINE Weight(V w) {
-            const auto tiny = absolute<X>(w) < std::numeric_limits<double>::min();
-            const auto raised = bits<X>(tiny ? w * 0x1p54 : w);
-            const auto mantissa = (std::int64_t(1) << 52) - 1, sign = std::numeric_limits<std::int64_t>::min();
-            exponent = ((raised & ~sign) >> 52) - (tiny ? X::I{} + (1023 + 54) : X::I{} + 1023);
-            fraction = (V)((raised & (mantissa | sign)) | (std::int64_t(1023) << 52));
-        }
-    };
+    double center() const { return center_of(*a, D::set(max))[0]; }
 
     __attribute__((noinline)) void find_exponent(isize start, isize end, Partial &p) const {
-        const auto scale = Scale<X>::all(a->ln_base);
-        const V c = X::set(center()), lowest = -negligible * scale.unit;
+        const PairTerms terms(a->ln_base, X::set(center()), 0);
         V largest = X::set(-infinity);
         each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const V v = lanes.load(xs + i, -infinity), w = lanes.load(bs + i, 0);
-                const V e = larger(lowest, v - c) * scale.log2e + __builtin_convertvector(Weight(w).exponent, V);
-                const V known = absolute<X>(w) == infinity ? X::set(infinity) : e;
-                largest = larger(w == 0.0 ? X::set(-infinity) : known, largest);
-            });
+            each_vector<X>(size, [&](isize i, auto lanes) { largest = larger(terms.exponent(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0)), largest); });
         });
         p.most = std::floor(largest_lane<X>(largest));
     }
     __attribute__((noinline)) void add_pairs(isize start, isize end, Partial &p) const {
-        const auto scale = Scale<X>::all(a->ln_base);
-        const V c = X::set(center()), lowest = -negligible * scale.unit, zero = {};
-        const bool next_to_one = exponent == 0;
-        const std::int64_t lift = far_exponent - static_cast<std::int64_t>(exponent);
-        LaneSums<X> whole, near, far;
-        const auto add = [](LaneSums<X> &sums, Pair<V> term) FS_INLINE_LAMBDA {
-            sums.add(term.hi);
-            sums.lo = sums.lo + term.lo;
-        };
+        PairTerms terms(a->ln_base, X::set(center()), exponent);
         each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
-                const V v = lanes.load(xs + i, -infinity), w = lanes.load(bs + i, 0);
-                const ExpPair<X> e(power_of(v, c, scale, lowest));
-                const auto is_near = next_to_one ? e.n == 0.0 : X::I{};
-                whole.add(is_near ? w : zero);
-                const Pair<V> less_one = product<X>({w, zero}, e.fraction);
-                add(near, {is_near ? less_one.hi : zero, is_near ? less_one.lo : zero});
-                const Weight weight(w);
-                const Pair<V> head = fast_two_sum(X::set(1), e.fraction.hi), term = product<X>({weight.fraction, zero}, {head.hi, head.lo + e.fraction.lo});
-                const X::I power = __builtin_convertvector(e.n, typename X::I) + weight.exponent + (lift + 1023);
-                const V factor = is_near | (power <= 0) ? zero : (V)(power << 52);
-                add(far, {term.hi * factor, term.lo * factor});
-            });
+            each_vector<X>(size, [&](isize i, auto lanes) { terms.add(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0)); });
         });
-        p.weights = whole.total(), p.near = near.total(), p.far = far.total();
+        p.weights = terms.weights.total(), p.near = terms.near.total(), p.far = terms.far.total();
     }
     double precise() const {
         const Sum far = total([](const Partial &p) { return p.far; });
-        if (exponent != 0) return log_of_total(far, exponent - far_exponent);
-        const Sum small{far.hi * 0x1p-300, far.lo * 0x1p-300};
-        Sum t = total([](const Partial &p) { return p.weights; });
-        Sum less_one = plus(t, {-1, 0});
-        const Sum near = total([](const Partial &p) { return p.near; });
-        t = plus(plus(t, near), small), less_one = plus(plus(less_one, near), small);
-        if (t.value() < 0.5 || t.value() > 2) return log_of_total(t, 0);
-        // log1p
-        const Pair<D::V> u = two_sum(D::set(less_one.hi), D::set(less_one.lo));
-        Pair<D::V> total = two_sum(D::set(1), u.hi);
-        total.lo = total.lo + u.lo;
-        return logarithm(log_ratio<D>(total, {D::set(1), D::set(0)}, total.hi, D::set(0)), center());
+        if (exponent != 0) return log_of_total<D>(*a, in_vector(far), D::set(exponent - far_exponent), D::set(center()))[0];
+        const Sum whole = total([](const Partial &p) { return p.weights; }), near = total([](const Partial &p) { return p.near; });
+        return PairTerms::result<D>(*a, in_vector(whole), in_vector(near), in_vector(far), D::set(center()))[0];
     }
-    // With what cancellation has left in the higher term.
-    static Sum plus(Sum a, Sum b) {
-        a.add(b);
-        const Pair<double> s = two_sum(a.hi, a.lo);
-        return {s.hi, s.lo};
-    }
-    double log_of_total(Sum t, double power) const {
-        const double value = t.value();
-        return value < 0 ? nan : value == 0 ? -infinity : logarithm(log_of(t, power), center());
-    }
+    static Pair<D::V> in_vector(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
 };
 
+// Rows in lanes; those that sums of plain numbers will not do for, one by one.
+struct WeightedTile {
+    using X = WeightedRow::X;
+    using V = X::V;
+    static constexpr isize width = tile_vectors * X::lanes;
+
+    const NormalizeArguments *a;
+    AnyView weights;
+
+    WeightedTile(const NormalizeArguments &arguments, const AnyView &b) : a(&arguments), weights(b) { weights.n = n(); }  // b may broadcast
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        WeightedRow row(*a, weights);
+        row.prepare();
+        TileColumns<X> x(a->x, outer, first, count, a->where), b(weights, outer, first, count, a->where, 0);
+        x.gather(), b.gather();
+        for (isize at = 0; at < count; at += X::lanes) vector(row, x.from(at), b.from(at), outer, first + at, count - at < X::lanes ? count - at : X::lanes);
+    }
+
+  private:
+    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, isize outer, isize first, isize count) const {
+        const V none = X::set(-WeightedRow::infinity);
+        const auto logit = [&](isize j) FS_INLINE_LAMBDA { return b[j] == 0.0 ? none : x[j]; };
+        V max = none, y;
+        for (isize j = 0; j < n(); ++j) max = larger(logit(j), max);
+        const auto sum = [&](auto terms) FS_INLINE_LAMBDA {
+            for (isize j = 0; j < n(); ++j) terms.add(logit(j), b[j]);
+            return WeightedRow::will_do<X>(*a, terms.sum.part(0), terms.magnitude, terms.heaviest, max, y);
+        };
+        auto settled = a->ln_base.is_one() ? sum(WeightedRow::Terms<false>(a->ln_base, max)) : sum(WeightedRow::Terms<true>(a->ln_base, max));
+        if (any<X>(~settled)) settle(x, b, max, settled, y);
+        double results[X::lanes];
+        X::store(results, y);
+        if (!any<X>(~settled)) return write_rows(a->out, outer, first, count, results);
+        for (isize l = 0; l < count; ++l) {
+            if (settled[l]) a->out.store(outer, 0, first + l, results[l]);
+            else do_row(row, outer, first + l);
+        }
+    }
+    // With better exponentials.
+    __attribute__((noinline)) void settle(const Columns<X> &x, const Columns<X> &b, V max, X::I &settled, V &y) const {
+        const auto scale = Scale<X>::all(a->ln_base);
+        const V none = X::set(-WeightedRow::infinity);
+        LaneSums<X> sum;
+        V size = {}, heaviest = {};
+        for (isize j = 0; j < n(); ++j) {
+            const V w = b[j], v = w == 0.0 ? none : x[j];
+            const Pair<V> e = exp_below_pair<X, true>(v, max, V{}, scale);
+            const V term = w * e.hi;
+            sum.add(term), sum.add(multiply_subtract_exact<X>(w, e.hi, term) + w * e.lo);
+            size = size + absolute<X>(term), heaviest = larger(absolute<X>(w), heaviest);
+        }
+        V better;
+        const auto enough = WeightedRow::will_do<X>(*a, sum.part(0), size, heaviest, max, better, 0x1p-4);  // 2^-57, and 2^4 times that in the result
+        y = settled ? y : better;
+        settled |= enough;
+        if (any<X>(~settled)) settle_in_pairs(x, b, max, settled, y);
+    }
+    // With the best ones, where the terms are finite and the largest is moderate.
+    __attribute__((noinline)) void settle_in_pairs(const Columns<X> &x, const Columns<X> &b, V max, X::I &settled, V &y) const {
+        const V none = X::set(-WeightedRow::infinity), center = WeightedRow::center_of(*a, max);
+        WeightedRow::PairTerms terms(a->ln_base, center, 0);
+        V largest = none, whole = {};  // exponent; and a sum that tells of NaN
+        for (isize j = 0; j < n(); ++j) {
+            const V w = b[j], v = w == 0.0 ? none : x[j];
+            largest = larger(terms.exponent(v, w), largest);
+            whole = whole + (w == 0.0 ? V{} : absolute<X>(w) + absolute<X>(v));
+            terms.add(v, w);
+        }
+        const auto fine = ~settled & (max - max == V{}) & (whole == whole) & (largest >= -WeightedRow::moderate) & (largest < WeightedRow::moderate + 1);
+        y = fine ? terms.result<X>(*a, terms.weights.part(0), terms.near.part(0), terms.far.part(0), center) : y;
+        settled |= fine;
+    }
+};
+inline isize further_memory(const WeightedTile &tile) { return tile_memory(tile.n(), 2, 0) + chunk_bytes; }
+
 inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads, Execute execute) {
+    if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
+        const NormalizeArguments s = lanes_run == along_inner ? a : a.swapped();
+        TilesWork<WeightedTile> work(WeightedTile(s, lanes_run == along_inner ? weights : weights.swapped()), s.x.outer, s.x.inner, WeightedTile::width);
+        return execute(&work, threads);
+    }
     RowsWork<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
     execute(&work, threads);
 }

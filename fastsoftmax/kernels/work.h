@@ -8,8 +8,7 @@
 #include <pthread.h>
 #endif
 
-#include "spans.h"
-#include "views.h"
+#include "transpose.h"
 
 namespace {
 namespace fs {
@@ -166,7 +165,14 @@ template <class Row> struct WholeRowsWork final : Work {
     }
 };
 
-// Bytes that a row wants beside room_bytes and the results of its chunks.
+template <class Row> void do_row(Row &row, isize o, isize i) {
+    row.start(o, i);
+    do {
+        for (isize k = 0; k < row.chunks(); ++k) row.sweep(k);
+    } while (row.next());
+}
+
+// Bytes that a row wants beside room_bytes and the results of its chunks, or a tile beside room_bytes.
 template <class Row> isize further_memory(const Row &) { return 0; }
 
 // Rows one after another, or one long row at a time with its chunks as pieces. A row is begun by start(outer, inner); then come rounds of sweep(chunk)
@@ -189,12 +195,7 @@ template <class Row> struct RowsWork final : Work {
         if (split) return row.sweep(piece);
         Row mine(row);
         each_run(piece, outer, inner, n, [&](isize o, isize i, isize count) {
-            for (const isize end = i + count; i < end; ++i) {
-                mine.start(o, i);
-                do {
-                    for (isize k = 0; k < mine.chunks(); ++k) mine.sweep(k);
-                } while (mine.next());
-            }
+            for (const isize end = i + count; i < end; ++i) do_row(mine, o, i);
         });
     }
     bool advance() override {
@@ -212,6 +213,7 @@ template <class Tile> struct TilesWork final : Work {
     isize outer, inner, width;
 
     TilesWork(const Tile &tile_, isize outer_, isize inner_, isize width_) : tile(tile_), outer(outer_), inner(inner_), width(width_) {}
+    isize memory() const override { return further_memory(tile); }
     isize per_outer() const { return (inner + width - 1) / width; }
     isize pieces() const override { return outer * per_outer(); }
     void run(isize piece) override {
@@ -262,10 +264,85 @@ inline bool columns_staged(const AnyView &v) {
     return v.inner >= FS_VECTOR_BYTES / 4 && v.n <= tile_elements / 64 && v.inner_stride == size && v.n_stride != size;
 }
 
+// The columns of a tile, vector by vector: in memory where they are whole vectors there (columns_direct, and nothing is masked); else gathered, all of them at
+// once where lines of the inner axis are contiguous and not too many, or by the vector; once for all where they are the same.
+template <class X> struct TileColumns {
+    using C = typename X::Scalar;
+    static constexpr isize width = tile_vectors * X::lanes;
+
+    AnyView v;
+    Mask where;
+    isize outer, first, count;
+    C absent;
+    bool direct, same, together;
+    Scratch<C> room;
+
+    TileColumns(const AnyView &view, isize outer_, isize first_, isize count_, const Mask &where_ = Mask(), C absent_ = -std::numeric_limits<C>::infinity())
+        : v(view), where(where_), outer(outer_), first(first_), count(count_), absent(absent_), direct(view.data && columns_direct<C>(view) && !where_.data),
+          same(view.inner_stride == 0 && !where_.data), together(!direct && !same && view.inner_stride == size_of(view.number) && view.n * width <= tile_elements),
+          room(!view.data || (direct && count % X::lanes == 0) ? 0 : view.n * (together ? width : X::lanes)) {}
+
+    void gather() {
+        for (isize j = 0; same && j < v.n; ++j) X::store(room + j * X::lanes, X::set(static_cast<C>(v.value(outer, j, first))));
+        if (!together) return;
+        gather_columns<C>(v, true, outer, first, count, width, room, where, false, absent);
+        for (isize j = 0, end = (count + X::lanes - 1) / X::lanes * X::lanes; j < v.n; ++j) std::fill(room + j * width + count, room + j * width + end, C(0));
+    }
+    // Those from the `at`-th of the tile on.
+    Columns<X> from(isize at) const {
+        if (direct && at + X::lanes <= count) return {reinterpret_cast<const C *>(v.at(outer, first + at)), v.n_stride / isize(sizeof(C))};
+        if (together) return {room + at, width};
+        if (same) return {room, X::lanes};
+        gather_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at, room, where, false, absent);
+        return {room, X::lanes};
+    }
+};
+
+// The same for results: they are written to place(), and put() where they belong, those of a vector and in the end those of the tile.
+template <class X> struct TileResults : TileColumns<X> {
+    using Base = TileColumns<X>;
+    using C = typename X::Scalar;
+    using Base::Base, Base::v, Base::where, Base::outer, Base::first, Base::count, Base::direct, Base::together, Base::room;
+    struct Place {
+        C *p;
+        isize step;
+        FS_INLINE void store(isize j, typename X::V value) const { X::store(p + j * step, value); }
+    };
+
+    Place place(isize at) const {
+        if (direct && at + X::lanes <= count) return {reinterpret_cast<C *>(v.at(outer, first + at)), v.n_stride / isize(sizeof(C))};
+        return together ? Place{room + at, Base::width} : Place{room, X::lanes};
+    }
+    void put(isize at) const {
+        if (together || (direct && at + X::lanes <= count)) return;
+        scatter_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at, room, where);
+    }
+    void put() const {
+        if (together) scatter_columns<C>(v, outer, first, count, Base::width, room, where, 0);
+    }
+};
+// Bytes that `arrays` of them want, and `vectors` for each class beside.
+inline isize tile_memory(isize n, isize arrays, isize vectors) {
+    const isize tile = n * tile_vectors * FS_VECTOR_BYTES, most = tile_elements * isize(sizeof(double));
+    return arrays * (tile < most ? tile : most) + (arrays + vectors + 1) * n * FS_VECTOR_BYTES;
+}
+
 // Short rows run across lanes: those of the inner axis if it fills a vector, else of the longer one, if there are a few. That depends on shapes alone, and so do results.
 enum { along_inner = 1, along_outer = 2 };
 inline int short_rows_run(const AnyView &v, isize limit) {
     return v.n > limit || v.outer * v.inner < enough_rows ? 0 : v.inner >= FS_VECTOR_BYTES / 4 || v.inner >= v.outer ? along_inner : along_outer;
+}
+
+// Whether columns fill vectors, and are next to each other in memory.
+inline bool columns_near(const AnyView &v) {
+    return v.inner >= FS_VECTOR_BYTES / 4 && v.inner_stride == size_of(v.number) && v.n_stride != v.inner_stride;
+}
+
+// Which axis the rows are next to each other along, if they are done in lanes; else 0.
+inline int lanes_along(const AnyView &x, isize longest) {
+    if (x.n > std::numeric_limits<std::int32_t>::max()) return 0;  // classes are counted in lanes
+    if (const int lanes_run = short_rows_run(x, longest)) return lanes_run;
+    return columns_near(x) ? along_inner : columns_near(x.swapped()) ? along_outer : 0;
 }
 
 }  // namespace fs
