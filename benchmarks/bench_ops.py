@@ -1,4 +1,6 @@
-"""Every operation of tests/cases.py, on short rows and long ones, with the array of results given."""
+"""Every operation of tests/cases.py, on short rows and long ones,
+with the array of results given.
+"""
 
 import numpy as np
 import pytest

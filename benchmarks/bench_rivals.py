@@ -1,6 +1,7 @@
 """Operations and losses next to the same elsewhere: one thread and one process each, taking turns.
 
-Only rivals that are installed run. The table shows the time of the rival; the summary the ratio to ours.
+Only rivals that are installed run. The table shows the time of the rival; the summary the ratio to
+ours.
 """
 
 import statistics
@@ -34,7 +35,12 @@ def able(case, rival):
     return not (case.out and rival in WITHOUT_OUT) and (rows or rival != "sklearn")
 
 
-PAIRS = [(case, rival) for case in BATCHES + RELATIVES for rival in (*INSTALLED, COPY) if able(case, rival)]
+PAIRS = [
+    (case, rival)
+    for case in BATCHES + RELATIVES
+    for rival in (*INSTALLED, COPY)
+    if able(case, rival)
+]
 PAIRS += [(case, rival) for case in TINY for rival in (*INSTALLED, EXP) if able(case, rival)]
 PAIRS += [(case, "torch") for case in LOSSES if "torch" in INSTALLED]
 
@@ -42,7 +48,9 @@ _elapsed = 0.0
 
 
 def clock():
-    """Seconds of a rival's calls as its own process measured them, so that messages do not count."""
+    """Seconds of a rival's calls as its own process measured them,
+    so that messages do not count.
+    """
     return _elapsed
 
 

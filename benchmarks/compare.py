@@ -19,11 +19,15 @@ from fastsoftmax.bench.rivals import OURS, RIVALS
 from fastsoftmax.bench.rows import Row, measured
 from fastsoftmax.bench.turns import Workers
 
-OTHERS = ("numpy", "scipy", "torch", "onnxruntime", "jax")  # those of many columns; the command has them all
+# those of many columns; the command has them all
+OTHERS = ("numpy", "scipy", "torch", "onnxruntime", "jax")
 SCORES_32 = [
-    Case("softmax", "float32", shape) for shape in ((10,), (4096, 10), (1024, 100), (256, 1000), (64, 32000))
+    Case("softmax", "float32", shape)
+    for shape in ((10,), (4096, 10), (1024, 100), (256, 1000), (64, 32000))
 ]
-SCORES_64 = [Case("softmax", "float64", shape) for shape in ((10,), (4096, 10), (1024, 100), (256, 1000))]
+SCORES_64 = [
+    Case("softmax", "float64", shape) for shape in ((10,), (4096, 10), (1024, 100), (256, 1000))
+]
 RELATIVES = [
     Case("softmax", "float32", (256, 1000), 0),
     Case("log_softmax", "float32", (256, 1000)),
@@ -57,7 +61,9 @@ def rows(cases: Sequence[Case], turns: int) -> Iterator[str]:
 
 def table_row(row: Row, names: Sequence[str]) -> str:
     case, others = row.case, [row.ulp[name] for name in names if name in row.ulp]
-    errors = dict.fromkeys(figure(error) for error in (min(others), max(others))) if others else ["-"]
+    errors = (
+        dict.fromkeys(figure(error) for error in (min(others), max(others))) if others else ["-"]
+    )
     return line(
         [case.operation, case.dtype, place(case), f"{figure(row.seconds[OURS] * 1e6)} µs"]
         + [figure(row.ratios.get(name)) for name in names]

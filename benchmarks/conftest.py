@@ -15,7 +15,9 @@ RATIOS = pytest.StashKey[list]()
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """What is measured is the kernel. Restores the setting, since tests may run in the same process."""
+    """What is measured is the kernel. Restores the setting,
+    since tests may run in the same process.
+    """
     before = fastsoftmax.get_num_threads()
     fastsoftmax.set_num_threads(1)
     yield

@@ -1,7 +1,9 @@
-"""Count the instructions of kernels and compare with those on record: ``python benchmarks/instructions.py``.
+"""Count the instructions of kernels and compare with those on record: ``python
+benchmarks/instructions.py``.
 
-Times on shared machines cannot guard anything; the number of instructions for a fixed input is the same every
-time. Valgrind's callgrind counts them, those of the module of kernels alone: not Python's, not NumPy's.
+Times on shared machines cannot guard anything; the number of instructions for a fixed input is the
+same every time. Valgrind's callgrind counts them, those of the module of kernels alone: not
+Python's, not NumPy's.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ void dump(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
 """
 
 
-# --- what is counted --------------------------------------------------------------------------------------
+# --- what is counted ------------------------------------------------------------------------------
 
 
 class Case(NamedTuple):
-    """A call of a function on scores of a shape, or on probabilities for functions that take these."""
+    """A call of a function on scores of a shape,
+    or on probabilities for functions that take these.
+    """
 
     function: str
     dtype: str
@@ -63,17 +67,31 @@ class Case(NamedTuple):
         if self.function.startswith("binary_cross_entropy"):
             return partial(function, x, rng.integers(0, 2, self.shape).astype(self.dtype))
         if self.function.endswith("_vjp"):
-            return partial(function, x, getattr(fs, self.function.removesuffix("_vjp"))(x, **more), **more)
+            return partial(
+                function, x, getattr(fs, self.function.removesuffix("_vjp"))(x, **more), **more
+            )
         return partial(function, x, **more)
 
 
 ROWS = ((1, 10), (64, 10), (16, 100), (4, 1000), (1, 40_000))
 SOME_ROWS = ((16, 100), (4, 1000))
 CASES = (
-    *(Case(f, t, s) for f in ("softmax", "log_softmax") for t in ("float32", "float64") for s in ROWS),
-    *(Case(f, "float32", s) for f in ("logsumexp", "softmax_vjp", "log_softmax_vjp") for s in SOME_ROWS),
+    *(
+        Case(f, t, s)
+        for f in ("softmax", "log_softmax")
+        for t in ("float32", "float64")
+        for s in ROWS
+    ),
+    *(
+        Case(f, "float32", s)
+        for f in ("logsumexp", "softmax_vjp", "log_softmax_vjp")
+        for s in SOME_ROWS
+    ),
     *(Case("cross_entropy" + v, "float32", s) for v in ("", "_value_and_grad") for s in SOME_ROWS),
-    *(Case("binary_cross_entropy_with_logits" + v, "float32", (4000,)) for v in ("", "_value_and_grad")),
+    *(
+        Case("binary_cross_entropy_with_logits" + v, "float32", (4000,))
+        for v in ("", "_value_and_grad")
+    ),
     *(Case(f, t, (4000,)) for f in ("sigmoid", "softplus") for t in ("float32", "float64")),
     *(Case(f, "float32", (100, 64), 0) for f in ("softmax", "log_softmax", "softmax_vjp")),
     Case("softmax", "float16", (4, 1000)),
@@ -93,7 +111,7 @@ def run_cases(requests: str) -> None:
         library.dump(str(case).encode())
 
 
-# --- counting ---------------------------------------------------------------------------------------------
+# --- counting -------------------------------------------------------------------------------------
 
 
 def count(backend: str, directory: Path) -> dict[str, int]:
@@ -121,8 +139,8 @@ def count(backend: str, directory: Path) -> dict[str, int]:
 def read_dump(text: str, backend: str) -> tuple[str, int]:
     """The name of a dump and the cost of a module in it, from callgrind's format.
 
-    Lines of numbers are costs of the object that was named last, but for the one after ``calls=``, which is
-    the cost of what was called.
+    Lines of numbers are costs of the object that was named last, but for the one after ``calls=``,
+    which is the cost of what was called.
     """
     trigger = re.search(r"^desc: Trigger: Client Request: (.*)$", text, flags=re.MULTILINE)
     cost, ours, called = 0, False, False
@@ -145,7 +163,7 @@ def compiler(backend: str) -> str:
     return f"{found[1].decode()} {found[2].decode()}" if found else "unknown"
 
 
-# --- comparing --------------------------------------------------------------------------------------------
+# --- comparing ------------------------------------------------------------------------------------
 
 
 def change(counted: int, recorded: int | None) -> float:
@@ -165,7 +183,10 @@ def verdict(part: float) -> str:
 def table(counts: dict[str, int], recorded: dict[str, int]) -> Iterable[str]:
     for name, counted in counts.items():
         part = change(counted, recorded.get(name))
-        yield f"{name:<68}{recorded.get(name, 0):>10}{counted:>10}{part:>+8.1%}  {verdict(part)}".rstrip()
+        yield (
+            f"{name:<68}{recorded.get(name, 0):>10}{counted:>10}"
+            f"{part:>+8.1%}  {verdict(part)}".rstrip()
+        )
 
 
 def compare(backend: str, counts: dict[str, int], record: dict[str, Any]) -> bool:
@@ -197,7 +218,8 @@ def main() -> int:
         record = {"compiler": compiler(available[0]), "counts": counts}
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    passed = [compare(backend, found, record) for backend, found in counts.items()]  # and all are printed
+    # and all are printed
+    passed = [compare(backend, found, record) for backend, found in counts.items()]
     return 0 if all(passed) else 1
 
 

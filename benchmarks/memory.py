@@ -1,7 +1,8 @@
 """What calls add to the memory of a process at most, over their arguments and results.
 
-Linux alone: the peak of the resident set counts every page that was touched, by whatever allocator. Each call
-runs in a new process, after one on ten rows of ten, which does what imports leave to the first call.
+Linux alone: the peak of the resident set counts every page that was touched, by whatever allocator.
+Each call runs in a new process, after one on ten rows of ten, which does what imports leave to the
+first call.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def growth(name: str, shape: tuple[int, int]) -> int:
         "FASTSOFTMAX_NUM_THREADS": str(THREADS),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
     return int(done.stdout)

@@ -1,4 +1,6 @@
-"""Whether other programs leave the processors alone: two threads on one free core say nothing of threads."""
+"""Whether other programs leave the processors alone:
+two threads on one free core say nothing of threads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ FREE = 0.8  # of a core
 
 def idle_seconds() -> float:
     """Of all cores together, since the start; those that wait for a disk count."""
-    times = STAT.read_text().partition("\n")[0].split()[1:]  # user, nice, system, idle, waiting, ...
+    # user, nice, system, idle, waiting, ...
+    times = STAT.read_text().partition("\n")[0].split()[1:]
     return (int(times[3]) + int(times[4])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -1,8 +1,9 @@
-"""Measure anew what the package wants to reach, and say what is met: ``python benchmarks/targets.py``.
+"""Measure anew what the package wants to reach, and say what is met: ``python
+benchmarks/targets.py``.
 
-Every figure is the median ratio of times of processes that take turns, but for memory; those of two threads
-are medians of several rounds of such. ``--only tiny axis`` measures some of the rows, ``--quick`` fewer
-shapes and turns, ``--into FILE`` puts the table into a document.
+Every figure is the median ratio of times of processes that take turns, but for memory; those of two
+threads are medians of several rounds of such. ``--only tiny axis`` measures some of the rows,
+``--quick`` fewer shapes and turns, ``--into FILE`` puts the table into a document.
 """
 
 from __future__ import annotations
@@ -30,10 +31,35 @@ TURNS, QUICK_TURNS = 31, 7
 SECONDS = 4.0  # of turns for one figure; LEAST_TURNS are taken in any case
 ROUNDS = 5  # of all figures of two threads: another program may have a core for a second
 PATIENCE = 90.0  # seconds to wait for two free cores, before all figures that need them
-CONTENDERS = 2.0  # slower than the fastest library by more, in a first call, is not measured further
+# slower than the fastest library by more, in a first call, is not measured further
+CONTENDERS = 2.0
 
 ELEMENTS_IN_CACHE = 250_000  # 1 or 2 MB of scores
-LENGTHS = (2, 3, 4, 5, 7, 8, 10, 13, 16, 17, 24, 32, 33, 48, 64, 65, 100, 128, 200, 256, 500, 1000, 2000)
+LENGTHS = (
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    10,
+    13,
+    16,
+    17,
+    24,
+    32,
+    33,
+    48,
+    64,
+    65,
+    100,
+    128,
+    200,
+    256,
+    500,
+    1000,
+    2000,
+)
 LENGTHS += (4000, 8000, 16_000, 32_000)
 QUICK_LENGTHS = (2, 5, 10, 32, 100, 1000, 32_000)
 SHORT = (2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
@@ -80,7 +106,9 @@ class Bench:
         """Time of one / time of the other."""
         times = self.workers.pairs({"above": above, "below": below}, self.turns, SECONDS)
         if len(times) < 2:
-            raise SystemExit(f"not measured: {above}, {below}: {self.workers.absent} {self.workers.failed}")
+            raise SystemExit(
+                f"not measured: {above}, {below}: {self.workers.absent} {self.workers.failed}"
+            )
         return median_ratio(times["above"], times["below"])
 
     def wait_for_two_cores(self) -> None:
@@ -104,7 +132,7 @@ def describe(case: Case) -> str:
     return f"{case.operation} {case.dtype} {case.size}{axis}{' out=' if case.out else ''}"
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
 def at_least(
@@ -133,10 +161,12 @@ def at_most(row: str, what: str, bound: float, details: Iterable[Detail], unit: 
     if len(details) > 1 and not unit:
         average = statistics.geometric_mean(detail.value for detail in details)
         shown += f"; geometric mean of {len(details)}: {figure(average)}"
-    return Found(row, what, shown, f"≤ {bound:g}{unit}", "yes" if worst.value <= bound else "no", details)
+    return Found(
+        row, what, shown, f"≤ {bound:g}{unit}", "yes" if worst.value <= bound else "no", details
+    )
 
 
-# --- the rows ---------------------------------------------------------------------------------------------
+# --- the rows -------------------------------------------------------------------------------------
 
 
 def tiny(bench: Bench) -> Iterator[Found]:
@@ -151,7 +181,9 @@ def cache(bench: Bench) -> Iterator[Found]:
     lengths = QUICK_LENGTHS if bench.quick else LENGTHS
     for out in (False, True):
         for dtype in ("float32", "float64"):
-            cases = [case_of("softmax", dtype, (max(1, ELEMENTS_IN_CACHE // n), n), out) for n in lengths]
+            cases = [
+                case_of("softmax", dtype, (max(1, ELEMENTS_IN_CACHE // n), n), out) for n in lengths
+            ]
             what = f"in cache, {dtype}{', out=' if out else ''}: fastest library / ours"
             yield at_least("cache", what, 1.5, map(bench.fastest, cases), mean=2.5)
 
@@ -162,7 +194,9 @@ def short(bench: Bench) -> Iterator[Found]:
     shapes += [] if bench.quick else [(1_000_000, n) for n in SHORT_IN_MANY_ROWS]
     for dtype in ("float32", "float64"):
         cases = [case_of("softmax", dtype, shape) for shape in shapes]
-        yield at_least("short", f"short rows, {dtype}: fastest library / ours", 3, map(bench.fastest, cases))
+        yield at_least(
+            "short", f"short rows, {dtype}: fastest library / ours", 3, map(bench.fastest, cases)
+        )
 
 
 def copy(bench: Bench) -> Iterator[Found]:
@@ -184,9 +218,14 @@ def reads(bench: Bench) -> Iterator[Found]:
 
 
 def gradient(bench: Bench) -> Iterator[Found]:
-    for operation in ("cross_entropy_value_and_grad", "binary_cross_entropy_with_logits_value_and_grad"):
+    for operation in (
+        "cross_entropy_value_and_grad",
+        "binary_cross_entropy_with_logits_value_and_grad",
+    ):
         cases = [case_of(operation, "float32", shape) for shape in GRADIENT_SHAPES]
-        found = [Detail(describe(case), bench.ratio(("torch", case), (OURS, case))) for case in cases]
+        found = [
+            Detail(describe(case), bench.ratio(("torch", case), (OURS, case))) for case in cases
+        ]
         yield at_least("gradient", f"PyTorch forward + backward / {operation}", 4, found)
 
 
@@ -205,7 +244,9 @@ def axis(bench: Bench) -> Iterator[Found]:
 def long_row(bench: Bench) -> Iterator[Found]:
     cases = [case_of("softmax", dtype, (10_000_000,), out=True) for dtype in ("float32", "float64")]
     found = threads_help(bench, cases)
-    yield undisturbed(at_least("long-row", "one row of 10⁷, out=: 1 thread / 2 threads", 1.7, found))
+    yield undisturbed(
+        at_least("long-row", "one row of 10⁷, out=: 1 thread / 2 threads", 1.7, found)
+    )
 
 
 def threads_help(bench: Bench, cases: list[Case]) -> list[Detail]:
@@ -229,7 +270,9 @@ def threads(bench: Bench) -> Iterator[Found]:
     cases = [case_of(operation, "float32", shape, out=True) for operation in bench.some(WITH_OUT)]
     cases += [case_of(operation, "float32", shape) for operation in ("logsumexp", "cross_entropy")]
     found = threads_help(bench, cases)
-    yield undisturbed(at_least("threads", "10⁶ elements in cache, out=: 1 thread / 2 threads", 1.8, found))
+    yield undisturbed(
+        at_least("threads", "10⁶ elements in cache, out=: 1 thread / 2 threads", 1.8, found)
+    )
 
 
 def fresh(bench: Bench) -> Iterator[Found]:
@@ -249,7 +292,9 @@ def half(bench: Bench) -> Iterator[Found]:
 
 def extra(bench: Bench) -> Iterator[Found]:
     found = [Detail(what, max(0.0, value)) for what, value in memory.measured(bench.quick)]
-    yield at_most("memory", "peak beyond arguments and results, of each of 2 threads", 1, found, unit=" MiB")
+    yield at_most(
+        "memory", "peak beyond arguments and results, of each of 2 threads", 1, found, unit=" MiB"
+    )
 
 
 ROWS: dict[str, Callable[[Bench], Iterator[Found]]] = {
@@ -268,7 +313,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Found]]] = {
 }
 
 
-# --- the script -------------------------------------------------------------------------------------------
+# --- the script -----------------------------------------------------------------------------------
 
 
 def table(rows: Iterable[str], quick: bool, found: list[Found]) -> Iterator[str]:
@@ -287,7 +332,8 @@ def table(rows: Iterable[str], quick: bool, found: list[Found]) -> Iterator[str]
 
 def as_json(found: list[Found]) -> str:
     rows = [
-        result._asdict() | {"details": [detail._asdict() for detail in result.details]} for result in found
+        result._asdict() | {"details": [detail._asdict() for detail in result.details]}
+        for result in found
     ]
     where = {"machine": machine.machine(), "versions": machine.versions((OURS, *LIBRARIES))}
     return json.dumps(where | {"rows": rows}, indent=1, ensure_ascii=False) + "\n"
@@ -312,7 +358,11 @@ def main() -> None:
     options = arguments()
     found: list[Found] = []
     where = machine.machine()
-    lines = [machine.described((OURS, *LIBRARIES)), f"Load average at the start: {where['load']}", ""]
+    lines = [
+        machine.described((OURS, *LIBRARIES)),
+        f"Load average at the start: {where['load']}",
+        "",
+    ]
     print(*lines, sep="\n")
     for text in table(options.only, options.quick, found):
         print(text, flush=True)

@@ -1,6 +1,7 @@
 // Times one operation of kernels/: thresholds.py compiles this with other values in thresholds.h.
 //
-//     thresholds OPERATION TYPE ROWS N AXIS     prints nanoseconds per element, the least of many repetitions
+//     thresholds OPERATION TYPE ROWS N AXIS     prints nanoseconds per element, the least of many
+//     repetitions
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -25,14 +26,16 @@ static void serially(Work *work, isize) {
 }
 
 // Rows along the last axis, or columns along the first, of a contiguous array.
-template <class C> AnyView view(C *p, isize rows, isize n, bool columns, bool reduced) {
+template <class C>
+AnyView view(C *p, isize rows, isize n, bool columns, bool reduced) {
     const isize size = sizeof(C), length = reduced ? 1 : n;
     const isize shape[] = {columns ? 1 : rows, length, columns ? rows : 1};
     const isize strides[] = {columns ? size : length * size, columns ? rows * size : size, size};
     return AnyView(p, number_of<C>, shape, strides);
 }
 
-template <class C> std::vector<C> scores(isize count) {
+template <class C>
+std::vector<C> scores(isize count) {
     std::vector<C> x(static_cast<std::size_t>(count));
     std::mt19937 random(1);
     std::normal_distribution<double> normal(0, 3);
@@ -41,7 +44,8 @@ template <class C> std::vector<C> scores(isize count) {
 }
 
 // Nanoseconds per element.
-template <class Body> double least_time(Body body, isize elements) {
+template <class Body>
+double least_time(Body body, isize elements) {
     using Clock = std::chrono::steady_clock;
     double least = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(400);
@@ -54,7 +58,8 @@ template <class Body> double least_time(Body body, isize elements) {
     return least * 1e9 / static_cast<double>(elements);
 }
 
-template <class Kind, class C> double time(isize rows, isize n, bool columns) {
+template <class Kind, class C>
+double time(isize rows, isize n, bool columns) {
     std::vector<C> x = scores<C>(rows * n), y(x.size());
     NormalizeArguments a;
     a.x = view(x.data(), rows, n, columns, false);
@@ -63,21 +68,35 @@ template <class Kind, class C> double time(isize rows, isize n, bool columns) {
 }
 
 // The loss of labels, and its gradient.
-template <class C> double time_labels(isize rows, isize n) {
+template <class C>
+double time_labels(isize rows, isize n) {
     std::vector<C> x = scores<C>(rows * n), gradient(x.size());
     std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
     for (isize r = 0; r < rows; ++r) labels[static_cast<std::size_t>(r)] = r * 7919 % n;
     const double scale = 1 / static_cast<double>(rows);
-    return least_time([&] { plain_cross_entropy<C>(x.data(), labels.data(), Number::int64, gradient.data(), rows, n, scale, 1, serially); }, rows * n);
+    return least_time(
+        [&] {
+            plain_cross_entropy<C>(x.data(), labels.data(), Number::int64, gradient.data(), rows, n,
+                                   scale, 1, serially);
+        },
+        rows * n);
 }
 
-template <class C> double time_targets(isize rows, isize n) {
-    std::vector<C> x = scores<C>(rows * n), targets(x.size(), C(1) / static_cast<C>(n)), gradient(x.size());
+template <class C>
+double time_targets(isize rows, isize n) {
+    std::vector<C> x = scores<C>(rows * n), targets(x.size(), C(1) / static_cast<C>(n)),
+                   gradient(x.size());
     const double scale = 1 / static_cast<double>(rows);
-    return least_time([&] { plain_cross_entropy<C>(x.data(), targets.data(), number_of<C>, gradient.data(), rows, n, scale, 1, serially); }, rows * n);
+    return least_time(
+        [&] {
+            plain_cross_entropy<C>(x.data(), targets.data(), number_of<C>, gradient.data(), rows, n,
+                                   scale, 1, serially);
+        },
+        rows * n);
 }
 
-template <class C> double time(char operation, isize rows, isize n, bool columns) {
+template <class C>
+double time(char operation, isize rows, isize n, bool columns) {
     if (operation == 't') return time_targets<C>(rows, n);
     if (operation == 's') return time<Softmax, C>(rows, n, columns);
     if (operation == 'c') return time_labels<C>(rows, n);
@@ -89,5 +108,6 @@ int main(int, char **argument) {
     const char operation = argument[1][0], type = argument[2][0];
     const isize rows = std::atol(argument[3]), n = std::atol(argument[4]);
     const bool columns = argument[5][0] == '0';
-    std::printf("%.4f\n", type == 'f' ? time<float>(operation, rows, n, columns) : time<double>(operation, rows, n, columns));
+    std::printf("%.4f\n", type == 'f' ? time<float>(operation, rows, n, columns)
+                                      : time<double>(operation, rows, n, columns));
 }

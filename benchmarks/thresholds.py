@@ -1,9 +1,9 @@
 """Measure the thresholds of the kernels anew: ``python benchmarks/thresholds.py [NAME ...]``.
 
 Every constant of ``fastsoftmax/kernels/thresholds.h`` that chooses between two ways, and those of
-``_threads.py``. For each, a small program (thresholds.cpp) is compiled with other values of it and times
-shapes to which it matters; the table shows nanoseconds per element. It needs the sources and a C++ compiler
-(CXX, else c++).
+``_threads.py``. For each, a small program (thresholds.cpp) is compiled with other values of it and
+times shapes to which it matters; the table shows nanoseconds per element. It needs the sources and
+a C++ compiler (CXX, else c++).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ ISA_FLAGS = {
 class Call(NamedTuple):
     """An operation on rows, or on columns for axis 0.
 
-    cross_entropy, with its gradient, is on rows alone; "targets" is the same with a target for each class.
+    cross_entropy, with its gradient, is on rows alone; "targets" is the same with a target for each
+    class.
     """
 
     operation: str
@@ -53,7 +54,13 @@ class Call(NamedTuple):
         return f"{self.operation} {self.dtype} {shape}{axis}"
 
     def arguments(self) -> list[str]:
-        codes = {"softmax": "s", "log_softmax": "l", "logsumexp": "e", "cross_entropy": "c", "targets": "t"}
+        codes = {
+            "softmax": "s",
+            "log_softmax": "l",
+            "logsumexp": "e",
+            "cross_entropy": "c",
+            "targets": "t",
+        }
         return [codes[self.operation], self.dtype[0], str(self.rows), str(self.n), str(self.axis)]
 
 
@@ -66,17 +73,28 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
     ),
     "short_log_row": (
         (24, 40, 112),
-        tuple(Call(f, "float32", 4096, n) for f in ("log_softmax", "logsumexp") for n in (32, 40, 48, 100)),
+        tuple(
+            Call(f, "float32", 4096, n)
+            for f in ("log_softmax", "logsumexp")
+            for n in (32, 40, 48, 100)
+        ),
     ),
     "short_label_row": (
         (24, 32, 40),
-        tuple(Call("cross_entropy", t, 4096, n) for t in ("float32", "double") for n in (28, 32, 36)),
+        tuple(
+            Call("cross_entropy", t, 4096, n) for t in ("float32", "double") for n in (28, 32, 36)
+        ),
     ),
     "short_target_row": (
         (40, 128, 512),
-        tuple(Call("targets", t, 4096, n) for t in ("float32", "double") for n in (50, 100, 200, 500)),
+        tuple(
+            Call("targets", t, 4096, n) for t in ("float32", "double") for n in (50, 100, 200, 500)
+        ),
     ),
-    "enough_rows": ((2, 4, 16), tuple(Call("softmax", "float32", rows, 10) for rows in (3, 4, 8, 15))),
+    "enough_rows": (
+        (2, 4, 16),
+        tuple(Call("softmax", "float32", rows, 10) for rows in (3, 4, 8, 15)),
+    ),
     "batch_elements": (
         (100, 2048, 4096),
         tuple(Call("softmax", "float32", 100_000 // n, n) for n in (48, 100, 500)),
@@ -87,18 +105,23 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
     ),
     "kept_in_output_from": (
         (32, 64, 4097),
-        tuple(Call("softmax", "float32", 16_000_000 // n, n) for n in (48, 80, 128, 400, 1000, 4000)),
+        tuple(
+            Call("softmax", "float32", 16_000_000 // n, n) for n in (48, 80, 128, 400, 1000, 4000)
+        ),
     ),
     "stream_from": (
         (4 * MIB, 24 * MIB, 1024 * MIB),
         tuple(
-            Call(f, "float32", rows, 40_000) for f in ("softmax", "log_softmax") for rows in (40, 120, 400)
+            Call(f, "float32", rows, 40_000)
+            for f in ("softmax", "log_softmax")
+            for rows in (40, 120, 400)
         ),
     ),
     "fetch_from": (
         (0, 4 * MIB, 1024 * MIB),
         tuple(
-            Call("logsumexp", "float32", rows, n, 0) for rows, n in ((1000, 256), (1000, 1000), (4000, 4000))
+            Call("logsumexp", "float32", rows, n, 0)
+            for rows, n in ((1000, 256), (1000, 1000), (4000, 4000))
         ),
     ),
     "strips_from": (
@@ -164,7 +187,9 @@ def experiment(name: str, isa: str, turns: int) -> Iterator[str]:
                         [path, *call.arguments()], capture_output=True, text=True, check=True
                     )
                     times[value].append(float(done.stdout))
-            yield f"{call!s:<42}" + "".join(f"{statistics.median(t):>12.3f}" for t in times.values())
+            yield f"{call!s:<42}" + "".join(
+                f"{statistics.median(t):>12.3f}" for t in times.values()
+            )
 
 
 def threads() -> Iterator[str]:
@@ -196,8 +221,12 @@ def seconds(x: np.ndarray, out: np.ndarray, count: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="constants to measure (default: all)")
-    parser.add_argument("--turns", type=int, default=3, help="how often each is timed (default: %(default)s)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="constants to measure (default: all)"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=3, help="how often each is timed (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     known = [*EXPERIMENTS, "threads"]
     if unknown := set(options.names) - set(known):

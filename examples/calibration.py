@@ -1,8 +1,8 @@
 """Calibration: one temperature makes the probabilities of an over-confident classifier come true.
 
-A linear model of handwritten digits, fitted to few images with little penalty, is surer than it is right.
-`fit_temperature` finds the temperature on images held out from training; the decisions stay the same.
-Requires scikit-learn, whose own temperature calibration (from version 1.8) must agree.
+A linear model of handwritten digits, fitted to few images with little penalty, is surer than it is
+right. `fit_temperature` finds the temperature on images held out from training; the decisions stay
+the same. Requires scikit-learn, whose own temperature calibration (from version 1.8) must agree.
 """
 
 import sys
@@ -21,7 +21,9 @@ train, held_out, test = slice(0, 300), slice(300, 1000), slice(1000, None)
 
 
 def calibration_error(p, labels, bins=15):
-    """Expected calibration error: by how much confidence and accuracy differ, in bins of confidence."""
+    """Expected calibration error: by how much confidence and accuracy differ,
+    in bins of confidence.
+    """
     confidence, right = p.max(axis=-1), p.argmax(axis=-1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     return np.abs(np.bincount(bin_of, right - confidence, bins)).sum() / labels.size
@@ -31,7 +33,9 @@ def scikit_learn_temperature(model, images, digits):
     """The temperature that scikit-learn fits to the same scores."""
     from sklearn.frozen import FrozenEstimator
 
-    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(images, digits)
+    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(
+        images, digits
+    )
     return 1 / calibrated.calibrated_classifiers_[0].calibrators[0].beta_
 
 

@@ -1,7 +1,7 @@
 """Handwritten digits: from a classifier's scores to calibrated probabilities.
 
-A linear support vector machine gives scores, not probabilities. A temperature, fitted on held-out images,
-turns them into probabilities that can be taken at their word. Requires scikit-learn.
+A linear support vector machine gives scores, not probabilities. A temperature, fitted on held-out
+images, turns them into probabilities that can be taken at their word. Requires scikit-learn.
 """
 
 import numpy as np

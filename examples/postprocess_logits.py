@@ -9,18 +9,21 @@ import fastsoftmax as fs
 
 rng = np.random.default_rng(0)
 
-# Classification, (batch, classes): the three most probable classes of each image, and their probabilities.
+# Classification, (batch, classes): the three most probable classes of each image, and their
+# probabilities.
 logits = rng.normal(0, 3, (4, 1000)).astype(np.float32)
 log_p, top = fs.top_k_logprobs(logits, 3)  # one sweep; no probabilities of the other classes
 for classes, p in zip(top.tolist(), np.exp(log_p), strict=True):
     print("classes", classes, "probabilities", p.round(3))
 
-# Segmentation, (batch, classes, height, width): the classes are axis 1; the result replaces the logits.
+# Segmentation, (batch, classes, height, width): the classes are axis 1; the result replaces the
+# logits.
 maps = rng.normal(0, 3, (2, 21, 64, 64)).astype(np.float32)
 fs.softmax(maps, axis=1, out=maps)
 print("sum per pixel", maps.sum(axis=1).min().round(5), "to", maps.sum(axis=1).max().round(5))
 
-# Attention with padding, (batch, heads, queries, keys): masked keys take no part, whatever their scores are.
+# Attention with padding, (batch, heads, queries, keys): masked keys take no part, whatever their
+# scores are.
 scores = rng.normal(0, 1, (2, 4, 8, 8)).astype(np.float32)
 lengths = np.array([8, 5])
 present = np.arange(8) < lengths[:, None, None, None]

@@ -1,7 +1,7 @@
 """Softmax regression: a linear model of handwritten digits, trained with a fused loss and gradient.
 
-Softmax on top of a linear function is multinomial logistic regression. SciPy's L-BFGS minimises the mean
-cross-entropy plus a penalty; scikit-learn's LogisticRegression minimises the same function.
+Softmax on top of a linear function is multinomial logistic regression. SciPy's L-BFGS minimises the
+mean cross-entropy plus a penalty; scikit-learn's LogisticRegression minimises the same function.
 Requires SciPy and scikit-learn.
 """
 
@@ -19,7 +19,8 @@ images = images / 16
 train, test = slice(0, 1200), slice(1200, None)
 x, y = images[train], digits[train]
 pixels, classes = x.shape[1], 10
-penalty = 1 / y.size  # scikit-learn's C = 1: the sum of the losses plus half the sum of the squared weights
+# scikit-learn's C = 1: the sum of the losses plus half the sum of the squared weights
+penalty = 1 / y.size
 
 
 def unpack(parameters):
@@ -32,7 +33,8 @@ def objective(parameters):
     """The mean loss plus the penalty, which leaves the intercepts alone, and its gradient."""
     weights, intercepts = unpack(parameters)
     scores = x @ weights + intercepts
-    loss, gradient = fs.cross_entropy_value_and_grad(scores, y, out=scores)  # in place of the scores
+    # in place of the scores
+    loss, gradient = fs.cross_entropy_value_and_grad(scores, y, out=scores)
     value = loss + penalty / 2 * np.sum(weights**2)
     return value, np.vstack([x.T @ gradient + penalty * weights, gradient.sum(axis=0)]).ravel()
 
@@ -46,7 +48,9 @@ def result(parameters):
 
 
 options = {"maxiter": 2000, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-7}
-ours = minimize(objective, np.zeros((pixels + 1) * classes), jac=True, method="L-BFGS-B", options=options).x
+ours = minimize(
+    objective, np.zeros((pixels + 1) * classes), jac=True, method="L-BFGS-B", options=options
+).x
 model = LogisticRegression(C=1.0, tol=1e-7, max_iter=2000).fit(x, y)
 theirs = np.vstack([model.coef_.T, model.intercept_]).ravel()
 

@@ -1,7 +1,7 @@
 """XGBoost with a multiclass objective of one's own: the gradient and Hessian of the cross-entropy.
 
-The objective below is that of XGBoost's own, so that both models can be compared: a start for those that
-XGBoost lacks. Requires XGBoost and scikit-learn.
+The objective below is that of XGBoost's own, so that both models can be compared: a start for those
+that XGBoost lacks. Requires XGBoost and scikit-learn.
 """
 
 import sys
@@ -26,8 +26,14 @@ def cross_entropy(scores, data):
 
 def fit(objective=None):
     """The scores of the test images, and the seconds that training took."""
-    # the same constant score for all classes to begin with: XGBoost may estimate it for its own objectives
-    parameters = {"objective": "multi:softprob", "num_class": classes, "base_score": 0.5, "nthread": 1}
+    # the same constant score for all classes to begin with: XGBoost may estimate it for its own
+    # objectives
+    parameters = {
+        "objective": "multi:softprob",
+        "num_class": classes,
+        "base_score": 0.5,
+        "nthread": 1,
+    }
     data = xgb.DMatrix(images[train], digits[train])
     begin = time.perf_counter()
     model = xgb.train(parameters, data, num_boost_round=rounds, obj=objective)
@@ -41,7 +47,10 @@ for _ in range(turns):
     results["custom"].append(fit(cross_entropy))
 for name, fits in results.items():
     scores, seconds = min(fits, key=lambda fit: fit[1])
-    loss, right = fs.cross_entropy(scores, digits[test]), np.mean(scores.argmax(axis=-1) == digits[test])
+    loss, right = (
+        fs.cross_entropy(scores, digits[test]),
+        np.mean(scores.argmax(axis=-1) == digits[test]),
+    )
     print(f"{name:>8}: loss {loss:.4f}, {right:.2%} right, trained in {seconds:.2f} s")
 
 expected, scores = (fits[0][0] for fits in results.values())

@@ -1,4 +1,6 @@
-"""Batched, stable softmax, log-softmax, sigmoid, their gradients and losses, for NumPy arrays on CPUs."""
+"""Batched, stable softmax, log-softmax, sigmoid, their gradients and losses,
+for NumPy arrays on CPUs.
+"""
 
 from ._backend import config, show_config, use_backend
 from ._memory import set_buffer_pool

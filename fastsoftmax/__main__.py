@@ -39,8 +39,9 @@ CASES = (
 )
 
 EXPLANATION = """
-Scores drawn from N(0, 3), one thread each. Times and ratios: medians over repetitions that take turns.
-Errors: the largest of all results, in units in the last place (ulp), against the formula in np.longdouble.
+Scores drawn from N(0, 3), one thread each. Times and ratios: medians over repetitions that take
+turns. Errors: the largest of all results, in units in the last place (ulp), against the formula in
+np.longdouble.
 """
 COLUMNS = "{:<11} {:<7} {:>9} {:>4} |{:>9}{:>9}{:>13} |{:>7}{:>7} |{:>7}{:>7}{:>13}"
 GROUPS = f"{'':<34} |{'time, us':>31} |{'x faster':>14} |{'largest error, ulp':>27}"
@@ -51,11 +52,15 @@ def implementations(case: Case) -> dict[str, Callable[[Array], Any]]:
     """The row's operation as NumPy, SciPy (if installed) and this package compute it."""
     operation = OPERATIONS[case.operation]
     scipy = scipy_function(operation.scipy)
-    functions: dict[str, Callable[[Array], Any]] = {"NumPy": partial(operation.numpy, **case.axis_option)}
+    functions: dict[str, Callable[[Array], Any]] = {
+        "NumPy": partial(operation.numpy, **case.axis_option)
+    }
     if scipy is not None:
         functions["SciPy"] = partial(scipy, **case.axis_option)
     # This package is called as users do, without the axis that is its default.
-    functions["fastsoftmax"] = partial(operation.ours, **({} if case.axis == -1 else case.axis_option))
+    functions["fastsoftmax"] = partial(
+        operation.ours, **({} if case.axis == -1 else case.axis_option)
+    )
     return functions
 
 
@@ -71,7 +76,9 @@ def measure(case: Case) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Times in seconds, and largest errors in ulp, by implementation."""
     x = case.scores()
     functions = implementations(case)
-    times = interleaved({name: partial(function, x) for name, function in functions.items()}, ROW_SECONDS)
+    times = interleaved(
+        {name: partial(function, x) for name, function in functions.items()}, ROW_SECONDS
+    )
     exact = case.reference()
     return times, {name: largest_error(function(x), exact) for name, function in functions.items()}
 
@@ -132,7 +139,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    description = "Without a command: print the configuration, then time and error next to NumPy and SciPy."
+    description = (
+        "Without a command: print the configuration, then time and error next to NumPy and SciPy."
+    )
     main_parser = argparse.ArgumentParser(prog="python -m fastsoftmax", description=description)
     commands = main_parser.add_subparsers(dest="command", metavar="command")
     info = commands.add_parser("info", help="print the configuration alone")

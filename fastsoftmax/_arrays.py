@@ -1,9 +1,11 @@
-"""Arguments and arrays: the only place that knows axes, strides, dtypes, ``out``, ``where`` and overlap.
+"""Arguments and arrays: the only place that knows axes, strides, dtypes, ``out``, ``where`` and
+overlap.
 
-Whatever a caller passes is checked and normalised here, once, before anything is written. Kernels then see
-native, aligned arrays as views of three axes, (outer, n, inner), of which they normalise the middle one, or
-of as few as there can be, if they work element by element. No array is copied for its strides; what is copied
-(integers, foreign byte order, misaligned or partly overlapping memory) says so below.
+Whatever a caller passes is checked and normalised here, once, before anything is written. Kernels
+then see native, aligned arrays as views of three axes, (outer, n, inner), of which they normalise
+the middle one, or of as few as there can be, if they work element by element. No array is copied
+for its strides; what is copied (integers, foreign byte order, misaligned or partly overlapping
+memory) says so below.
 """
 
 from __future__ import annotations
@@ -31,24 +33,27 @@ COMPILED = tuple(
 )  # with bfloat16, what compiled kernels take
 ONE = np.ones((1, 1))  # temperature 1 for all rows
 
-# By identity with these the short lane of a function knows its defaults: comparing types and values takes
-# 40 ns more, of 290 for a call. (Where -1 is not one object, calls take longer, but give the same.)
+# By identity with these the short lane of a function knows its defaults: comparing types and values
+# takes 40 ns more, of 290 for a call. (Where -1 is not one object, calls take longer, but give the
+# same.)
 LAST: int = -1
 UNSCALED: float = 1.0
 
 MOST_WORK: Any = 10_000  # steps of looking for an element that two arrays share: a few milliseconds
 BLOCK = 1 << 17  # elements that are copied at a time where a view of three axes does not exist
 
-# ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by the
-# temperature instead.
+# ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by
+# the temperature instead.
 _LARGEST_SCALE = {4: 2.0**60, 8: 2.0**900}  # by the size of the type in which is computed
 
 
-# --- inputs and dtypes ------------------------------------------------------------------------------------
+# --- inputs and dtypes ----------------------------------------------------------------------------
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is ``ml_dtypes.bfloat16``, which NumPy knows only once that package was imported."""
+    """Whether a dtype is ``ml_dtypes.bfloat16``,
+    which NumPy knows only once that package was imported.
+    """
     return dtype.kind == "V" and dtype.name == "bfloat16"
 
 
@@ -68,7 +73,8 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def as_array(x: Any, name: str, plain: Array | None = None) -> Array:
-    """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one already.
+    """`x` as a native, aligned array of real numbers of a floating dtype, itself if it is one
+    already.
 
     `plain` is what `as_plain_array` makes of it, if that is known.
     """
@@ -88,17 +94,23 @@ def as_array(x: Any, name: str, plain: Array | None = None) -> Array:
 def as_numbers(x: Any, name: str, plain: Array | None = None) -> Array:
     """`x` as an array of real numbers as they are in memory.
 
-    Kernels that take it convert what is of an integer dtype, not native or not aligned in blocks. `plain` is
-    what `as_plain_array` makes of it, if that is known.
+    Kernels that take it convert what is of an integer dtype, not native or not aligned in blocks.
+    `plain` is what `as_plain_array` makes of it, if that is known.
     """
     a: Array = x if type(x) is np.ndarray else as_plain_array(x, name) if plain is None else plain
-    if a.dtype in COMPILED or a.dtype.kind in "iub" or (is_float(a.dtype) and a.dtype.itemsize <= 8):
+    if (
+        a.dtype in COMPILED
+        or a.dtype.kind in "iub"
+        or (is_float(a.dtype) and a.dtype.itemsize <= 8)
+    ):
         return a
     return as_array(x, name, a)
 
 
 def float_dtype(a: Array) -> np.dtype[Any]:
-    """The native floating dtype that the numbers of an array are taken for: float64 for integers."""
+    """The native floating dtype that the numbers of an array are taken for:
+    float64 for integers.
+    """
     if a.dtype in COMPILED:
         return a.dtype
     native: np.dtype[Any] = a.dtype.newbyteorder("=")
@@ -130,7 +142,9 @@ def _from_array_like(x: Any, name: str) -> Array:
     except ValueError as error:
         raise ValueError(f"{name} cannot be made an array: {error}") from None
     except Exception as error:  # the libraries' own, from __array__: they tell the way out
-        raise TypeError(f"{name}, of type {type(x).__name__}, cannot be made an array: {error}") from error
+        raise TypeError(
+            f"{name}, of type {type(x).__name__}, cannot be made an array: {error}"
+        ) from error
     if _is_masked(a) or (_is_of_arrays(x) and any(map(_is_masked, x))):
         advice = "pass its data, and where=~mask, or what .filled() makes of it"
         raise TypeError(f"{name} is a masked array, whose mask would be ignored: {advice}")
@@ -194,18 +208,26 @@ class _AskedOnce:
 
 
 def _from_torch(torch: Any, x: Any, name: str) -> Array:
-    """A tensor of PyTorch on the CPU, sharing its memory, unless a sign in it is yet to be changed."""
+    """A tensor of PyTorch on the CPU, sharing its memory,
+    unless a sign in it is yet to be changed.
+    """
     try:
         if x.is_conj() or x.is_neg():  # __dlpack__ would export what lies in memory
             x = x.resolve_conj().resolve_neg()
-        if x.dtype == torch.bfloat16 and not x.requires_grad and (bfloat16 := _bfloat16()) is not None:
+        if (
+            x.dtype == torch.bfloat16
+            and not x.requires_grad
+            and (bfloat16 := _bfloat16()) is not None
+        ):
             return np.from_dlpack(x.view(torch.int16)).view(bfloat16)
         return np.from_dlpack(x)
     except MemoryError:
         raise
     except Exception as error:
         steps = "".join(_steps_out_of_torch(torch, x))
-        advice = f"pass {name}{steps}" if steps else "it must be a tensor of real numbers on the CPU"
+        advice = (
+            f"pass {name}{steps}" if steps else "it must be a tensor of real numbers on the CPU"
+        )
         raise TypeError(
             f"{name}, of type {type(x).__name__}, cannot be imported ({error}); {advice}"
         ) from error
@@ -221,7 +243,12 @@ def _steps_out_of_torch(torch: Any, x: Any) -> Iterator[str]:
         yield ".to_dense()"
     if x.device.type not in ("cpu", "meta"):  # which has no numbers
         yield ".cpu()"
-    known = (torch.float16, torch.float32, torch.float64, *[torch.bfloat16] * (_bfloat16() is not None))
+    known = (
+        torch.float16,
+        torch.float32,
+        torch.float64,
+        *[torch.bfloat16] * (_bfloat16() is not None),
+    )
     if x.is_floating_point() and x.dtype not in known:
         yield ".float()"
 
@@ -236,7 +263,9 @@ def _bfloat16() -> Any:
 
 
 def conversion(x: Any, name: str, kind: str) -> str:
-    """How to make an array of "float", "int" or "bool" of an argument, in the words of its library."""
+    """How to make an array of "float", "int" or "bool" of an argument,
+    in the words of its library.
+    """
     if _is_of_torch(x):
         return f"pass {name}.{'double' if kind == 'float' else 'long' if kind == 'int' else kind}()"
     if type(x).__module__.partition(".")[0] == "pandas":  # NumPy makes objects of nullable columns
@@ -268,11 +297,13 @@ def result_dtype(x: Array, dtype: Any, reduced: bool = False) -> np.dtype[Any]:
     return native
 
 
-# --- axes and shapes --------------------------------------------------------------------------------------
+# --- axes and shapes ------------------------------------------------------------------------------
 
 
 def normalize_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """`axis` as distinct axes from 0 to ndim - 1, in order; none for a 0-d array, which has one element."""
+    """`axis` as distinct axes from 0 to ndim - 1, in order;
+    none for a 0-d array, which has one element.
+    """
     if type(axis) is int and -ndim <= axis < ndim:
         return (axis % ndim,)
     if axis is None:
@@ -298,7 +329,7 @@ def reduced_shape(shape: tuple[int, ...], axes: Sequence[int], keepdims: bool) -
     return tuple(length for a, length in enumerate(shape) if a not in axes)
 
 
-# --- parameters -------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
@@ -313,7 +344,9 @@ def as_where(where: Any, shape: tuple[int, ...]) -> Array | None:
 
 
 def with_weights(x: Array, b: Any) -> tuple[Array, Array | None]:
-    """`x` and its weights, broadcast against each other: `x` in full, the weights to as many axes."""
+    """`x` and its weights, broadcast against each other:
+    `x` in full, the weights to as many axes.
+    """
     if b is None:
         return x, None
     weights = as_numbers(b, "b")
@@ -323,13 +356,17 @@ def with_weights(x: Array, b: Any) -> tuple[Array, Array | None]:
         shape = np.broadcast_shapes(x.shape, weights.shape)
     except ValueError:
         shapes = f"{x.shape} and {weights.shape}"
-        raise ValueError(f"x and b must broadcast against each other, got shapes {shapes}") from None
+        raise ValueError(
+            f"x and b must broadcast against each other, got shapes {shapes}"
+        ) from None
     x = x if x.shape == shape else np.broadcast_to(x, shape)
     return x, weights.reshape((1,) * (len(shape) - weights.ndim) + weights.shape)
 
 
 def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
-    """Temperatures as float64: one, of shape (1, 1), or one a row, of the shape with `axes` of length 1."""
+    """Temperatures as float64: one, of shape (1, 1), or one a row,
+    of the shape with `axes` of length 1.
+    """
     if type(temperature) is float and 0 < temperature < math.inf:
         return ONE if temperature == 1.0 else np.array([[temperature]])
     values = as_float64(temperature, "temperature")
@@ -406,21 +443,29 @@ def _ln(value: float) -> tuple[float, float]:
 
 
 def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether logits are scaled by so much or so little (0 for base 1) that compiled kernels would fail."""
+    """Whether logits are scaled by so much or so little (0 for base 1)
+    that compiled kernels would fail.
+    """
     if (ln_base == (1.0, 0.0) and temperature is ONE) or not temperature.size:
         return False
     limit = _LARGEST_SCALE.get(max(dtype.itemsize, 4), math.inf)
     return not (ln_base[0] / limit <= temperature.min() and temperature.max() <= ln_base[0] * limit)
 
 
-# --- outputs ----------------------------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------------------
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out") -> Array:
     """`out` as a plain array to write to, if it is fit for a result of this shape and dtype."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
-        advice = f": pass {name}.numpy(), which shares its memory" if type(out).__name__ == "Tensor" else ""
-        raise TypeError(f"{name} must be a numpy.ndarray to write to, got {type(out).__name__}{advice}")
+        advice = (
+            f": pass {name}.numpy(), which shares its memory"
+            if type(out).__name__ == "Tensor"
+            else ""
+        )
+        raise TypeError(
+            f"{name} must be a numpy.ndarray to write to, got {type(out).__name__}{advice}"
+        )
     if out.dtype != dtype:
         raise TypeError(f"{name} must have the result's dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
@@ -428,7 +473,9 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str 
     if not out.flags.writeable:
         raise ValueError(f"{name} must be writeable, got a read-only array")
     if _overlaps_itself(out):
-        raise ValueError(f"{name} must not overlap itself, got strides {out.strides} for shape {out.shape}")
+        raise ValueError(
+            f"{name} must not overlap itself, got strides {out.strides} for shape {out.shape}"
+        )
     return out if type(out) is np.ndarray else out.view(np.ndarray)
 
 
@@ -462,15 +509,22 @@ def share_elements(a: Array, b: Array) -> bool:
 
 
 def apart(a: Array | None, out: Array) -> Array | None:
-    """An input to read while `out` is written: a copy if they share memory without being the same."""
+    """An input to read while `out` is written:
+    a copy if they share memory without being the same.
+    """
     if a is None or not np.may_share_memory(a, out):
         return a
-    same_place = a.__array_interface__["data"] == out.__array_interface__["data"] and a.strides == out.strides
+    same_place = (
+        a.__array_interface__["data"] == out.__array_interface__["data"]
+        and a.strides == out.strides
+    )
     return a if same_place and a.shape == out.shape and a.dtype == out.dtype else a.copy(order="K")
 
 
 def new_or_checked(out: Any, like: Array, dtype: np.dtype[Any]) -> Array:
-    """The array for a result of the shape of `like`: a new one, in the same order of axes, or `out`."""
+    """The array for a result of the shape of `like`:
+    a new one, in the same order of axes, or `out`.
+    """
     if out is not None:
         return check_out(out, like.shape, dtype)
     if like.flags.c_contiguous:
@@ -479,7 +533,9 @@ def new_or_checked(out: Any, like: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def destination(out: Any, result: Array, *inputs: Array | None) -> tuple[Any, ...]:
-    """Where kernels write what becomes `result`, and the inputs: aligned, and apart from each other."""
+    """Where kernels write what becomes `result`, and the inputs:
+    aligned, and apart from each other.
+    """
     if out is None:  # new memory is both
         return result, *inputs
     target = result if result.flags.aligned else np.empty(result.shape, result.dtype)
@@ -495,32 +551,40 @@ def delivered(out: Any, result: Array, target: Array) -> Any:
     return result if result.ndim else result[()]
 
 
-# --- views ------------------------------------------------------------------------------------------------
+# --- views ----------------------------------------------------------------------------------------
 
 Views = list[Any]  # arrays, with None for what is not there
 
 
 def each_view(
-    axes: Sequence[int], arrays: Sequence[Array | None], in_order: bool = False, any_length: bool = False
+    axes: Sequence[int],
+    arrays: Sequence[Array | None],
+    in_order: bool = False,
+    any_length: bool = False,
 ) -> Iterable[Views]:
     """The arrays as views (outer, n, inner), in as few steps as their strides allow, mostly one.
 
-    All have as many axes as the first, whose shape is the full one; where another has length 1 it is
-    broadcast, and if `any_length` is true, its length on a single reduced axis is free. The second is the one
-    that is written. A None stays None. If `in_order` is true, n runs through the reduced axes in C order.
+    All have as many axes as the first, whose shape is the full one; where another has length 1 it
+    is broadcast, and if `any_length` is true, its length on a single reduced axis is free. The
+    second is the one that is written. A None stays None. If `in_order` is true, n runs through the
+    reduced axes in C order.
     """
     first = arrays[0]
     assert first is not None
     if not first.size:
         return []
     views = _contiguous_views(axes, arrays, first.shape, any_length) if axes else None
-    return _each_strided(axes, arrays, first.shape, in_order, any_length) if views is None else [views]
+    return (
+        _each_strided(axes, arrays, first.shape, in_order, any_length) if views is None else [views]
+    )
 
 
 def _contiguous_views(
     axes: Sequence[int], arrays: Sequence[Array | None], shape: tuple[int, ...], any_length: bool
 ) -> Views | None:
-    """Views of arrays without gaps, with all of the reduced axes or one value a row; None for others."""
+    """Views of arrays without gaps, with all of the reduced axes or one value a row;
+    None for others.
+    """
     start, stop = axes[0], axes[-1] + 1
     if stop - start != len(axes):
         return None
@@ -537,9 +601,13 @@ def _contiguous_views(
 
 
 def _has_rows_of(a: Array, shape: tuple[int, ...], start: int, stop: int, any_length: bool) -> bool:
-    """Whether a shape is the full one but for length 1 from `start` to `stop`, or any length of one axis."""
+    """Whether a shape is the full one but for length 1 from `start` to `stop`,
+    or any length of one axis.
+    """
     n = a.shape[start:stop]
-    return a.shape == shape[:start] + n + shape[stop:] and ((any_length and len(n) == 1) or math.prod(n) == 1)
+    return a.shape == shape[:start] + n + shape[stop:] and (
+        (any_length and len(n) == 1) or math.prod(n) == 1
+    )
 
 
 def _each_strided(
@@ -562,12 +630,15 @@ def _each_strided(
         return
 
     def step(group: Group) -> int:
-        """That of the first array; an axis of length 1, in want of an axis, takes its place next to n."""
+        """That of the first array; an axis of length 1, in want of an axis,
+        takes its place next to n.
+        """
         return abs(strides[0][(group or n)[-1]]) if group or n else 0
 
     batch = _groups([a for a in range(len(shape)) if a not in axes], shape, strides)
     batch.sort(key=lambda group: -math.prod(shape[a] for a in group))
-    # The two longest groups are outer and inner, whichever steps less being inner; any further one is a loop.
+    # The two longest groups are outer and inner, whichever steps less being inner; any further one
+    # is a loop.
     outer, inner = sorted([*batch, (), ()][:2], key=step, reverse=True)
     yield from _each_regrouped(arrays, [*batch[2:], outer, n, inner])
 
@@ -592,21 +663,30 @@ RESIZED = "an array must not change its shape during the call"
 
 
 def _fits(a: Array, shape: tuple[int, ...], free: Sequence[int]) -> bool:
-    """Whether an array still broadcasts to a shape; its length on the `free` axes does not matter."""
+    """Whether an array still broadcasts to a shape;
+    its length on the `free` axes does not matter.
+    """
     lengths = enumerate(zip(a.shape, shape, strict=False))
-    return a.ndim == len(shape) and all(n in (1, full) or axis in free for axis, (n, full) in lengths)
+    return a.ndim == len(shape) and all(
+        n in (1, full) or axis in free for axis, (n, full) in lengths
+    )
 
 
 Group = tuple[int, ...]  # axes that are one for the kernels
 
 
-def _groups(axes: Sequence[int], shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]) -> list[Group]:
-    """`axes`, from the longest stride to the shortest, merged where every array can step through them as one.
+def _groups(
+    axes: Sequence[int], shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]
+) -> list[Group]:
+    """`axes`, from the longest stride to the shortest, merged where every array can step through
+    them as one.
 
     Those of length 1 are left out.
     """
     groups: list[Group] = []
-    for axis in sorted((a for a in axes if shape[a] != 1), key=lambda a: [-abs(s[a]) for s in strides]):
+    for axis in sorted(
+        (a for a in axes if shape[a] != 1), key=lambda a: [-abs(s[a]) for s in strides]
+    ):
         if groups and all(s[groups[-1][-1]] == s[axis] * shape[axis] for s in strides):
             groups[-1] += (axis,)
         else:
@@ -617,12 +697,15 @@ def _groups(axes: Sequence[int], shape: tuple[int, ...], strides: Sequence[tuple
 def _strides(a: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides that broadcast an array to `shape`."""
     return tuple(
-        0 if n == 1 and full != 1 else s for s, n, full in zip(a.strides, a.shape, shape, strict=True)
+        0 if n == 1 and full != 1 else s
+        for s, n, full in zip(a.strides, a.shape, shape, strict=True)
     )
 
 
 def _each_regrouped(arrays: Sequence[Array | None], groups: Sequence[Group]) -> Iterator[Views]:
-    """Views with one axis for each of the last three groups, at every index of the groups before."""
+    """Views with one axis for each of the last three groups,
+    at every index of the groups before.
+    """
     order = [axis for group in groups for axis in group]
     views = [None if a is None else _regrouped(a, groups, order) for a in arrays]
     first = views[0]
@@ -639,7 +722,9 @@ def _at(index: tuple[int, ...], view: Array) -> Any:
 def _regrouped(a: Array, groups: Sequence[Group], order: list[int]) -> Array:
     """A view with one axis for each group. Axes in no group have length 1."""
     lengths = [math.prod(a.shape[axis] for axis in group) for group in groups]
-    return a.transpose([axis for axis in range(a.ndim) if axis not in order] + order).reshape(lengths)
+    return a.transpose([axis for axis in range(a.ndim) if axis not in order] + order).reshape(
+        lengths
+    )
 
 
 def _each_block(
@@ -656,20 +741,24 @@ def _each_block(
     for start in range(0, rows, step):
         part = slice(start, start + step)
         parts = [t if t is None or not batch or t.shape[0] == 1 else t[part] for t in turned]
-        copies: Views = [None if p is None else _rows_of(p, parts[0].shape, len(batch)) for p in parts]
+        copies: Views = [
+            None if p is None else _rows_of(p, parts[0].shape, len(batch)) for p in parts
+        ]
         yield copies
         parts[1][...] = copies[1].reshape(parts[1].shape)
 
 
 def _rows_of(a: Array, shape: tuple[int, ...], leading: int) -> Any:
-    """A copy (rows, n, 1) of an array broadcast to `shape`, (rows, 1, 1) if it has one value for each row."""
+    """A copy (rows, n, 1) of an array broadcast to `shape`, (rows, 1, 1)
+    if it has one value for each row.
+    """
     if math.prod(a.shape[leading:]) == 1:
         shape = shape[:leading] + a.shape[leading:]
     rows = math.prod(shape[:leading])
     return np.array(np.broadcast_to(a, shape), order="C").reshape(rows, -1, 1)
 
 
-# --- calls ------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------
 
 
 def normalize_rows(
@@ -705,8 +794,12 @@ def normalize_rows(
     return delivered(out, result, target)
 
 
-def map_rows(kernel: Kernel, x: Any, axis: Any, *, where: Any, out: Any, dtype: Any, num_threads: Any) -> Any:
-    """Call a kernel that has no other options than a mask: a result for every element, from its row."""
+def map_rows(
+    kernel: Kernel, x: Any, axis: Any, *, where: Any, out: Any, dtype: Any, num_threads: Any
+) -> Any:
+    """Call a kernel that has no other options than a mask:
+    a result for every element, from its row.
+    """
     a = as_numbers(x, "x")
     axes = normalize_axes(axis, a.ndim)
     wanted = result_dtype(a, dtype)
@@ -739,7 +832,9 @@ def rows_vjp(
     axes = normalize_axes(axis, a.ndim)
     heat = ONE if temperature is None else as_temperature(temperature, a.shape, axes)
     threads = _threads.resolve(num_threads, a.size)
-    run = able(kernel, float_dtype(a), float_dtype(b), dtype, extreme=is_extreme((1.0, 0.0), heat, dtype))
+    run = able(
+        kernel, float_dtype(a), float_dtype(b), dtype, extreme=is_extreme((1.0, 0.0), heat, dtype)
+    )
     result = new_or_checked(out, b, dtype)
     target, a, b = destination(out, result, a, b)
     for left, into, right, row in each_view(axes, [a, target, b, varying(heat)]):
@@ -799,7 +894,9 @@ def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_thre
     return delivered(out, result, target)
 
 
-def flat(kernel: Kernel, x: Any, *, out: Any, dtype: Any, num_threads: Any, argument: str = "x") -> Any:
+def flat(
+    kernel: Kernel, x: Any, *, out: Any, dtype: Any, num_threads: Any, argument: str = "x"
+) -> Any:
     """Call an elementwise kernel."""
     a = as_numbers(x, argument)
     return _each_element(kernel, a, out=out, dtype=result_dtype(a, dtype), num_threads=num_threads)
@@ -811,7 +908,9 @@ def flat_vjp(kernel: Kernel, g: Any, y: Any, other: str, *, out: Any, num_thread
     return _each_element(kernel, a, b, out=out, dtype=dtype, num_threads=num_threads)
 
 
-def _each_element(kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any], num_threads: Any) -> Any:
+def _each_element(
+    kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any], num_threads: Any
+) -> Any:
     """Call an elementwise kernel on arrays of one shape."""
     last = inputs[-1]
     threads = _threads.resolve(num_threads, last.size)

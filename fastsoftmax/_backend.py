@@ -1,9 +1,9 @@
 """Which implementation of the kernels runs.
 
-A *kernel* is a NumPy function in a room of ``fastsoftmax/ops`` (the twin, which is the specification) and a
-compiled function of the same name and parameters in every module of ``fastsoftmax/kernels``. A backend is one
-such module, or the twins themselves. Choosing a backend rebinds the kernels' names in their rooms, so that a
-call looks nothing up.
+A *kernel* is a NumPy function in a room of ``fastsoftmax/ops`` (the twin, which is the
+specification) and a compiled function of the same name and parameters in every module of
+``fastsoftmax/kernels``. A backend is one such module, or the twins themselves. Choosing a backend
+rebinds the kernels' names in their rooms, so that a call looks nothing up.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 ORDER = ("avx512", "avx2", "baseline", "numpy")  # best first
 
-#: The NumPy twin of every kernel, by name: for the numpy backend, and for dtypes without compiled kernels.
+#: The NumPy twin of every kernel, by name: for the numpy backend, and for dtypes without compiled
+#: kernels.
 TWINS: dict[str, Callable[..., Any]] = {}
 
 cpu: Any = None  # the module fastsoftmax._cpu, if there is one
-_modules: dict[str, ModuleType | None] = {}  # the compiled modules that were asked for; None: cannot be used
+# the compiled modules that were asked for; None: cannot be used
+_modules: dict[str, ModuleType | None] = {}
 _reasons: dict[str, str] = {}  # why not
 _active = "numpy"
 _chosen_by = ""  # what forced the active backend, if anything did
@@ -48,7 +50,8 @@ _switching = threading.Lock()
 def kernel(twin: Kernel) -> Kernel:
     """Register the NumPy twin of a kernel; the active backend's implementation takes its name.
 
-    Other modules must reach a kernel through its room, since the name is bound anew when the backend changes.
+    Other modules must reach a kernel through its room, since the name is bound anew when the
+    backend changes.
     """
     TWINS[twin.__name__] = twin
     implementation: Kernel = _implementation(twin.__name__, _active)
@@ -92,8 +95,9 @@ def use_backend(name: str) -> AbstractContextManager[None]:
 
     Notes
     -----
-    Of blocks that overlap without being nested (tasks of one event loop), the one entered last counts; what
-    ran before the first is back when all are left. A forked child is in the blocks of the thread that forked.
+    Of blocks that overlap without being nested (tasks of one event loop), the one entered last
+    counts; what ran before the first is back when all are left. A forked child is in the blocks of
+    the thread that forked.
 
     Examples
     --------
@@ -114,8 +118,8 @@ def _switched(name: str) -> Iterator[None]:
         for other in _blocks:
             if other.thread is not block.thread and other.thread.is_alive():
                 raise RuntimeError(
-                    f"use_backend switches the whole process, and thread {other.thread.name!r} is within "
-                    f"use_backend({other.name!r}): only one thread may switch at a time"
+                    f"use_backend switches the whole process, and thread {other.thread.name!r} is"
+                    f" within use_backend({other.name!r}): only one thread may switch at a time"
                 )
         _blocks.append(block)
         _activate_last()
@@ -130,7 +134,9 @@ def _switched(name: str) -> Iterator[None]:
 
 def _activate_last() -> None:
     """Activate the backend of the block entered last, or what was chosen at import."""
-    _activate(_blocks[-1].name, f"use_backend({_blocks[-1].name!r})") if _blocks else _activate(*_default)
+    _activate(_blocks[-1].name, f"use_backend({_blocks[-1].name!r})") if _blocks else _activate(
+        *_default
+    )
 
 
 def _after_fork_in_child() -> None:
@@ -147,10 +153,10 @@ def config() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version``; ``backend``, the active one; ``backends``, the available ones, best first; ``reason``,
-        why a better one is not active, or None; ``cpu``, a list of features; ``openmp``, its runtime and
-        version, or None; ``num_threads``; ``uncompiled``, the functions without a compiled kernel in the
-        active backend.
+        ``version``; ``backend``, the active one; ``backends``, the available ones, best first;
+        ``reason``, why a better one is not active, or None; ``cpu``, a list of features;
+        ``openmp``, its runtime and version, or None; ``num_threads``; ``uncompiled``, the functions
+        without a compiled kernel in the active backend.
 
     See Also
     --------
@@ -183,7 +189,13 @@ def show_config() -> None:
     config
     """
     for key, value in config().items():
-        text = (" ".join(value) or "none") if isinstance(value, list) else "none" if value is None else value
+        text = (
+            (" ".join(value) or "none")
+            if isinstance(value, list)
+            else "none"
+            if value is None
+            else value
+        )
         print(f"{key + ':':13}{text}")
 
 
@@ -193,14 +205,17 @@ def _works(name: str) -> bool:
 
 
 def _module(isa: str) -> ModuleType | None:
-    """The module of an instruction set, imported only if the CPU can run it; None if it is of no use."""
+    """The module of an instruction set, imported only if the CPU can run it;
+    None if it is of no use.
+    """
     if isa not in _modules:
         _modules[isa] = _load(isa)
     return _modules[isa]
 
 
 def _load(isa: str) -> ModuleType | None:
-    if cpu is None or isa not in cpu.isas():  # not built, or an instruction set of another architecture
+    # not built, or an instruction set of another architecture
+    if cpu is None or isa not in cpu.isas():
         return None
     if missing := cpu.missing(isa):
         _reasons[isa] = f"the CPU lacks {', '.join(missing)}"
@@ -209,13 +224,16 @@ def _load(isa: str) -> ModuleType | None:
 
 
 def _import(name: str, label: str) -> ModuleType | None:
-    """Import a compiled module.  Whatever prevents it must not break the package: NumPy is always there."""
+    """Import a compiled module.  Whatever prevents it must not break the package:
+    NumPy is always there.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         not_built = "not built (no compiler could, when the package was installed)"
         _reasons[label] = not_built if error.name == name else str(error)
-    except Exception as error:  # no libgomp, no static TLS left, a sub-interpreter, another NumPy ABI, ...
+    # no libgomp, no static TLS left, a sub-interpreter, another NumPy ABI, ...
+    except Exception as error:
         _reasons[label] = f"{name} cannot be imported: {error}"
     return None
 
@@ -234,7 +252,8 @@ def _activate(name: str, chosen_by: str) -> None:
     """Bind every kernel's name to the implementation of a backend."""
     global _active, _chosen_by
     for kernel_name, twin in TWINS.items():
-        # One assignment each: another thread sees the old kernel or the new one, and either is right.
+        # One assignment each: another thread sees the old kernel or the new one, and either is
+        # right.
         setattr(sys.modules[twin.__module__], kernel_name, _implementation(kernel_name, name))
     _active, _chosen_by = name, chosen_by
 
@@ -254,7 +273,8 @@ def _uncompiled(package: ModuleType) -> list[str]:
     rooms = {
         name: function.__module__
         for name, function in operations.items()
-        if isinstance(function, FunctionType) and function.__module__.startswith(f"{package.__name__}.ops.")
+        if isinstance(function, FunctionType)
+        and function.__module__.startswith(f"{package.__name__}.ops.")
     }
     return [name for name, room in rooms.items() if not _is_compiled(name, room)]
 
@@ -278,8 +298,12 @@ def _choose() -> None:
     elif _works(forced):
         _activate(forced, f"FASTSOFTMAX_BACKEND={forced}")
     else:
-        message = f"FASTSOFTMAX_BACKEND={forced!r} is not one of the available backends {available()}"
-        raise ImportError("\n  ".join([message, *(f"{label}: {why}" for label, why in _reasons.items())]))
+        message = (
+            f"FASTSOFTMAX_BACKEND={forced!r} is not one of the available backends {available()}"
+        )
+        raise ImportError(
+            "\n  ".join([message, *(f"{label}: {why}" for label, why in _reasons.items())])
+        )
     _default = _active, _chosen_by
 
 

@@ -1,8 +1,9 @@
 # cython: language_level=3, binding=True, freethreading_compatible=True
 """What this CPU supports, and which OpenMP runtime the kernels were linked with.
 
-Compiled with the flags of the baseline, so that it can be imported on every CPU of the target: only after it has said
-yes may a module with more flags be imported (the initialisation of a module is compiled with its flags, too).
+Compiled with the flags of the baseline, so that it can be imported on every CPU of the target: only
+after it has said yes may a module with more flags be imported (the initialisation of a module is
+compiled with its flags, too).
 """
 
 cdef extern from *:
@@ -12,7 +13,8 @@ cdef extern from *:
 
     namespace {
 
-    /* One row per feature: where cpuid reports it, and the registers the operating system has to save for it. */
+    /* One row per feature: where cpuid reports it, and the registers the operating system has to
+       save for it. */
     struct Feature {
         const char *name;
         unsigned leaf, subleaf, reg, bit;
@@ -67,8 +69,12 @@ cdef extern from *:
 
     static bool has_feature(const Feature &feature) {
         unsigned regs[4] = {0, 0, 0, 0};
-        if (!__get_cpuid_count(feature.leaf, feature.subleaf, &regs[0], &regs[1], &regs[2], &regs[3])) return false;
-        return (regs[feature.reg] >> feature.bit & 1) && (saved_registers() & feature.state) == feature.state;
+        if (!__get_cpuid_count(feature.leaf, feature.subleaf, &regs[0], &regs[1], &regs[2],
+                               &regs[3])) {
+            return false;
+        }
+        return (regs[feature.reg] >> feature.bit & 1) &&
+               (saved_registers() & feature.state) == feature.state;
     }
     #else
     static bool has_feature(const Feature &) { return true; }
@@ -93,11 +99,13 @@ cdef extern from *:
 
     static const char *openmp_file() {
         Dl_info info;
-        return dladdr(reinterpret_cast<void *>(&omp_get_max_threads), &info) && info.dli_fname ? info.dli_fname : "";
+        void *symbol = reinterpret_cast<void *>(&omp_get_max_threads);
+        return dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : "";
     }
 
-    /* A function of the very runtime these modules are linked with: other copies may be loaded, too.  Looked up by
-       symbol because runtimes have had omp_pause_resource_all for longer than their _OPENMP date tells. */
+    /* A function of the very runtime that is linked: other copies may be loaded, too.
+       Looked up by symbol because runtimes have had omp_pause_resource_all for longer than their
+       _OPENMP date tells. */
     static void *openmp_symbol(const char *name) {
         void *library = dlopen(openmp_file(), RTLD_LAZY | RTLD_NOLOAD);
         if (!library) return nullptr;
@@ -115,9 +123,9 @@ cdef extern from *:
     static int openmp_max_threads() { return omp_get_max_threads(); }
     static int openmp_processors() { return omp_get_num_procs(); }
 
-    /* libgomp forgets in a forked child that its threads are gone, and would wait for them: they end before. A handler of
-       the C library serves forks that Python does not know of, too. Other runtimes have their own handlers, within which
-       they must not be called. */
+    /* libgomp forgets in a forked child that its threads are gone, and would wait for them: they
+       end before. A handler of the C library serves forks that Python does not know of, too. Other
+       runtimes have their own handlers, within which they must not be called. */
     static void watch_forks() {
         if (!openmp_symbol("__kmpc_fork_call") && openmp_symbol("omp_pause_resource_all")) {
             pthread_atfork([] { openmp_pause(); }, nullptr, nullptr);
@@ -145,12 +153,14 @@ cdef extern from *:
 
 
 # What a module compiled for an instruction set may use, beyond what every CPU of the target has.
-_V3 = ("movbe", "lzcnt", "bmi1", "bmi2", "avx", "f16c", "fma", "avx2", "popcnt", "sse4.2")  # -march=x86-64-v3
+# -march=x86-64-v3
+_V3 = ("movbe", "lzcnt", "bmi1", "bmi2", "avx", "f16c", "fma", "avx2", "popcnt", "sse4.2")
 _V4 = _V3 + ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")  # -march=x86-64-v4
 _NEEDS = {"avx512": _V4, "avx2": _V3, "baseline": ()} if target == b"x86-64" else {"baseline": ()}
 
 _OPENMP_VERSIONS = {
-    200805: "3.0", 201107: "3.1", 201307: "4.0", 201511: "4.5", 201811: "5.0", 202011: "5.1", 202111: "5.2", 202411: "6.0",
+    200805: "3.0", 201107: "3.1", 201307: "4.0", 201511: "4.5",
+    201811: "5.0", 202011: "5.1", 202111: "5.2", 202411: "6.0",
 }
 
 _features = [feature_name(i).decode() for i in range(feature_count) if feature_present(i)]
@@ -185,7 +195,7 @@ def max_threads():
 
 
 def processors():
-    """How many CPUs OpenMP counts: those that it found when it was loaded, if it binds threads to them."""
+    """How many CPUs OpenMP counts: those it found when loaded, if it binds threads to them."""
     return openmp_processors()
 
 

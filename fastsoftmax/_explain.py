@@ -58,7 +58,9 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 def explained(operation: str, x: Any, **options: Any) -> Decision | None:
-    """What decides how a call runs; None where nothing does. The call is made, by the active backend."""
+    """What decides how a call runs; None where nothing does.
+    The call is made, by the active backend.
+    """
     module = _backend.active_module()
     if module is None:
         CALLS[operation](x, **options)  # bad arguments are refused here too
@@ -84,23 +86,27 @@ def report(found: Decision) -> Iterator[str]:
         yield f"{'':{width + 8}}({line.measured})"
 
 
-# --- the command line -------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def add_to(commands: Any) -> None:
     """Declare the command among others."""
     text = (
-        "Make a call on zeros, and print the table of drivers (fastsoftmax/kernels/regime.h) with yes or "
-        "no at each line. The first yes decides. Times are ns per element of float32, without the line and "
-        "with it."
+        "Make a call on zeros, and print the table of drivers (fastsoftmax/kernels/regime.h) with"
+        " yes or no at each line. The first yes decides. Times are ns per element of float32,"
+        " without the line and with it."
     )
     parser = commands.add_parser("explain", help="tell which driver runs a call", description=text)
     parser.add_argument(
         "operation", choices=sorted(CALLS), help=", ".join(sorted(CALLS)), metavar="operation"
     )
     parser.add_argument("shape", type=shape, help="such as 4096x10")
-    parser.add_argument("dtype", nargs="?", default="float32", choices=DTYPES, help="float32 unless given")
-    parser.add_argument("--axis", type=int, help="that the operation runs along; the last one unless given")
+    parser.add_argument(
+        "dtype", nargs="?", default="float32", choices=DTYPES, help="float32 unless given"
+    )
+    parser.add_argument(
+        "--axis", type=int, help="that the operation runs along; the last one unless given"
+    )
     parser.add_argument("--order", choices=("C", "F"), default="C", help="of the array in memory")
     parser.add_argument("--temperature", type=float, help="as the function takes it, where it does")
     parser.add_argument("--base", type=float, help="the same")
@@ -116,7 +122,8 @@ def run(options: argparse.Namespace) -> None:
     except (TypeError, ValueError) as error:
         raise SystemExit(f"fastsoftmax.{options.operation}: {error}") from None
     what = (
-        f"{options.operation} of {'x'.join(map(str, options.shape))} {options.dtype}, {options.order} order"
+        f"{options.operation} of {'x'.join(map(str, options.shape))} {options.dtype},"
+        f" {options.order} order"
     )
     backend = _backend.active()
     if found is None:

@@ -1,8 +1,8 @@
 """What losses share: labels and targets, weights, reductions, and the calls of their kernels.
 
-Everything is checked here, once for every loss, its gradient and every reduction, before a kernel reads
-through a label or anything is written. Kernels return the sum of all losses in float64, and write the losses
-one by one only where ``reduction="none"`` asks for them.
+Everything is checked here, once for every loss, its gradient and every reduction, before a kernel
+reads through a label or anything is written. Kernels return the sum of all losses in float64, and
+write the losses one by one only where ``reduction="none"`` asks for them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 REDUCTIONS = ("none", "sum", "mean", "batchmean")
 
 
-# --- labels and targets -----------------------------------------------------------------------------------
+# --- labels and targets ---------------------------------------------------------------------------
 
 
 def as_labels(
@@ -34,10 +34,11 @@ def as_labels(
     ignore_index: int | None = None,
     passed: Any = None,
 ) -> Array:
-    """`labels` as native integers of `shape`, each a class or `ignore_index`; the only place that checks.
+    """`labels` as native integers of `shape`, each a class or `ignore_index`; the only place that
+    checks.
 
-    Nothing of their size is made, unless they are not native or not aligned. `passed` is what the caller
-    passed, if that was made an array already.
+    Nothing of their size is made, unless they are not native or not aligned. `passed` is what the
+    caller passed, if that was made an array already.
     """
     a = _arrays.as_plain_array(labels, name)
     if a.size == 0 and a.dtype == np.float64 and not isinstance(labels, np.ndarray):
@@ -45,7 +46,9 @@ def as_labels(
     if a.dtype.kind not in "iu":
         way = _arrays.conversion(labels if passed is None else passed, name, "int")
         advice = f": {way}" if a.dtype.kind in "Obf" else ""
-        raise TypeError(f"{name} must be class indices, of an integer dtype, got dtype {a.dtype}{advice}")
+        raise TypeError(
+            f"{name} must be class indices, of an integer dtype, got dtype {a.dtype}{advice}"
+        )
     if a.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
     if not (a.flags.aligned and a.dtype.isnative):
@@ -55,7 +58,9 @@ def as_labels(
 
 
 def _check_range(labels: Array, name: str, classes: int, ignore_index: int | None) -> None:
-    """Raise IndexError for the first label, in C order, that is neither a class nor to be ignored."""
+    """Raise IndexError for the first label, in C order,
+    that is neither a class nor to be ignored.
+    """
     if not labels.size or (int(labels.min()) >= 0 and int(labels.max()) < classes):
         return
     start = 0
@@ -75,7 +80,8 @@ def _check_range(labels: Array, name: str, classes: int, ignore_index: int | Non
 
 def _are_classes(labels: Array, classes: int) -> Array:
     """Which labels are classes."""
-    most = np.iinfo(labels.dtype).max  # NumPy 2.0 and 2.1 may crash at comparisons with numbers beyond that
+    # NumPy 2.0 and 2.1 may crash at comparisons with numbers beyond that
+    most = np.iinfo(labels.dtype).max
     return (labels >= 0) & ((labels < classes) if classes <= most else True)
 
 
@@ -119,7 +125,9 @@ def as_element_weight(weight: Any, name: str, shape: tuple[int, ...]) -> Array |
 
 @dataclass
 class Rows:
-    """The scores of a loss of rows: an array, the axis of the classes, and what belongs to each row."""
+    """The scores of a loss of rows: an array, the axis of the classes,
+    and what belongs to each row.
+    """
 
     x: Array
     axis: int
@@ -146,7 +154,9 @@ class Rows:
         return (*self.x.shape[: self.axis], length, *self.x.shape[self.axis + 1 :])
 
     def views(self, *others: Array | None) -> Iterable[_arrays.Views]:
-        """The scores and other arrays, with as many axes and of any length on that of the classes."""
+        """The scores and other arrays, with as many axes and of any
+        length on that of the classes.
+        """
         return _arrays.each_view((self.axis,), [self.x, *others], any_length=True)
 
     def per_row(self, a: Array) -> Array:
@@ -164,9 +174,15 @@ class Rows:
             if a.shape == self.given != self.shape:
                 raise self._one_hot(targets, a)
             given = a if a.size else targets
-            return self.per_row(as_labels(given, "targets", self.shape, self.classes, ignore_index, targets))
+            return self.per_row(
+                as_labels(given, "targets", self.shape, self.classes, ignore_index, targets)
+            )
         if ignore_index is not None:
-            advice = f": {_arrays.conversion(targets, 'targets', 'int')}" if a.shape == self.shape else ""
+            advice = (
+                f": {_arrays.conversion(targets, 'targets', 'int')}"
+                if a.shape == self.shape
+                else ""
+            )
             is_for = "ignore_index is for labels, of an integer dtype"
             raise ValueError(f"{is_for}, but targets are probabilities, of {a.dtype}{advice}")
         return self.probabilities(targets, "targets", a)
@@ -174,10 +190,13 @@ class Rows:
     def _one_hot(self, targets: Any, a: Array) -> Exception:
         """What to raise for integers or booleans that have the shape of probabilities."""
         advice = _arrays.conversion(targets, "targets", "float")
-        best = f"or {_arrays.of_largest(targets, 'targets', self.axis)} for the labels of one-hot targets"
+        best = (
+            f"or {_arrays.of_largest(targets, 'targets', self.axis)} for the labels of one-hot"
+            " targets"
+        )
         message = (
-            f"targets of dtype {a.dtype} must be labels, of shape {self.shape}, but have the shape of "
-            f"{self.name}, {a.shape}: {advice} for a probability for each class, {best}"
+            f"targets of dtype {a.dtype} must be labels, of shape {self.shape}, but have the shape"
+            f" of {self.name}, {a.shape}: {advice} for a probability for each class, {best}"
         )
         return TypeError(message) if a.dtype == np.bool_ else ValueError(message)
 
@@ -185,7 +204,9 @@ class Rows:
         """An array of the shape of the scores; `plain` is `p` as an array, if it is one already."""
         a = _arrays.as_numbers(p, name, plain)
         if a.shape != self.given:
-            labels = f", or {self.shape} for labels, of an integer dtype" if name == "targets" else ""
+            labels = (
+                f", or {self.shape} for labels, of an integer dtype" if name == "targets" else ""
+            )
             shapes = f"{self.given}{labels}; got {a.shape} of {a.dtype}"
             if labels and a.shape == self.shape:
                 shapes += f": for labels, {_arrays.conversion(p, name, 'int')}"
@@ -198,7 +219,9 @@ class Rows:
             return None
         a = _arrays.as_float64(weight, "weight")
         if a.shape != (self.classes,):
-            raise ValueError(f"weight must have shape ({self.classes},), one for each class, got {a.shape}")
+            raise ValueError(
+                f"weight must have shape ({self.classes},), one for each class, got {a.shape}"
+            )
         return a.reshape(1, -1, 1)
 
     def sample_weight(self, weight: Any) -> Array | None:
@@ -211,7 +234,9 @@ class Rows:
         return self.per_row(a if given else _arrays.as_float64(a, "sample_weight"))
 
     def temperature(self, temperature: Any) -> Array:
-        """A temperature for all rows, shape (1, 1), or for each, with or without the axis of the classes."""
+        """A temperature for all rows, shape (1, 1), or for each,
+        with or without the axis of the classes.
+        """
         if not isinstance(temperature, float):
             a = _arrays.as_array(temperature, "temperature")
             if 0 < a.ndim < self.x.ndim and _arrays.broadcasts(a, self.shape):
@@ -229,7 +254,7 @@ def as_rows(x: Any, name: str, axis: Any) -> Rows:
     return Rows(a, axes[0], name, a.shape) if axes else Rows(a.reshape(1), 0, name, ())
 
 
-# --- parameters -------------------------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
 
 
 def as_ignore_index(ignore_index: Any) -> int | None:
@@ -247,7 +272,9 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
     number = _arrays.as_number(value, name)
     if not low <= number <= high:
         allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-        raise ValueError(f"{name} must be {'a number' if low == -math.inf else allowed}, got {value!r}")
+        raise ValueError(
+            f"{name} must be {'a number' if low == -math.inf else allowed}, got {value!r}"
+        )
     return number
 
 
@@ -259,10 +286,12 @@ def is_float(value: Any, expected: float) -> bool:
 def check_reduction(reduction: Any) -> None:
     """Raise ValueError unless it is one of REDUCTIONS."""
     if not (isinstance(reduction, str) and reduction in REDUCTIONS):
-        raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
+        raise ValueError(
+            f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}"
+        )
 
 
-# --- reductions -------------------------------------------------------------------------------------------
+# --- reductions -----------------------------------------------------------------------------------
 
 
 def divisor(
@@ -307,7 +336,11 @@ def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | No
     """The sum of the weights of some rows."""
     total = np.ones(next(iter(part.values())).shape)
     if "labels" in part:
-        ignored = np.zeros(total.shape, bool) if ignore_index is None else _are(part["labels"], ignore_index)
+        ignored = (
+            np.zeros(total.shape, bool)
+            if ignore_index is None
+            else _are(part["labels"], ignore_index)
+        )
         if classes is not None:
             total = classes.take(np.where(ignored, 0, part["labels"]).astype(np.intp))
         total = np.where(ignored, 0, total)
@@ -346,9 +379,10 @@ class Gradient:
         return result.reshape(self.shape) if self.shape else result.reshape(())[()]
 
 
-# --- calls ------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------
 
-# Calls a kernel with views: (kernel, scores, gradient, losses, other arrays ..., scale, threads) -> sum.
+# Calls a kernel with views: (kernel, scores, gradient, losses, other arrays ..., scale, threads) ->
+# sum.
 Call = Callable[..., float]
 
 
@@ -384,7 +418,9 @@ def row_loss(
     if undefined and target is not None:
         target.fill(0)
     elif not undefined:
-        for source, into, loss, *rest in _arrays.each_view((rows.axis,), [x, target, by_row, *others]):
+        for source, into, loss, *rest in _arrays.each_view(
+            (rows.axis,), [x, target, by_row, *others]
+        ):
             row = None if loss is None else loss[:, 0]
             total += call(run, source, into, row, *rest, 1 / divisor, threads)
     value = _reduced(losses, total, divisor, loss_dtype(x))
@@ -449,7 +485,8 @@ def grad_hess(
 ) -> tuple[Any, Any]:
     """Gradient and curvature of a loss, of the shape and in the memory order of the scores.
 
-    `axis` is that of rows; None: element by element. `shape` is that of the scores as they were passed.
+    `axis` is that of rows; None: element by element. `shape` is that of the scores as they were
+    passed.
     """
     names = ("grad_out", "hess_out")
     results = [Gradient(x, out, shape, name) for out, name in zip(outs, names, strict=True)]

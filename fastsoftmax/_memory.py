@@ -1,9 +1,10 @@
 """Where large results come from.
 
-The operating system hands out memory one zeroed page after the other, as it is first touched, and NumPy
-gives large arrays back as soon as they are freed: a program that calls ``softmax(x)`` over and over pays for
-all pages each time, more than for the softmax itself (64 MiB: 2.0 to 2.3 times the time of ``out=``). So the
-memory of freed large results is kept for the next ones of about that size, up to a limit.
+The operating system hands out memory one zeroed page after the other, as it is first touched, and
+NumPy gives large arrays back as soon as they are freed: a program that calls ``softmax(x)`` over
+and over pays for all pages each time, more than for the softmax itself (64 MiB: 2.0 to 2.3 times
+the time of ``out=``). So the memory of freed large results is kept for the next ones of about that
+size, up to a limit.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def set_buffer_pool(nbytes: SupportsIndex) -> None:
     Parameters
     ----------
     nbytes : int
-        The most that is kept, for the whole process: at least 0, which switches the pool off and returns its
-        memory. 128 MiB unless set.
+        The most that is kept, for the whole process: at least 0, which switches the pool off and
+        returns its memory. 128 MiB unless set.
 
     Raises
     ------
@@ -43,12 +44,12 @@ def set_buffer_pool(nbytes: SupportsIndex) -> None:
 
     Notes
     -----
-    Results of at least 4 MiB and at most `nbytes` that a call allocates itself (no ``out=``) live in the
-    pool's memory. It returns there when the last array that views it is gone, never before, and is given to a
-    later result of about the same size, which then costs no page faults; where `nbytes` would be exceeded,
-    what has been kept longest is freed. Such an array does not own its data
-    (``a.flags.owndata`` is false), and :mod:`tracemalloc` does not see it. Without compiled modules there is
-    no pool.
+    Results of at least 4 MiB and at most `nbytes` that a call allocates itself (no ``out=``) live
+    in the pool's memory. It returns there when the last array that views it is gone, never before,
+    and is given to a later result of about the same size, which then costs no page faults; where
+    `nbytes` would be exceeded, what has been kept longest is freed. Such an array does not own its
+    data (``a.flags.owndata`` is false), and :mod:`tracemalloc` does not see it. Without compiled
+    modules there is no pool.
 
     Examples
     --------

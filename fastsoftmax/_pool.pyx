@@ -16,7 +16,8 @@ cdef extern from *:
 
     namespace {
 
-    constexpr std::size_t page = std::size_t(2) << 20;  /* blocks are whole huge pages, of which fewer must be touched */
+    /* blocks are whole huge pages, of which fewer must be touched */
+    constexpr std::size_t page = std::size_t(2) << 20;
 
     void *allocate(std::size_t size) {
         void *p = nullptr;
@@ -27,8 +28,9 @@ cdef extern from *:
         return p;
     }
 
-    /* Blocks that belong to no array. Whoever does not get the lock at once does without the pool: another thread has it, or had it when this process
-       was forked. So nothing ever waits here, and no child for ever. */
+    /* Blocks that belong to no array. Whoever does not get the lock at once does without the pool:
+       another thread has it, or had it when this process was forked. So nothing ever waits here,
+       and no child for ever. */
     class Pool {
         static constexpr int slots = 16;
         struct Block {
@@ -59,7 +61,8 @@ cdef extern from *:
       public:
         std::atomic<std::size_t> limit{0};
 
-        /* A block of at least `size` bytes that wastes no more than a quarter; size becomes what it has. */
+        /* A block of at least `size` bytes that wastes no more than a quarter; size becomes what it
+           has. */
         void *take(std::size_t &size) {
             size = (size + page - 1) / page * page;
             if (!busy.test_and_set(std::memory_order_acquire)) {
@@ -74,7 +77,8 @@ cdef extern from *:
             }
             return allocate(size);
         }
-        /* Newer blocks displace older ones: those of a size that is no longer wanted must not stay for ever. */
+        /* Newer blocks displace older ones: those of a size that is no longer wanted must not stay
+           for ever. */
         void give(void *p, std::size_t size) {
             Block dropped[slots];
             int n = 0;
@@ -127,7 +131,7 @@ cdef class Block:
 
 
 def empty(tuple shape, cnp.dtype dtype, size_t nbytes):
-    """A new C-contiguous array of `nbytes` in all, in memory of the pool if it has some that fits."""
+    """A new C-contiguous array of `nbytes`, in the pool's memory if it has some that fits."""
     cdef cnp.npy_intp lengths[64]
     cdef int axis
     cdef Block block = Block.__new__(Block)

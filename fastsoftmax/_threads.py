@@ -1,8 +1,8 @@
 """How many threads a call uses.
 
 In this order: the call's ``num_threads``, `set_num_threads`, ``FASTSOFTMAX_NUM_THREADS``,
-``OMP_NUM_THREADS``, else the CPUs this process may use. The results of the kernels do not depend on any of
-it.
+``OMP_NUM_THREADS``, else the CPUs this process may use. The results of the kernels do not depend on
+any of it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import SupportsIndex
 
 from ._backend import cpu, cpus_at_import
 
-# A parallel region costs 0.5 us when its threads are awake, 4 us when they sleep, and far more on a busy
-# machine; an exponential costs 0.2 to 1 ns. Below SERIAL_BELOW of them a region is not worth it, and
-# WORK_PER_THREAD of them is the least that a further thread is woken for.
+# A parallel region costs 0.5 us when its threads are awake, 4 us when they sleep, and far more on a
+# busy machine; an exponential costs 0.2 to 1 ns. Below SERIAL_BELOW of them a region is not worth
+# it, and WORK_PER_THREAD of them is the least that a further thread is woken for.
 SERIAL_BELOW = 49152
 WORK_PER_THREAD = 32768
 
@@ -29,7 +29,8 @@ MOST_PER_CPU = 4  # more threads than that are never started, whatever is asked 
 BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
 
 _chosen: int | None = None  # by set_num_threads
-_ran_parallel = False  # whether this process, or the one it was forked from, was allowed a parallel region
+# whether this process, or the one it was forked from, was allowed a parallel region
+_ran_parallel = False
 _forked = False  # whether this process must not run one
 
 
@@ -47,9 +48,9 @@ def set_num_threads(n: SupportsIndex) -> None:
 
     Notes
     -----
-    Whatever is asked for, here or by a call, no call uses more than four threads for each CPU that this
-    process may use, nor more than there is work for, nor than the system lets it start. Results do not depend
-    on it.
+    Whatever is asked for, here or by a call, no call uses more than four threads for each CPU that
+    this process may use, nor more than there is work for, nor than the system lets it start.
+    Results do not depend on it.
 
     Examples
     --------
@@ -69,8 +70,9 @@ def get_num_threads() -> int:
     -------
     int
         What `set_num_threads` set, else the environment variable ``FASTSOFTMAX_NUM_THREADS``, else
-        ``OMP_NUM_THREADS``, else the number of CPUs that this process may use (its affinity and its control
-        group's quota count). 1 in a forked child whose parent had already used several threads.
+        ``OMP_NUM_THREADS``, else the number of CPUs that this process may use (its affinity and its
+        control group's quota count). 1 in a forked child whose parent had already used several
+        threads.
 
     See Also
     --------
@@ -112,7 +114,8 @@ def _setting() -> int:
     if _FROM_ENVIRONMENT is not None:
         return _FROM_ENVIRONMENT
     default = _omp_num_threads() or usable_cpus()
-    # OpenMP's own setting is asked each time because that is what threadpoolctl limits, for a block of code.
+    # OpenMP's own setting is asked each time because that is what threadpoolctl limits, for a block
+    # of code.
     return min(default, cpu.max_threads()) if _HAS_OPENMP else default
 
 
@@ -128,14 +131,18 @@ def _environment(name: str) -> int | None:
 
 @cache
 def _omp_num_threads() -> int | None:
-    """The first number of OMP_NUM_THREADS, for the outermost level; OpenMP, too, ignores nonsense."""
+    """The first number of OMP_NUM_THREADS, for the outermost level;
+    OpenMP, too, ignores nonsense.
+    """
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isascii() and first.isdigit() and int(first) > 0 else None
 
 
 @cache
 def usable_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quota of its control group rounded up."""
+    """CPUs that this process may use: its affinity,
+    and the quota of its control group rounded up.
+    """
     try:
         cpus = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
@@ -145,8 +152,12 @@ def usable_cpus() -> int:
     return max(1, math.ceil(min(cpus, cgroup_quota())))
 
 
-def cgroup_quota(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """CPUs that the control groups of this process grant, of version 2 or 1; infinity without a quota."""
+def cgroup_quota(
+    mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> float:
+    """CPUs that the control groups of this process grant, of version 2 or 1;
+    infinity without a quota.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # not Linux
@@ -156,7 +167,8 @@ def cgroup_quota(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("
         if controllers and "cpu" not in controllers.split(","):
             continue
         folder = mount / "cpu" if controllers else mount
-        # Every group above counts. Within a container the path may be one of the host, and only "/" exists.
+        # Every group above counts. Within a container the path may be one of the host, and only "/"
+        # exists.
         path = PurePosixPath(group)
         quotas += [_quota(folder / str(level).lstrip("/")) for level in (path, *path.parents)]
     return min(quotas)
@@ -168,14 +180,18 @@ def _quota(folder: Path) -> float:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
         return int(quota) / int(period) if int(quota) > 0 else math.inf
     except (OSError, ValueError, ZeroDivisionError):  # no such files, or "max"
         return math.inf
 
 
 def _before_fork() -> None:
-    """End this thread's OpenMP workers: any user of the same runtime would wait for them in a child."""
+    """End this thread's OpenMP workers:
+    any user of the same runtime would wait for them in a child.
+    """
     if _HAS_OPENMP:
         cpu.pause_openmp()
 

@@ -26,11 +26,12 @@ def fit_temperature(
     bounds: tuple[float, float] = (1e-3, 1e3),
     num_threads: int | None = None,
 ) -> float:
-    """Fit a temperature to labels: the T that minimises ``cross_entropy(logits, labels, temperature=T)``.
+    """Fit a temperature to labels: the T that minimises ``cross_entropy(logits, labels,
+    temperature=T)``.
 
-    A classifier's scores often say too much: where it is 99 % sure, it is right less often. Divided by a
-    temperature that was fitted on data it was not trained with, they keep their order and all decisions, and
-    become probabilities that can be believed [1]_.
+    A classifier's scores often say too much: where it is 99 % sure, it is right less often. Divided
+    by a temperature that was fitted on data it was not trained with, they keep their order and all
+    decisions, and become probabilities that can be believed [1]_.
 
     Parameters
     ----------
@@ -41,8 +42,8 @@ def fit_temperature(
     axis : int, default -1
         The axis of the classes.
     sample_weight : array_like, optional
-        A weight for each row, not negative; broadcasts to the shape of `labels`. A row of weight 0 is left
-        out, whatever it holds; its label is still checked.
+        A weight for each row, not negative; broadcasts to the shape of `labels`. A row of weight 0
+        is left out, whatever it holds; its label is still checked.
     bounds : tuple of two float, default (1e-3, 1e3)
         The lowest and the highest temperature to consider.
     num_threads : int, optional
@@ -51,16 +52,18 @@ def fit_temperature(
     Returns
     -------
     float
-        The temperature, or the bound beyond which it would lie: the lowest if every label has the largest
-        score of its row. Where no temperature is better than 1 because none makes a difference, 1.
+        The temperature, or the bound beyond which it would lie: the lowest if every label has the
+        largest score of its row. Where no temperature is better than 1 because none makes a
+        difference, 1.
 
     Raises
     ------
     IndexError
         If a label is no class; the message names the first such place.
     TypeError, ValueError
-        If an argument is of a wrong type, shape or value; the message names it. Among these: no rows, weights
-        that sum to 0, and a loss that is not finite, as for NaN in `logits` or a label with score -inf.
+        If an argument is of a wrong type, shape or value; the message names it. Among these: no
+        rows, weights that sum to 0, and a loss that is not finite, as for NaN in `logits` or a
+        label with score -inf.
 
     See Also
     --------
@@ -68,14 +71,15 @@ def fit_temperature(
 
     Notes
     -----
-    In b = 1 / T the loss is convex; its derivatives are, for each row, the mean score under softmax(b x)
-    minus the score of the label, and the variance of the scores. Newton's iteration within a bracket, which
-    falls back to bisection, finds the zero of the first to double precision. Each step reads the logits;
-    nothing of their size is made.
+    In b = 1 / T the loss is convex; its derivatives are, for each row, the mean score under
+    softmax(b x) minus the score of the label, and the variance of the scores. Newton's iteration
+    within a bracket, which falls back to bisection, finds the zero of the first to double
+    precision. Each step reads the logits; nothing of their size is made.
 
     References
     ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural networks",
+    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+    networks",
        International Conference on Machine Learning (2017), 1321-1330.
 
     Examples
@@ -106,15 +110,20 @@ def fit_temperature(
     return highest if b == low else lowest if b == high else min(max(1 / b, lowest), highest)
 
 
-def _zero_of_first(derivatives: Callable[[float], tuple[float, float]], low: float, high: float) -> float:
-    """Where the first derivative, which increases, is 0: by Newton's iteration in a bracket, or its end.
+def _zero_of_first(
+    derivatives: Callable[[float], tuple[float, float]], low: float, high: float
+) -> float:
+    """Where the first derivative, which increases, is 0: by Newton's iteration in a bracket, or its
+    end.
 
-    Steps that leave the bracket, or fall short of halving the one before, are geometric bisections instead.
+    Steps that leave the bracket, or fall short of halving the one before, are geometric bisections
+    instead.
     """
     b = min(max(1.0, low), high)
     first, second = derivatives(b)
     if first == 0:
-        # The minimum; or every label has the largest score, and what other classes contribute underflows.
+        # The minimum; or every label has the largest score, and what other classes contribute
+        # underflows.
         return high if second == 0 and derivatives(sys.float_info.min)[1] != 0 else b
     end = low if first > 0 else high
     if derivatives(end)[0] * math.copysign(1, first) >= 0:  # 0 where it has underflowed
@@ -142,7 +151,9 @@ def _as_weight(weight: Any, shape: tuple[int, ...]) -> Any:
             least, total = float(weight.min()), float(weight.sum(dtype=np.float64))
         if not (least >= 0 and 0 < total < math.inf):
             got = f"got {least:g} as the least one and a sum of {total:g}"
-            raise ValueError(f"sample_weight must not be negative, its sum finite and greater than 0; {got}")
+            raise ValueError(
+                f"sample_weight must not be negative, its sum finite and greater than 0; {got}"
+            )
     return weight
 
 

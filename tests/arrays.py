@@ -20,7 +20,10 @@ def layouts(x):
     yield "contiguous", x.copy()
     yield "Fortran", np.asfortranarray(x)
     for order in [(1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 2, 0), (2, 0, 1)]:
-        yield f"transposed {order}", np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+        yield (
+            f"transposed {order}",
+            np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order)),
+        )
     for axis in range(3):
         yield f"reversed along {axis}", np.flip(np.flip(x, axis).copy(), axis)
         wide = np.repeat(x, 3, axis)
@@ -50,14 +53,18 @@ def layouts(x):
 
 
 def outs(shape, dtype):
-    """Arrays to write to, in every layout that does not overlap itself, and all the memory they lie in."""
+    """Arrays to write to, in every layout that does not overlap itself,
+    and all the memory they lie in.
+    """
     shape = tuple(shape)
     plain = np.full(shape, np.nan, dtype)
     yield "contiguous", plain, plain
     memory = np.full(shape[::-1], np.nan, dtype)
     yield "Fortran", memory.T, memory
     for axis in range(len(shape)):
-        wide = np.full([3 * size if i == axis else size for i, size in enumerate(shape)], np.nan, dtype)
+        wide = np.full(
+            [3 * size if i == axis else size for i, size in enumerate(shape)], np.nan, dtype
+        )
         yield f"every third along {axis}", wide[(slice(None),) * axis + (slice(1, None, 3),)], wide
         memory = np.full(shape, np.nan, dtype)
         yield f"reversed along {axis}", np.flip(memory, axis), memory

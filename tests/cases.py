@@ -22,7 +22,7 @@ if importlib.util.find_spec("ml_dtypes"):
     HALVES += (np.dtype(ml_dtypes.bfloat16),)
 
 
-# --- inputs that are hard to get right --------------------------------------------------------------------
+# --- inputs that are hard to get right ------------------------------------------------------------
 
 
 def _normal(scale, shift=0.0):
@@ -34,7 +34,9 @@ def _constant(value):
 
 
 def _dominant(rest):
-    """One logit, anywhere, so far above the others that these sum to about ``rest`` of its exponential."""
+    """One logit, anywhere, so far above the others that these sum to
+    about ``rest`` of its exponential.
+    """
 
     def make(n, dtype, rng):
         row = rng.normal(np.log(rest / n), 0.5, n)
@@ -49,7 +51,9 @@ def _ramp(first, last):
 
 
 def _late(rise):
-    """The last logit exceeds all others by ``rise``: a shift guessed from the first ones is wrong."""
+    """The last logit exceeds all others by ``rise``:
+    a shift guessed from the first ones is wrong.
+    """
 
     def make(n, dtype, rng):
         row = rng.normal(0.0, 1.0, n)
@@ -155,7 +159,9 @@ AMPLITUDES = {
 
 @np.errstate(all="ignore")
 def hard_amplitudes(n, dtype, rng):
-    """Rows that are squared: those of `hard_rows`, and some whose squares leave the range of numbers."""
+    """Rows that are squared: those of `hard_rows`,
+    and some whose squares leave the range of numbers.
+    """
     rows, names = hard_rows(n, dtype, rng)
     more = np.stack([make(n, dtype, rng) for make in AMPLITUDES.values()]).astype(dtype)
     return np.concatenate([rows, more]), names + list(AMPLITUDES)
@@ -207,7 +213,7 @@ def typical_probabilities(shape, dtype, rng):
     return rng.uniform(0.01, 0.99, shape).astype(dtype)
 
 
-# --- the table --------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,7 +225,8 @@ class Case:
     ulp: float  # promised largest error, float32 and float64
     hand: tuple  # (arguments, expected): values a reader can verify
     rowwise: bool = True
-    of_logits: bool = True  # of rows: -inf takes no part, +inf and nothing but -inf make NaN of the row
+    # of rows: -inf takes no part, +inf and nothing but -inf make NaN of the row
+    of_logits: bool = True
     reduced: bool = False
     options: tuple = ()
     masked: float | None = None  # what a masked-out entry gives
@@ -244,10 +251,14 @@ class Case:
 
     def result_dtype(self, dtype):
         """dtype of the result for input of a float ``dtype``."""
-        return np.dtype(np.float32) if self.reduced and np.dtype(dtype) in HALVES else np.dtype(dtype)
+        return (
+            np.dtype(np.float32) if self.reduced and np.dtype(dtype) in HALVES else np.dtype(dtype)
+        )
 
     def bound(self, dtype):
-        """Largest error (ulp) of results of ``dtype``; half precision is as good as float32, rounded once."""
+        """Largest error (ulp) of results of ``dtype``;
+        half precision is as good as float32, rounded once.
+        """
         bits = {"float16": 13, "bfloat16": 16}.get(np.dtype(dtype).name)
         return self.ulp if bits is None else 0.5 + self.ulp * 2.0**-bits
 
@@ -276,9 +287,13 @@ def check(case, got, x, dtype=None, **options):
         )
 
 
-SOFTMAX = "(x, axis=-1, *, temperature=1.0, base=None, where=None, out=None, dtype=None, num_threads=None)"
+SOFTMAX = (
+    "(x, axis=-1, *, temperature=1.0, base=None, where=None, out=None, dtype=None,"
+    " num_threads=None)"
+)
 LOGSUMEXP = (
-    "(x, axis=-1, *, b=None, keepdims=False, base=None, where=None, out=None, dtype=None, num_threads=None)"
+    "(x, axis=-1, *, b=None, keepdims=False, base=None, where=None, out=None, dtype=None,"
+    " num_threads=None)"
 )
 SOFTMAX_OPTIONS = ("temperature", "base", "where")
 LOG2, LOG3 = float(np.log(2)), float(np.log(3))

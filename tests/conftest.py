@@ -1,4 +1,6 @@
-"""Fixtures of all tests: chosen backends, dtypes, no warnings; and the table of the largest errors."""
+"""Fixtures of all tests: chosen backends, dtypes, no warnings;
+and the table of the largest errors.
+"""
 
 import argparse
 import os
@@ -26,7 +28,9 @@ def backends_named(text):
     names = text.split(",")
     for name in names:
         if name not in BACKENDS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {','.join(BACKENDS)}, which run here")
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is none of {','.join(BACKENDS)}, which run here"
+            )
     return [name for name in BACKENDS if name in names]
 
 
@@ -53,7 +57,9 @@ def pytest_configure(config):
         max_examples=EXHAUSTIVE_EXAMPLES if is_exhaustive(config) else EXAMPLES,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
-    settings.register_profile("ci", settings.get_profile("package"), derandomize=True, print_blob=True)
+    settings.register_profile(
+        "ci", settings.get_profile("package"), derandomize=True, print_blob=True
+    )
     settings.load_profile("ci" if os.environ.get("CI") else "package")
 
 
@@ -64,7 +70,9 @@ def pytest_itemcollected(item):
 
 
 def pytest_generate_tests(metafunc):
-    """Tests that compute run on every chosen backend; what needs only one (`once`) on the best of them."""
+    """Tests that compute run on every chosen backend;
+    what needs only one (`once`) on the best of them.
+    """
     chosen = metafunc.config.option.backends
     if "compiled" in metafunc.fixturenames:
         metafunc.parametrize("compiled", [name for name in chosen if name != "numpy"])
@@ -112,9 +120,11 @@ def variant(item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Run a test on all backends in a row: they share its references, which cost more than the calls.
+    """Run a test on all backends in a row: they share its references, which cost more than the
+    calls.
 
-    The best backend runs every variant of a test; each of the others one of three, in turn, by default.
+    The best backend runs every variant of a test; each of the others one of three, in turn, by
+    default.
     """
     variants = {item: variant(item) for item in items}
     order = {key: place for place, key in enumerate(dict.fromkeys(variants.values()))}
@@ -135,14 +145,16 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker("exhaustive")
 
 
-# --- largest errors, printed after the run ----------------------------------------------------------------
+# --- largest errors, printed after the run --------------------------------------------------------
 
 _largest: dict[tuple[str, str, str], tuple[float, str]] = {}
 
 
 @pytest.fixture
 def measure(backend):
-    """Check a result as `check` does, and remember the largest error of the operation in this backend."""
+    """Check a result as `check` does, and remember the largest error
+    of the operation in this backend.
+    """
 
     def measure(case, got, x, note, names=(), names_axis=0, **options):
         found = errors(case, got, x, **options)
@@ -167,7 +179,11 @@ def pytest_terminal_summary(terminalreporter):
     for case in CASES:
         dtypes = dict.fromkeys(name for operation, _, name in _largest if operation == case.name)
         for dtype in dtypes:
-            found = [_largest.get((case.name, name, dtype), (float("nan"), "")) for name in backends]
+            found = [
+                _largest.get((case.name, name, dtype), (float("nan"), "")) for name in backends
+            ]
             figures = "  ".join(f"{error:9.3f}" for error, _ in found)
             _, note = max(found, key=lambda pair: np.nan_to_num(pair[0], nan=-1.0))
-            terminalreporter.line(f"{case.name:<12} {dtype:<9} {case.bound(dtype):7.4g}   {figures}   {note}")
+            terminalreporter.line(
+                f"{case.name:<12} {dtype:<9} {case.bound(dtype):7.4g}   {figures}   {note}"
+            )

@@ -1,11 +1,12 @@
-"""Hashes of the bytes of results, which a change of the kernels that is to change no result must keep.
+"""Hashes of the bytes of results, which a change of the kernels that is to change no result must
+keep.
 
     python tests/golden.py              # what differs from tests/golden.json
     python tests/golden.py --record     # after a change that is meant to change results
 
-Every function is called in every regime, dtype and layout of `regimes`, on rows that are easy and on rows
-that are not, by every compiled backend. Results do not depend on the processor nor on the number of
-threads; those of the NumPy backend depend on NumPy and are not on record.
+Every function is called in every regime, dtype and layout of `regimes`, on rows that are easy and
+on rows that are not, by every compiled backend. Results do not depend on the processor nor on the
+number of threads; those of the NumPy backend depend on NumPy and are not on record.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def compiled_backends():
 
 
 def scores(shape, axis, rng):
-    """Rows (along `axis`) of five kinds in turn: easy, shifted, masked, with one that dominates, and wide."""
+    """Rows (along `axis`) of five kinds in turn:
+    easy, shifted, masked, with one that dominates, and wide.
+    """
     x = rng.normal(0, 3, shape)
     rows = x if axis else x.T
     rows[1::5] += 300
@@ -93,11 +96,15 @@ def differences(recorded, found):
     for key in sorted(recorded.keys() | found.keys()):
         before, now = recorded.get(key, "").split(), found.get(key, "").split()
         if len(before) != len(now):
-            yield f"{key}: {'is new' if not before else 'is gone' if not now else 'has other kinds'}"
+            yield (
+                f"{key}: {'is new' if not before else 'is gone' if not now else 'has other kinds'}"
+            )
             continue
         kinds = [k for k, a, b in zip(KINDS, before, now, strict=True) if a != b]
         if kinds:
-            yield f"{key}: {', '.join(f'{layout} {np.dtype(dtype).name}' for dtype, layout in kinds)}"
+            yield (
+                f"{key}: {', '.join(f'{layout} {np.dtype(dtype).name}' for dtype, layout in kinds)}"
+            )
 
 
 def recorded():
@@ -116,7 +123,9 @@ def main():
         RECORD.write_text(json.dumps(whole, indent=0, sort_keys=True) + "\n")
         return 0
     changed = [
-        f"{backend}: {line}" for backend in found for line in differences(recorded()[backend], found[backend])
+        f"{backend}: {line}"
+        for backend in found
+        for line in differences(recorded()[backend], found[backend])
     ]
     print("\n".join(changed) or "no result has changed")
     return 1 if changed else 0

@@ -17,12 +17,14 @@ LONG = np.longdouble
 ONE = LONG(1)
 
 
-# --- formulas: classes along the last axis, one number for each row with that axis at length 1 -------------
+# --- formulas: classes along the last axis, one number for each row with that axis at length 1 ----
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Losses and their derivatives, and how large the terms are whose rounding errors they inherit."""
+    """Losses and their derivatives, and how large the terms are
+    whose rounding errors they inherit.
+    """
 
     loss: np.ndarray
     size: np.ndarray
@@ -51,16 +53,22 @@ class Answer:
 
 @np.errstate(all="ignore")
 def exact(value, size=0.0):
-    """A number in longdouble, with the size of its terms as the least that its errors are counted against."""
+    """A number in longdouble, with the size of its terms as the least
+    that its errors are counted against.
+    """
     value = np.asarray(value, LONG)
     hi = value.astype(np.float64)
     lo = np.where(np.isfinite(hi), value - hi, 0).astype(np.float64)
     floor = np.broadcast_to(np.asarray(size, np.float64), hi.shape)
-    return oracle.Exact(hi, lo, np.zeros(hi.shape, np.int64), np.where(np.isfinite(floor), floor, 0.0))
+    return oracle.Exact(
+        hi, lo, np.zeros(hi.shape, np.int64), np.where(np.isfinite(floor), floor, 0.0)
+    )
 
 
 def unflushed(grad, answer):
-    """A gradient with what probabilities flushed to 0 below the smallest normal number took from it."""
+    """A gradient with what probabilities flushed to 0 below the
+    smallest normal number took from it.
+    """
     with np.errstate(under="ignore"):
         tiny = (grad == 0) & (np.abs(answer.hi) < 64 * np.finfo(grad.dtype).smallest_normal)
         return np.where(tiny, answer.hi, grad).astype(grad.dtype)
@@ -81,7 +89,9 @@ def quotient(a, b):
 
 
 def log_probabilities(x, temperature=ONE, present=True):
-    """Logarithms of the softmax, 0 less a sum where a class is nearly certain; of the sum; the softmax."""
+    """Logarithms of the softmax, 0 less a sum where a class is nearly certain; of the sum;
+    the softmax.
+    """
     x = np.where(present, x, -np.inf)
     top = x.max(-1, keepdims=True)
     below, rounding = quotient(x - top, np.asarray(temperature))
@@ -104,11 +114,15 @@ def is_hard(targets):
 
 
 def masses(x, targets):
-    return np.expand_dims(targets, -1) == np.arange(x.shape[-1]) if is_hard(targets) else long(targets)
+    return (
+        np.expand_dims(targets, -1) == np.arange(x.shape[-1]) if is_hard(targets) else long(targets)
+    )
 
 
 def labels_share(targets, weight, sample_weight, counted):
-    """What rows add to the divisor of "mean": the weight of the label's class, for rows that count."""
+    """What rows add to the divisor of "mean":
+    the weight of the label's class, for rows that count.
+    """
     row = np.ones(counted.shape, LONG)
     if is_hard(targets) and np.ndim(weight):
         row = long(weight)[np.where(counted, np.expand_dims(targets, -1), 0).astype(np.intp)]
@@ -137,15 +151,18 @@ def cross_entropy(
     log_p, log_sum, p = log_probabilities(x, temperature, present)
     terms = product(q, -log_p)
     square = z_loss * log_sum**2
-    # Where the maximum and the logarithm of the sum cancel, errors count against a sixteenth of the maximum.
+    # Where the maximum and the logarithm of the sum cancel, errors count against a sixteenth of the
+    # maximum.
     log_size = np.maximum(
-        np.abs(log_sum), np.abs(np.where(present, x / temperature, -np.inf).max(-1, keepdims=True)) / 16
+        np.abs(log_sum),
+        np.abs(np.where(present, x / temperature, -np.inf).max(-1, keepdims=True)) / 16,
     )
     pull, push = q * np.expm1(log_p), (q.sum(-1, keepdims=True) - q) * p
     drift = 2 * z_loss * log_sum * p
     drift_size = 2 * z_loss * log_size * p
     grad = sample_weight * (pull + push + drift) / temperature
-    # The label's own p - 1 keeps its digits; other parts of masses are rounded like the whole of them.
+    # The label's own p - 1 keeps its digits; other parts of masses are rounded like the whole of
+    # them.
     alone = is_hard(targets) and not smoothing and not z_loss
     push_size = np.abs(push) if alone else np.abs(q).sum(-1, keepdims=True) * p
     grad_size = np.abs(sample_weight) * (np.abs(pull) + push_size + drift_size) / temperature
@@ -170,7 +187,10 @@ def nll_loss(x, targets, *, weight=ONE, sample_weight=ONE, ignore_index=None):
     q = weight * masses(x, targets) * counted
     terms = product(q, -x)
     loss, size = terms.sum(-1, keepdims=True), np.abs(terms).sum(-1, keepdims=True)
-    loss, size = product(counted, sample_weight * loss), product(counted, np.abs(sample_weight) * size)
+    loss, size = (
+        product(counted, sample_weight * loss),
+        product(counted, np.abs(sample_weight) * size),
+    )
     grad = -q * sample_weight
     share = labels_share(targets, weight, sample_weight, counted)
     return Answer(loss[..., 0], size[..., 0], grad, np.abs(grad), share[..., 0], counted[..., 0])
@@ -199,7 +219,9 @@ def binary_cross_entropy_with_logits(x, targets, *, weight=ONE, pos_weight=ONE):
     softplus_of_minus = np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
     sigmoid, sigmoid_of_minus = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
     terms = product(pos_weight * t, softplus_of_minus), product(1 - t, softplus)
-    return of_elements(weight, terms, (product(pos_weight * t, -sigmoid_of_minus), product(1 - t, sigmoid)))
+    return of_elements(
+        weight, terms, (product(pos_weight * t, -sigmoid_of_minus), product(1 - t, sigmoid))
+    )
 
 
 def of_divergences(terms, size, grad, grad_size):
@@ -220,7 +242,9 @@ def kl_divergence_from_logits(x, target_logits, *, temperature=ONE):
     log_p, _, p = log_probabilities(x, temperature)
     log_target, _, target = log_probabilities(long(target_logits), temperature)
     terms = product(target, log_target - log_p)
-    return of_divergences(terms, np.abs(terms), (p - target) / temperature, (p + target) / temperature)
+    return of_divergences(
+        terms, np.abs(terms), (p - target) / temperature, (p + target) / temperature
+    )
 
 
 def long(a):
@@ -229,7 +253,7 @@ def long(a):
     return (a.astype(np.float64) if a.dtype.itemsize < 8 else a).astype(LONG)
 
 
-# --- inputs ------------------------------------------------------------------------------------------------
+# --- inputs ---------------------------------------------------------------------------------------
 
 
 @np.errstate(all="ignore")
@@ -310,7 +334,7 @@ def only(options, *names):
     return {name: options[name] for name in names}
 
 
-# --- the table ---------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,8 +350,9 @@ class Loss:
     scores: str = "logits"
     second: str = "targets"
     elementwise: bool = False
-    # The largest errors, in units in the last place of the result or, if it is larger, of the sum of the
-    # magnitudes of its terms (`Answer.size` and `grad_size`). Docstrings promise the same numbers.
+    # The largest errors, in units in the last place of the result or, if it is larger, of the sum
+    # of the magnitudes of its terms (`Answer.size` and `grad_size`). Docstrings promise the same
+    # numbers.
     ulp: float = 4  # of a loss without options
     ulp_options: float = 6  # with options
     grad_ulp: float = 8
@@ -409,7 +434,9 @@ class Problem:
 
         if self.loss.elementwise:
             assert axis == -1
-        options = self.options | ({"where": turn(self.options["where"])} if "where" in self.options else {})
+        options = self.options | (
+            {"where": turn(self.options["where"])} if "where" in self.options else {}
+        )
         return (turn(self.x), turn(self.targets)), options | self.loss.axis(axis)
 
     def value(self, axis=-1, **more):
@@ -426,7 +453,9 @@ class Problem:
         alone = self.value(axis, reduction=reduction, **more)
         value, got = self.value_and_grad(axis, reduction=reduction, **more)
         assert np.shape(alone) == np.shape(value) == loss.shape
-        assert alone.dtype == value.dtype == (np.float64 if self.x.dtype.itemsize == 8 else np.float32)
+        assert (
+            alone.dtype == value.dtype == (np.float64 if self.x.dtype.itemsize == 8 else np.float32)
+        )
         got = np.moveaxis(got, axis, -1) if got.ndim else got
         assert got.shape == self.x.shape
         got = unflushed(got, grad) if self.loss.elementwise else got
@@ -437,18 +466,21 @@ class Problem:
     def check(self, axis=-1, reduction="none", about="", **more):
         error, grad_error = self.errors(axis, reduction, **more)
         bound, grad_bound = self.loss.bounds(self.options)
-        about = f"{self.loss} of {self.x.shape} {about}, axis {axis}, {reduction}, {list(self.options)}"
+        about = (
+            f"{self.loss} of {self.x.shape} {about}, axis {axis}, {reduction}, {list(self.options)}"
+        )
         assert error <= bound, f"{about}: loss {error:.3g} ulp"
         assert grad_error <= grad_bound, f"{about}: gradient {grad_error:.3g} ulp"
 
 
 CROSS_ENTROPY = (
-    "(logits, targets, axis=-1, *, weight=None, sample_weight=None, ignore_index=None, label_smoothing=0.0, "
-    "temperature=1.0, where=None, z_loss=0.0, reduction='mean', {}num_threads=None)"
+    "(logits, targets, axis=-1, *, weight=None, sample_weight=None, ignore_index=None,"
+    " label_smoothing=0.0, temperature=1.0, where=None, z_loss=0.0, reduction='mean',"
+    " {}num_threads=None)"
 )
 NLL_LOSS = (
-    "(log_probs, targets, axis=-1, *, weight=None, sample_weight=None, ignore_index=None, reduction='mean', "
-    "{}num_threads=None)"
+    "(log_probs, targets, axis=-1, *, weight=None, sample_weight=None, ignore_index=None,"
+    " reduction='mean', {}num_threads=None)"
 )
 BINARY = "(probs, targets, *, weight=None, clamp=None, reduction='mean', {}num_threads=None)"
 BINARY_WITH_LOGITS = (
@@ -456,13 +488,18 @@ BINARY_WITH_LOGITS = (
 )
 KL = "(log_q, p, axis=-1, *, log_target=False, reduction='batchmean', {}num_threads=None)"
 KL_FROM_LOGITS = (
-    "(logits, target_logits, axis=-1, *, temperature=1.0, reduction='batchmean', {}num_threads=None)"
+    "(logits, target_logits, axis=-1, *, temperature=1.0, reduction='batchmean',"
+    " {}num_threads=None)"
 )
 GRAD_HESS = {
-    "cross_entropy_grad_hess": "(logits, targets, axis=-1, *, sample_weight=None, hess_factor=1.0, "
-    "hess_floor=0.0, grad_out=None, hess_out=None, num_threads=None)",
-    "binary_cross_entropy_with_logits_grad_hess": "(logits, targets, *, sample_weight=None, hess_factor=1.0, "
-    "hess_floor=0.0, grad_out=None, hess_out=None, num_threads=None)",
+    "cross_entropy_grad_hess": (
+        "(logits, targets, axis=-1, *, sample_weight=None, hess_factor=1.0, "
+        "hess_floor=0.0, grad_out=None, hess_out=None, num_threads=None)"
+    ),
+    "binary_cross_entropy_with_logits_grad_hess": (
+        "(logits, targets, *, sample_weight=None, hess_factor=1.0, "
+        "hess_floor=0.0, grad_out=None, hess_out=None, num_threads=None)"
+    ),
 }
 
 
@@ -478,7 +515,12 @@ LOSSES = (
         hand=(
             ([0.0, 0.0], 0, {}, LOG2),
             ([0.0, LOG3], 0, {}, 2 * LOG2),
-            ([[0.0, LOG3], [LOG3, 0.0]], [1, 1], {"reduction": "none"}, [2 * LOG2 - LOG3, 2 * LOG2]),
+            (
+                [[0.0, LOG3], [LOG3, 0.0]],
+                [1, 1],
+                {"reduction": "none"},
+                [2 * LOG2 - LOG3, 2 * LOG2],
+            ),
             ([20.0, 0.0], 0, {}, 2.0611536203e-09),
             ([0.0, 1000.0], 0, {}, 1000.0),
             ([0.0, 1000.0], 1, {}, 0.0),
@@ -488,7 +530,12 @@ LOSSES = (
             ([0.0, 0.0, 9.0], 0, {"where": [True, True, False]}, LOG2),
             ([0.0, 0.0], 0, {"z_loss": 2.0, "reduction": "sum"}, LOG2 + 2 * LOG2**2),
             ([0.0, 0.0], 1, {"weight": [1.0, 3.0], "reduction": "sum"}, 3 * LOG2),
-            ([[0.0, 0.0], [0.0, LOG3]], [0, 1], {"weight": [1.0, 3.0]}, 7 / 4 * LOG2 - 3 / 4 * LOG3),
+            (
+                [[0.0, 0.0], [0.0, LOG3]],
+                [0, 1],
+                {"weight": [1.0, 3.0]},
+                7 / 4 * LOG2 - 3 / 4 * LOG3,
+            ),
             ([[0.0, 0.0], [7.0, 5.0]], [0, -1], {"ignore_index": -1}, LOG2),
         ),
         options=ROW_OPTIONS,
@@ -556,7 +603,12 @@ LOSSES = (
             ([-LOG2, -LOG2], [0.75, 0.25], {}, 0.75 * LOG3 - LOG2),
             ([-LOG2, -LOG2], [0.0, -np.inf], {"log_target": True}, LOG2),
             ([[-LOG2, -LOG2], [0.0, -5.0]], [[1.0, 0.0], [1.0, 0.0]], {}, LOG2 / 2),
-            ([[-LOG2, -LOG2], [0.0, -5.0]], [[1.0, 0.0], [1.0, 0.0]], {"reduction": "mean"}, LOG2 / 2),
+            (
+                [[-LOG2, -LOG2], [0.0, -5.0]],
+                [[1.0, 0.0], [1.0, 0.0]],
+                {"reduction": "mean"},
+                LOG2 / 2,
+            ),
         ),
         options={},
         targets={"soft": distributions},

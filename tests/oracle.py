@@ -2,13 +2,14 @@
 
 Two independent references:
 
-* *definitions* with mpmath at several hundred digits: scalar code that follows the textbook formula;
-* *exact* references, vectorised, in double-double arithmetic: a value is the unevaluated sum ``hi + lo`` of
-  two float64, with a relative error of about 2**-63. They avoid ``np.longdouble``, whose width depends on the
-  platform.
+* *definitions* with mpmath at several hundred digits: scalar code that follows the textbook
+  formula;
+* *exact* references, vectorised, in double-double arithmetic: a value is the unevaluated sum ``hi +
+  lo`` of two float64, with a relative error of about 2**-63. They avoid ``np.longdouble``, whose
+  width depends on the platform.
 
-``test_oracle.py`` holds the second to the first. The bounds of the package are in units of 2**-53 and larger,
-so the references are hundreds of times finer than what they judge.
+``test_oracle.py`` holds the second to the first. The bounds of the package are in units of 2**-53
+and larger, so the references are hundreds of times finer than what they judge.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import mpmath
 import numpy as np
 from remembered import remembered
 
-# --- double-double arithmetic on pairs of float64 arrays --------------------------------------------------
+# --- double-double arithmetic on pairs of float64 arrays ------------------------------------------
 
 
 def two_sum(a, b):
@@ -36,7 +37,9 @@ def fast_two_sum(a, b):
 
 
 def two_prod(a, b):
-    """Product and its rounding error: ``a * b == p + e`` exactly (Dekker's, with Veltkamp's split)."""
+    """Product and its rounding error: ``a * b == p + e`` exactly (Dekker's,
+    with Veltkamp's split).
+    """
     splitter = 134217729.0  # 2**27 + 1
     t = splitter * a
     a_high = t - (t - a)
@@ -75,13 +78,17 @@ def total(a, axis=-1):
     while hi.shape[-1] > 1:
         half = hi.shape[-1] // 2
         rest = hi[..., 2 * half :], lo[..., 2 * half :]
-        hi, lo = add((hi[..., :half], lo[..., :half]), (hi[..., half : 2 * half], lo[..., half : 2 * half]))
+        hi, lo = add(
+            (hi[..., :half], lo[..., :half]), (hi[..., half : 2 * half], lo[..., half : 2 * half])
+        )
         hi, lo = np.concatenate([hi, rest[0]], -1), np.concatenate([lo, rest[1]], -1)
     return hi[..., 0], lo[..., 0]
 
 
 def _parts(value, bits):
-    """A high-precision number as float64 parts, cut at ``bits`` after the point: multiples are exact."""
+    """A high-precision number as float64 parts, cut at ``bits`` after the point:
+    multiples are exact.
+    """
     parts = []
     for width in bits:
         scaled = mpmath.ldexp(value, width)
@@ -95,11 +102,14 @@ with mpmath.workdps(80):
     LN2 = _parts(mpmath.log(2), (33, 66))
     _POWERS = np.array([_parts(mpmath.exp(mpmath.mpf(j) / 256), (52,)) for j in range(-96, 97)])
 
-SMALLEST_EXPONENT = -1e5  # exp of anything below is 0 in every format, whatever it is then divided by
+# exp of anything below is 0 in every format, whatever it is then divided by
+SMALLEST_EXPONENT = -1e5
 
 
 def exp(a):
-    """``exp(hi + lo)`` as ``(hi, lo, k)``, meaning ``(hi + lo) * 2**k``, so that nothing underflows."""
+    """``exp(hi + lo)`` as ``(hi, lo, k)``, meaning ``(hi + lo) * 2**k``,
+    so that nothing underflows.
+    """
     hi, lo = np.broadcast_arrays(*a)
     shape = hi.shape
     hi, lo = hi.ravel(), lo.ravel()
@@ -150,7 +160,12 @@ def log(a):
 
 def _log1p_series(a):
     t = a[0]
-    cubic = t * t * t * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t * (1 / 6 - t * (1 / 7 - t * (1 / 8 - t / 9))))))
+    cubic = (
+        t
+        * t
+        * t
+        * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t * (1 / 6 - t * (1 / 7 - t * (1 / 8 - t / 9))))))
+    )
     square = mul(a, a)
     return add(a, add((-square[0] / 2, -square[1] / 2), (cubic, 0.0)))
 
@@ -162,18 +177,21 @@ def _log(a):
     guess = np.log(f[0])
     high, low, k = exp((-guess, np.zeros_like(guess)))
     correction = add(mul(f, (np.ldexp(high, k), np.ldexp(low, k))), (-1.0, 0.0))
-    y = add((guess, np.zeros_like(guess)), correction)  # one Newton step leaves correction**2, about 2**-106
+    # one Newton step leaves correction**2, about 2**-106
+    y = add((guess, np.zeros_like(guess)), correction)
     for part in LN2:
         y = add(y, (exponent * part, 0.0))
     return y
 
 
-# --- exact results ----------------------------------------------------------------------------------------
+# --- exact results --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Exact:
-    """The value ``(hi + lo) * 2**exponent``; ``floor`` is the least magnitude errors are measured against."""
+    """The value ``(hi + lo) * 2**exponent``;
+    ``floor`` is the least magnitude errors are measured against.
+    """
 
     hi: np.ndarray
     lo: np.ndarray
@@ -198,7 +216,9 @@ class Exact:
         return np.shape(self.hi)
 
     def rounded(self):
-        """The value as the nearest float64 (within a unit in the last place of the smallest numbers)."""
+        """The value as the nearest float64 (within a unit in the last
+        place of the smallest numbers).
+        """
         with np.errstate(all="ignore"):
             return np.ldexp(self.hi + self.lo, self.exponent)
 
@@ -214,15 +234,18 @@ def _precision(dtype):
 
 @np.errstate(all="ignore")
 def ulp_error(got, exact, dtype=None):
-    """Distance of ``got`` from an `Exact` value in units in the last place of ``dtype`` (that of ``got``).
+    """Distance of ``got`` from an `Exact` value in units in the last place of ``dtype`` (that of
+    ``got``).
 
-    NaN agrees with NaN only, infinity with the same infinity or with a value that overflows ``dtype``. Where
-    the exact value is below the smallest normal number, 0 is as good as the value. Whatever else is wrong in
-    kind is ``inf`` away.
+    NaN agrees with NaN only, infinity with the same infinity or with a value that overflows
+    ``dtype``. Where the exact value is below the smallest normal number, 0 is as good as the value.
+    Whatever else is wrong in kind is ``inf`` away.
     """
     fraction_bits, smallest, largest = _precision(np.asarray(got).dtype if dtype is None else dtype)
     got = np.asarray(got).astype(np.float64)
-    hi, lo, exponent, floor, got = np.broadcast_arrays(exact.hi, exact.lo, exact.exponent, exact.floor, got)
+    hi, lo, exponent, floor, got = np.broadcast_arrays(
+        exact.hi, exact.lo, exact.exponent, exact.floor, got
+    )
     magnitude = np.frexp(hi)[1].astype(np.int64) - 1 + exponent
     magnitude = np.where(floor > 0, np.maximum(magnitude, np.frexp(floor)[1] - 1), magnitude)
     magnitude = np.where(hi == 0, np.where(floor > 0, np.frexp(floor)[1] - 1, smallest), magnitude)
@@ -232,7 +255,9 @@ def ulp_error(got, exact, dtype=None):
     below_normal = np.abs(value) < np.ldexp(1.0 + 8 * 2.0**-fraction_bits, smallest)
     error = np.where((got == 0) & below_normal, 0.0, error)
     half_step_beyond = largest * (1 + 2.0 ** -(fraction_bits + 2)) if largest < 1e300 else largest
-    overflows = (np.abs(value) > half_step_beyond) & np.isinf(got) & (np.sign(got) == np.sign(value))
+    overflows = (
+        (np.abs(value) > half_step_beyond) & np.isinf(got) & (np.sign(got) == np.sign(value))
+    )
     error = np.where(overflows | (got == value) & np.isinf(value), 0.0, error)
     error = np.where(np.isnan(value) & np.isnan(got), 0.0, error)
     return np.where(np.isnan(error), np.inf, error)
@@ -240,7 +265,9 @@ def ulp_error(got, exact, dtype=None):
 
 @dataclass
 class _Rows:
-    """A broadcast set of rows (rows, n), with the way back to the shape of the array they came from."""
+    """A broadcast set of rows (rows, n),
+    with the way back to the shape of the array they came from.
+    """
 
     x: np.ndarray
     where: np.ndarray
@@ -281,7 +308,11 @@ def _rows(x, axis, temperature, where):
     where = np.asarray(True if where is None else where)
     reduced = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
     temperature = np.broadcast_to(np.asarray(temperature, np.float64), reduced)
-    parts = _as_rows(x, x.shape, axes), _as_rows(where, x.shape, axes), _as_rows(temperature, reduced, axes)
+    parts = (
+        _as_rows(x, x.shape, axes),
+        _as_rows(where, x.shape, axes),
+        _as_rows(temperature, reduced, axes),
+    )
     rows = _Rows(*parts, x.shape, axes)
     if scalar:
         rows.full = lambda part: part.reshape(())
@@ -298,7 +329,9 @@ def _log_of_base(base):
 
 @dataclass
 class _Terms:
-    """What every operation on rows starts from. Arrays of one value per element, or per row: (rows, 1)."""
+    """What every operation on rows starts from. Arrays of one value per element, or per row:
+    (rows, 1).
+    """
 
     maximum: np.ndarray  # 0 where the row has no finite one
     d: tuple  # (x - maximum) * ln(base) / temperature, double-double
@@ -323,7 +356,9 @@ def _terms(rows, base=None):
     maximum = np.where(undefined | nothing, 0.0, top_value)
     hi, lo = two_sum(v, -maximum)
     d = _scaled(
-        (hi, np.where(np.isfinite(hi) & np.isfinite(lo), lo, 0.0)), _log_of_base(base), rows.temperature
+        (hi, np.where(np.isfinite(hi) & np.isfinite(lo), lo, 0.0)),
+        _log_of_base(base),
+        rows.temperature,
     )
     high, low, k = exp(d)
     gone = v == -np.inf
@@ -335,7 +370,9 @@ def _terms(rows, base=None):
 
 
 def _scaled(d, factor, divisor):
-    """``d * factor / divisor``; beyond 1e280, where the splitting would overflow, in plain float64."""
+    """``d * factor / divisor``; beyond 1e280, where the splitting would overflow,
+    in plain float64.
+    """
     rough = d[0] * factor[0] / divisor
     large = ~(np.abs(rough) < 1e280) | ~(np.abs(d[0]) < 1e280)
     safe = np.where(large, 0.0, d[0]), np.where(large, 0.0, d[1])
@@ -356,15 +393,23 @@ def _sum_below_top(t):
     counts = ~t.top & (high != 0)
     k_row = np.where(counts, k, -(10**6)).max(-1, keepdims=True, initial=-(10**6))
     shift = np.where(counts, k - k_row, 0)
-    s = total((np.where(counts, np.ldexp(high, shift), 0.0), np.where(counts, np.ldexp(low, shift), 0.0)))
+    s = total(
+        (np.where(counts, np.ldexp(high, shift), 0.0), np.where(counts, np.ldexp(low, shift), 0.0))
+    )
     return s[0][:, None], s[1][:, None], k_row
 
 
 def _log1p_scaled(high, low, k):
-    """``log(1 + (high + low) * 2**k)``, itself with an exponent: below 2**-200 it is its argument."""
+    """``log(1 + (high + low) * 2**k)``, itself with an exponent:
+    below 2**-200 it is its argument.
+    """
     tiny = k < -200
     plain = log1p((np.where(tiny, 0.0, np.ldexp(high, k)), np.where(tiny, 0.0, np.ldexp(low, k))))
-    return np.where(tiny, high, plain[0]), np.where(tiny, low, plain[1]), np.where(tiny & (high != 0), k, 0)
+    return (
+        np.where(tiny, high, plain[0]),
+        np.where(tiny, low, plain[1]),
+        np.where(tiny & (high != 0), k, 0),
+    )
 
 
 def _full(rows, hi, lo, exponent, special):
@@ -387,7 +432,9 @@ def softmax(x, axis=-1, *, temperature=1.0, base=None, where=None):
 
 
 def softmin(x, axis=-1, *, temperature=1.0, base=None, where=None):
-    return softmax(-np.asarray(x, np.float64), axis, temperature=temperature, base=base, where=where)
+    return softmax(
+        -np.asarray(x, np.float64), axis, temperature=temperature, base=base, where=where
+    )
 
 
 @remembered
@@ -441,7 +488,9 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, base=None, where=None):
         s = weighted[0][:, None], weighted[1][:, None]
         negative = s[0] < 0
         nothing = s[0] == 0
-        high, low = log((np.where(negative | nothing, 1.0, s[0]), np.where(negative | nothing, 0.0, s[1])))
+        high, low = log(
+            (np.where(negative | nothing, 1.0, s[0]), np.where(negative | nothing, 0.0, s[1]))
+        )
         k_kept = np.zeros_like(t.nothing, np.int64)
         t.all_minus_infinity |= nothing & ~t.undefined
     high, low = _over((high, low), _log_of_base(base))
@@ -452,8 +501,14 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, base=None, where=None):
         (t.nan | negative & ~t.undefined, np.nan),
     ]
     for mask, value in special:
-        high, low, k_kept = np.where(mask, value, high), np.where(mask, 0.0, low), np.where(mask, 0, k_kept)
-    return Exact(*(rows.reduced(part, keepdims) for part in (high, low, k_kept, np.abs(t.maximum) / 16)))
+        high, low, k_kept = (
+            np.where(mask, value, high),
+            np.where(mask, 0.0, low),
+            np.where(mask, 0, k_kept),
+        )
+    return Exact(
+        *(rows.reduced(part, keepdims) for part in (high, low, k_kept, np.abs(t.maximum) / 16))
+    )
 
 
 def _elementwise(values):
@@ -477,7 +532,9 @@ def sigmoid(x):
     total = add((np.ldexp(high, k), np.ldexp(low, k)), (1.0, 0.0))
     left = x < 0
     hi, lo = div((np.where(left, high, 1.0), np.where(left, low, 0.0)), total)
-    return _elementwise((x, hi, lo, np.where(left, k, 0), [(x == np.inf, 1.0), (x == -np.inf, 0.0)]))
+    return _elementwise(
+        (x, hi, lo, np.where(left, k, 0), [(x == np.inf, 1.0), (x == -np.inf, 0.0)])
+    )
 
 
 @remembered
@@ -515,7 +572,7 @@ def logit(p):
     return _elementwise((x, high, low, np.zeros(x.shape, np.int64), special))
 
 
-# --- definitions, mpmath ----------------------------------------------------------------------------------
+# --- definitions, mpmath --------------------------------------------------------------------------
 
 DIGITS = 800  # log(1 - 1e-320) needs more than 320 of them
 
@@ -542,7 +599,9 @@ def define_log_softmax(row, temperature=1.0, base=None):
 def define_logsumexp(row, base=None, b=None):
     powers, unit = _powers(row, 1.0, base)
     weights = [1] * len(row) if b is None else [mpmath.mpf(w) for w in b]
-    return mpmath.log(mpmath.fsum(w * power for w, power in zip(weights, powers, strict=True))) / unit
+    return (
+        mpmath.log(mpmath.fsum(w * power for w, power in zip(weights, powers, strict=True))) / unit
+    )
 
 
 def define_square_normalize(row):

@@ -1,4 +1,6 @@
-"""Calls of every public function in every regime of the kernels, for what a process must survive."""
+"""Calls of every public function in every regime of the kernels,
+for what a process must survive.
+"""
 
 import itertools
 
@@ -14,8 +16,19 @@ else:
     BFLOAT16 = ml_dtypes.bfloat16
 
 # Single elements; short rows, few and many; rows in batches; longer ones; rows of several chunks.
-SHAPES = [(1, 1), (2, 10), (300, 10), (65, 31), (70, 40), (70, 150), (9, 3000), (3, 20000), (3, 33000)]
-# With axis 0: short columns, tiles of a few rows and of many, strips that fit the cache and that do not.
+SHAPES = [
+    (1, 1),
+    (2, 10),
+    (300, 10),
+    (65, 31),
+    (70, 40),
+    (70, 150),
+    (9, 3000),
+    (3, 20000),
+    (3, 33000),
+]
+# With axis 0: short columns, tiles of a few rows and of many, strips that fit the cache and that do
+# not.
 COLUMNS = [(10, 300), (10, 700), (60, 200), (300, 130), (50, 700)]
 # The same with work for two threads.
 LARGE = [(7000, 10), (2000, 35), (1100, 65), (500, 150), (25, 3000), (3, 33000), (1, 70000)]
@@ -61,7 +74,10 @@ def of_logits(x, axis, n, rows):
     yield "top_k_logprobs", lambda: fs.top_k_logprobs(x, min(n, 5), axis)
     yield "fit_temperature", lambda: fs.fit_temperature(x, np.argmax(x, axis), axis)
     yield "cross_entropy", lambda: fs.cross_entropy(x, labels, axis)
-    yield "cross_entropy, none", lambda: fs.cross_entropy(x, labels, axis, reduction="none", where=where)
+    yield (
+        "cross_entropy, none",
+        lambda: fs.cross_entropy(x, labels, axis, reduction="none", where=where),
+    )
     yield "cross_entropy, gradient", lambda: fs.cross_entropy_value_and_grad(x, labels, axis)
     yield (
         "cross_entropy, options",
@@ -69,8 +85,14 @@ def of_logits(x, axis, n, rows):
             x, labels, axis, temperature=t, z_loss=0.1, label_smoothing=0.1, weight=np.ones(n)
         ),
     )
-    yield "cross_entropy, z_loss", lambda: fs.cross_entropy_value_and_grad(x, labels, axis, z_loss=0.1)
-    yield "cross_entropy, targets", lambda: fs.cross_entropy_value_and_grad(x, wide, axis, weight=np.ones(n))
+    yield (
+        "cross_entropy, z_loss",
+        lambda: fs.cross_entropy_value_and_grad(x, labels, axis, z_loss=0.1),
+    )
+    yield (
+        "cross_entropy, targets",
+        lambda: fs.cross_entropy_value_and_grad(x, wide, axis, weight=np.ones(n)),
+    )
     yield "cross_entropy_grad_hess", lambda: fs.cross_entropy_grad_hess(x, labels, axis)
     yield "nll_loss", lambda: fs.nll_loss_value_and_grad(x, labels, axis)
     yield "nll_loss, targets", lambda: fs.nll_loss_value_and_grad(x, wide, axis)
@@ -93,7 +115,10 @@ def of_elements(x):
     yield "binary_cross_entropy", lambda: fs.binary_cross_entropy_value_and_grad(p, p, weight=w)
     with_logits = fs.binary_cross_entropy_with_logits_value_and_grad
     yield "binary_cross_entropy_with_logits", lambda: with_logits(x, p)
-    yield "binary_cross_entropy_with_logits, options", lambda: with_logits(x, p, weight=w, pos_weight=w)
+    yield (
+        "binary_cross_entropy_with_logits, options",
+        lambda: with_logits(x, p, weight=w, pos_weight=w),
+    )
     grad_hess = fs.binary_cross_entropy_with_logits_grad_hess
     yield "binary_cross_entropy_with_logits_grad_hess", lambda: grad_hess(x, p, sample_weight=w)
 
@@ -106,7 +131,9 @@ def laid_out(x, layout):
 
 
 def calls_of(x, axis):
-    """(name, function without arguments) of every call on a matrix; of elementwise functions for one axis."""
+    """(name, function without arguments) of every call on a matrix;
+    of elementwise functions for one axis.
+    """
     yield from of_logits(x, axis, x.shape[axis], x.shape[1 - axis])
     if axis:
         yield from of_elements(x)

@@ -1,4 +1,6 @@
-"""Results of slow references, kept by the contents of their arguments: every backend meets the same ones."""
+"""Results of slow references, kept by the contents of their arguments:
+every backend meets the same ones.
+"""
 
 import functools
 import hashlib
@@ -15,7 +17,12 @@ _held = 0
 def contents(value):
     """What tells an argument from others. (Not for longdouble, whose padding may hold anything.)"""
     if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.str, value.dtype.name, value.shape, hashlib.blake2b(value.tobytes()).digest()
+        return (
+            value.dtype.str,
+            value.dtype.name,
+            value.shape,
+            hashlib.blake2b(value.tobytes()).digest(),
+        )
     if isinstance(value, list | tuple):
         return type(value), *map(contents, value)
     return type(value), getattr(value, "__qualname__", None) or repr(value)
@@ -29,12 +36,17 @@ def size_of(result):
 
 
 def remembered(reference):
-    """A function of arrays whose result, a dataclass of arrays, is computed once for equal arguments."""
+    """A function of arrays whose result, a dataclass of arrays,
+    is computed once for equal arguments.
+    """
 
     @functools.wraps(reference)
     def recalled(*arguments, **options):
         global _held
-        given = *map(contents, arguments), *((name, contents(options[name])) for name in sorted(options))
+        given = (
+            *map(contents, arguments),
+            *((name, contents(options[name])) for name in sorted(options)),
+        )
         key = reference.__qualname__, given
         if key in _results:
             _results.move_to_end(key)

@@ -1,4 +1,6 @@
-"""Lengths of rows: by default those next to which kernels change their way; all when tests are exhaustive."""
+"""Lengths of rows: by default those next to which kernels change their way;
+all when tests are exhaustive.
+"""
 
 import math
 
@@ -24,10 +26,15 @@ exhaustive = pytest.mark.exhaustive
 
 
 def sweep(every, at_most=math.inf):
-    """Parametrise a test by `lengths`, through which it goes itself; `at_most`: the longest by default."""
+    """Parametrise a test by `lengths`, through which it goes itself; `at_most`:
+    the longest by default.
+    """
     near = [n for n in every if n in BY_DEFAULT and n <= at_most]
     others = [n for n in every if n not in near]
-    parameters = [pytest.param(near, id="near"), pytest.param(others, id="others", marks=exhaustive)]
+    parameters = [
+        pytest.param(near, id="near"),
+        pytest.param(others, id="others", marks=exhaustive),
+    ]
     return pytest.mark.parametrize("lengths", parameters)
 
 

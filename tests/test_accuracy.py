@@ -1,4 +1,5 @@
-"""The promised accuracy: largest error in units in the last place, every operation, backend and layout.
+"""The promised accuracy: largest error in units in the last place, every operation, backend and
+layout.
 
 The table printed at the end of the run comes from here.
 """
@@ -12,7 +13,24 @@ from cases import BY_NAME, CASES, ELEMENTWISE, FLOATS, HALVES, ROWWISE, hard_row
 from oracle import Exact
 from sizes import sizes, sweep
 
-AROUND_POWERS_OF_TWO = (127, 128, 129, 255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 2047, 2049, 4097, 4099)
+AROUND_POWERS_OF_TWO = (
+    127,
+    128,
+    129,
+    255,
+    256,
+    257,
+    511,
+    512,
+    513,
+    1023,
+    1024,
+    1025,
+    2047,
+    2049,
+    4097,
+    4099,
+)
 EVERY_LENGTH = (*range(1, 71), 96, 500, 1000, *AROUND_POWERS_OF_TWO)
 SOME_LENGTHS = (2, 3, 10, 33, 100, 1000)
 OPTION_LENGTHS = (1, 10, 67, 1000)
@@ -20,7 +38,9 @@ OPTION_LENGTHS = (1, 10, 67, 1000)
 
 @functools.lru_cache(maxsize=400)
 def rows_of(case, n, dtype):
-    """Hard rows of length ``n``, their names, exact results. Cached: every backend meets the same ones."""
+    """Hard rows of length ``n``, their names, exact results. Cached:
+    every backend meets the same ones.
+    """
     x, names = case.inputs(n, dtype, np.random.default_rng(n))
     x.flags.writeable = False
     return x, names, case.exact(x)
@@ -59,13 +79,19 @@ def test_many_short_columns_and_rows(case, dtype, measure):
         exact = case.exact(x)
         measure(case, case.call(x), x, f"{rows} rows of {n}", exact=exact)
         measure(
-            case, case.call(np.ascontiguousarray(x.T), axis=0), x, f"{rows} columns of {n}", exact=exact.T
+            case,
+            case.call(np.ascontiguousarray(x.T), axis=0),
+            x,
+            f"{rows} columns of {n}",
+            exact=exact.T,
         )
 
 
 @functools.lru_cache(maxsize=2)
 def one_above_many(case, n, size, dtype):
-    """Normal logits and one up to 60 above them: next to its exponential the others lose half an ulp each."""
+    """Normal logits and one up to 60 above them:
+    next to its exponential the others lose half an ulp each.
+    """
     rng = np.random.default_rng(n)
     x = rng.standard_normal((size // n, n)).astype(dtype)
     x[:, 0] += rng.uniform(-1, 60, len(x)).astype(dtype)
@@ -99,7 +125,9 @@ def rows_with_a_favourite(name, rows, n, dtype):
 @pytest.mark.parametrize("name", ["log_softmax", "logsumexp"])
 @pytest.mark.parametrize("n", [41, 100, 112])
 def test_rows_with_a_favourite(n, name, size, dtype, measure):
-    """Digits of the others next to a much larger maximum: sums in trees lose some in a row of thousands."""
+    """Digits of the others next to a much larger maximum:
+    sums in trees lose some in a row of thousands.
+    """
     x, exact = rows_with_a_favourite(name, size, n, dtype)
     measure(BY_NAME[name], BY_NAME[name].call(x), x, f"{size} rows of {n}", exact=exact)
 
@@ -271,4 +299,6 @@ def test_the_published_confident_row(dtype, backend):
     """log_softmax([20, 0])[0] is -2.06e-9, not 0."""
     got = BY_NAME["log_softmax"].call(np.array([20, 0], dtype))
     eps = float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(got, [-2.061153620314381e-09, -20.000000002061153], rtol=3 * eps, atol=0)
+    np.testing.assert_allclose(
+        got, [-2.061153620314381e-09, -20.000000002061153], rtol=3 * eps, atol=0
+    )

@@ -46,7 +46,7 @@ def bound(kernel):
     return getattr(sys.modules[_backend.TWINS[kernel].__module__], kernel)
 
 
-# --- canaries ---------------------------------------------------------------------------------------------
+# --- canaries -------------------------------------------------------------------------------------
 
 
 def test_every_compiled_module_that_fits_this_cpu_is_available():
@@ -58,7 +58,9 @@ def test_every_compiled_module_that_fits_this_cpu_is_available():
 
 
 def test_expected_backends():
-    """Continuous integration says what it has built, as in FASTSOFTMAX_EXPECT_BACKENDS="baseline numpy"."""
+    """Continuous integration says what it has built,
+    as in FASTSOFTMAX_EXPECT_BACKENDS="baseline numpy".
+    """
     expected = os.environ.get("FASTSOFTMAX_EXPECT_BACKENDS", "numpy").split()
     assert set(expected) <= set(fs.config()["backends"])
 
@@ -83,7 +85,7 @@ def test_numpy_backend_runs_the_twins():
             assert bound(kernel) is twin
 
 
-# --- every backend has the same kernels -------------------------------------------------------------------
+# --- every backend has the same kernels -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("kernel", _backend.TWINS)
@@ -105,7 +107,7 @@ def test_no_compiled_kernel_lacks_a_twin(name):
     assert set(kernels) == set(_backend.TWINS)
 
 
-# --- choosing ---------------------------------------------------------------------------------------------
+# --- choosing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", _backend.available())
@@ -275,11 +277,13 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @sizes(10, 30)
 def test_forking_while_another_thread_switches(size):
-    """The child is in the blocks of the thread that forked, and in no others; it may switch itself."""
+    """The child is in the blocks of the thread that forked, and in no others;
+    it may switch itself.
+    """
     assert output(FORKING.replace("FORKS", str(size))) == "done"
 
 
-# --- configuration ----------------------------------------------------------------------------------------
+# --- configuration --------------------------------------------------------------------------------
 
 
 def test_config_has_the_documented_keys(backend):
@@ -298,7 +302,9 @@ def test_config_has_the_documented_keys(backend):
 def test_config_names_what_is_not_compiled():
     with fs.use_backend("numpy"):
         uncompiled = fs.config()["uncompiled"]
-        assert {"softmax", "softmin", "log_softmax", "logsumexp", "sigmoid", "softmax_vjp"} <= set(uncompiled)
+        assert {"softmax", "softmin", "log_softmax", "logsumexp", "sigmoid", "softmax_vjp"} <= set(
+            uncompiled
+        )
         assert set(uncompiled) < set(fs.__all__)
     for name in COMPILED:
         with fs.use_backend(name):
@@ -310,9 +316,19 @@ def test_kernels_are_compiled_for_16_bits(name, half, monkeypatch):
     """float16 and bfloat16 do not fall back on the twins."""
     x, labels = np.zeros((3, 5), half), np.array([0, 1, 2])
     wide = np.zeros((3, 5), np.longdouble)
-    calls = [fs.softmax, fs.log_softmax, fs.logsumexp, fs.sigmoid, fs.hardmax, lambda x: fs.sigmoid_vjp(x, x)]
+    calls = [
+        fs.softmax,
+        fs.log_softmax,
+        fs.logsumexp,
+        fs.sigmoid,
+        fs.hardmax,
+        lambda x: fs.sigmoid_vjp(x, x),
+    ]
     calls += [lambda x: fs.softmax_vjp(x, x), lambda x: fs.logsumexp_vjp(np.ones(3, np.float32), x)]
-    calls += [lambda x: fs.cross_entropy_value_and_grad(x, labels), lambda x: fs.logprobs(x, labels)]
+    calls += [
+        lambda x: fs.cross_entropy_value_and_grad(x, labels),
+        lambda x: fs.logprobs(x, labels),
+    ]
     calls += [
         lambda x: fs.binary_cross_entropy_with_logits(x, x),
         lambda x: fs.kl_divergence_from_logits(x, x),
@@ -336,7 +352,9 @@ def test_reason_says_who_chose():
     best = fs.config()["backends"][0]
     with fs.use_backend("numpy"):
         assert best == "numpy" or "use_backend('numpy')" in fs.config()["reason"]
-    forced = output("import fastsoftmax as fs; print(fs.config()['reason'])", FASTSOFTMAX_BACKEND="numpy")
+    forced = output(
+        "import fastsoftmax as fs; print(fs.config()['reason'])", FASTSOFTMAX_BACKEND="numpy"
+    )
     assert best == "numpy" or "FASTSOFTMAX_BACKEND=numpy" in forced
 
 
@@ -347,7 +365,7 @@ def test_show_config_prints_everything(capsys):
     assert fs.config()["backend"] in printed
 
 
-# --- what must not break the import -----------------------------------------------------------------------
+# --- what must not break the import ---------------------------------------------------------------
 
 BROKEN = """
 import sys
@@ -401,7 +419,7 @@ def test_one_module_that_does_not_load_leaves_the_others():
         assert f"{best}: " in reason
 
 
-# --- what must not happen to the process ------------------------------------------------------------------
+# --- what must not happen to the process ----------------------------------------------------------
 
 
 def test_subnormal_numbers_survive():
@@ -422,8 +440,8 @@ def test_subnormal_numbers_survive():
 
 def test_import_needs_nothing_but_numpy():
     script = (
-        "import sys, fastsoftmax as fs; fs.softmax([1.0])\n"
-        "print(sorted({'ml_dtypes', 'scipy', 'torch', 'Cython', 'threadpoolctl'} & set(sys.modules)))"
+        "import sys, fastsoftmax as fs; fs.softmax([1.0])\nprint(sorted({'ml_dtypes', 'scipy',"
+        " 'torch', 'Cython', 'threadpoolctl'} & set(sys.modules)))"
     )
     assert output(script) == "[]"
 

@@ -1,4 +1,6 @@
-"""``python -m fastsoftmax bench``, as a user runs it, and what it is made of. No test asserts a time."""
+"""``python -m fastsoftmax bench``, as a user runs it, and what it is made of.
+No test asserts a time.
+"""
 
 import importlib
 import json
@@ -21,8 +23,12 @@ SMALL = ("bench", "--quick", "--turns", "1", "--shapes", "3x5", "--rivals")
 
 
 def run(*arguments, before=()):
-    """Run ``python -m fastsoftmax`` with arguments, with some folders before all others of sys.path."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*map(str, before), *filter(None, sys.path)])}
+    """Run ``python -m fastsoftmax`` with arguments,
+    with some folders before all others of sys.path.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*map(str, before), *filter(None, sys.path)])
+    }
     return subprocess.run(
         [sys.executable, "-m", "fastsoftmax", *arguments],
         capture_output=True,
@@ -68,7 +74,10 @@ def test_table_json_and_picture(tmp_path):
     assert len(table[2]) == 5  # two errors
     record = json.loads(figures.read_text())
     assert record["versions"]["fastsoftmax"] == fastsoftmax.__version__
-    assert [(row["shape"], row["out"]) for row in record["rows"]] == [([3, 5], False), ([3, 5], True)]
+    assert [(row["shape"], row["out"]) for row in record["rows"]] == [
+        ([3, 5], False),
+        ([3, 5], True),
+    ]
     assert all(row["best"] == "numpy" for row in record["rows"])
     assert len(record["sweep"]) == len(list(plot.sweep("softmax", "float32", quick=True)))
     assert drawn.read_bytes().startswith(b"\x89PNG\r\n")
@@ -111,7 +120,9 @@ def test_rivals_that_do_not_work_are_reported(tmp_path):
     assert [reason for _, reason in BROKEN.values() if reason not in done.stdout] == []
     assert "welcome" not in done.stdout
     (row,) = [
-        line.split() for line in done.stdout.splitlines() if line.startswith("softmax") and " new " in line
+        line.split()
+        for line in done.stdout.splitlines()
+        if line.startswith("softmax") and " new " in line
     ]
     assert row[5:9] == ["-"] * 4
     assert row[9] != "-"
@@ -155,7 +166,9 @@ def test_wrong_arguments(capsys, arguments, message):
 
 @pytest.mark.usefixtures("no_measuring")
 def test_without_matplotlib(capsys, monkeypatch):
-    """None in sys.modules makes the import fail. What to install is told before anything is measured."""
+    """None in sys.modules makes the import fail.
+    What to install is told before anything is measured.
+    """
     monkeypatch.setitem(sys.modules, "matplotlib.backend_bases", None)
     assert 'pip install "fastsoftmax[bench]"' in refusal(capsys, "--plot", "picture.png")
 
@@ -175,7 +188,10 @@ def test_plan():
         ("softmax", "float32", (2, 3), False),
         ("softmax", "float32", (2, 3), True),
     ]
-    assert [case.dtype for case in found.cases if case.operation == "cross_entropy"] == ["float32", "float64"]
+    assert [case.dtype for case in found.cases if case.operation == "cross_entropy"] == [
+        "float32",
+        "float64",
+    ]
     assert found.names == [OURS, "numpy", COPY, EXP]
     assert found.sweep == []
 
@@ -185,12 +201,18 @@ def test_plan():
 @pytest.mark.parametrize("operation", command.NAMES)
 def test_all_compute_the_same(operation, axis, out):
     """Those that are in these tests' requirements, in this process."""
-    axis = axis if operation in ("softmax", "log_softmax", "logsumexp") else case_of(operation, "", ()).axis
+    axis = (
+        axis
+        if operation in ("softmax", "log_softmax", "logsumexp")
+        else case_of(operation, "", ()).axis
+    )
     case = Case(operation, "float64", (6, 4), axis, out)
     results = {}
     for name in (OURS, "numpy", "scipy", "sklearn"):
         try:
-            call = RIVALS[name].make(importlib.import_module(RIVALS[name].module), case, case.scores())
+            call = RIVALS[name].make(
+                importlib.import_module(RIVALS[name].module), case, case.scores()
+            )
         except Missing:
             continue
         results[name] = np.asarray(call())
@@ -200,11 +222,16 @@ def test_all_compute_the_same(operation, axis, out):
 
 def row_of(operation, out=False, **ratios):
     seconds = {name: ratio * 1e-6 for name, ratio in ratios.items()} | {OURS: 1e-6}
-    return Row(case_of(operation, "float32", (250, 1000), out), seconds, ratios, {OURS: 1.5, "numpy": 20.0})
+    return Row(
+        case_of(operation, "float32", (250, 1000), out), seconds, ratios, {OURS: 1.5, "numpy": 20.0}
+    )
 
 
 def test_best_and_means():
-    rows = [row_of("softmax", numpy=4.0, torch=2.0, copy=0.5), row_of("softmax", numpy=1.0, copy=0.5)]
+    rows = [
+        row_of("softmax", numpy=4.0, torch=2.0, copy=0.5),
+        row_of("softmax", numpy=1.0, copy=0.5),
+    ]
     assert [row.best for row in rows] == ["torch", "numpy"]
     found = means(rows, ["numpy", "torch", COPY, "jax"])
     assert found == {"numpy": 2.0, "torch": 2.0, COPY: 0.5, "best": pytest.approx(math.sqrt(2))}

@@ -74,7 +74,10 @@ def losses():
     boosting = fs.binary_cross_entropy_with_logits_grad_hess
     rows = fs.cross_entropy_value_and_grad
     for how in ("none", "sum"):
-        yield f"binary targets {how}", lambda m, kind, r=how: binary(probabilities(kind), m, reduction=r)
+        yield (
+            f"binary targets {how}",
+            lambda m, kind, r=how: binary(probabilities(kind), m, reduction=r),
+        )
         yield f"logits targets {how}", lambda m, kind, r=how: logits(scores(kind), m, reduction=r)
         for name in ("weight", "pos_weight"):
             yield (
@@ -85,27 +88,48 @@ def losses():
             )
         yield (
             f"binary weight {how}",
-            lambda m, kind, r=how: binary(probabilities(kind), probabilities(kind), weight=m, reduction=r),
+            lambda m, kind, r=how: binary(
+                probabilities(kind), probabilities(kind), weight=m, reduction=r
+            ),
         )
-        yield f"rows where {how}", lambda m, kind, r=how: rows(scores(kind), LABELS, where=m, reduction=r)
-    yield "rows where mean", lambda m, kind: rows(scores(kind), LABELS, where=m, label_smoothing=0.1)
+        yield (
+            f"rows where {how}",
+            lambda m, kind, r=how: rows(scores(kind), LABELS, where=m, reduction=r),
+        )
+    yield (
+        "rows where mean",
+        lambda m, kind: rows(scores(kind), LABELS, where=m, label_smoothing=0.1),
+    )
     yield "boosting targets", lambda m, kind: boosting(scores(kind), m)
-    yield "boosting weight", lambda m, kind: boosting(scores(kind), scores(kind) > 0, sample_weight=m)
+    yield (
+        "boosting weight",
+        lambda m, kind: boosting(scores(kind), scores(kind) > 0, sample_weight=m),
+    )
     yield "rows logits", lambda m, kind: rows(m, LABELS)
     yield "binary probs", lambda m, kind: binary(m, probabilities(kind))
     yield "logits logits", lambda m, kind: logits(m, probabilities(kind))
     yield "nll", lambda m, kind: fs.nll_loss_value_and_grad(m, LABELS)
     yield "kl log_q", lambda m, kind: fs.kl_divergence_value_and_grad(m, probabilities(kind))
     yield "kl p", lambda m, kind: fs.kl_divergence_value_and_grad(scores(kind), m)
-    yield "kl target_logits", lambda m, kind: fs.kl_divergence_from_logits_value_and_grad(scores(kind), m)
+    yield (
+        "kl target_logits",
+        lambda m, kind: fs.kl_divergence_from_logits_value_and_grad(scores(kind), m),
+    )
 
 
 def one_for_each_row():
     """(label, call): of a boolean for each row."""
-    for name in ("cross_entropy_value_and_grad", "nll_loss_value_and_grad", "cross_entropy_grad_hess"):
+    for name in (
+        "cross_entropy_value_and_grad",
+        "nll_loss_value_and_grad",
+        "cross_entropy_grad_hess",
+    ):
         f = getattr(fs, name)
         yield name, lambda m, kind, f=f: f(scores(kind), LABELS, sample_weight=m)
-    yield "fit_temperature", lambda m, kind: fs.fit_temperature(scores(kind), LABELS, sample_weight=m)
+    yield (
+        "fit_temperature",
+        lambda m, kind: fs.fit_temperature(scores(kind), LABELS, sample_weight=m),
+    )
     yield "logsumexp_vjp", lambda m, kind: fs.logsumexp_vjp(m, scores(kind))
     one = fs.cross_entropy_value_and_grad
     yield "weight of a class", lambda m, kind: one(scores(kind).T, [0, 1, 2, 3, 4], weight=m)
@@ -114,14 +138,20 @@ def one_for_each_row():
 def same(call, mask, kind):
     """Assert that a call knows only true and false."""
     for array in memories(mask):
-        plain = np.asarray(array.array if isinstance(array, Exporter) else array).view(np.uint8) != 0
+        plain = (
+            np.asarray(array.array if isinstance(array, Exporter) else array).view(np.uint8) != 0
+        )
         got, expected = call(array, kind), call(plain, kind)
-        for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True):
+        for a, b in zip(
+            *(r if isinstance(r, tuple) else (r,) for r in (got, expected)), strict=True
+        ):
             a, b = (np.asarray(r, np.float64) for r in (a, b))
             np.testing.assert_allclose(a, b, rtol=1e-6)  # sums may be made in another order
 
 
-@pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in [*activations(), *losses()]])
+@pytest.mark.parametrize(
+    "call", [pytest.param(call, id=name) for name, call in [*activations(), *losses()]]
+)
 def test_every_argument(call):
     for kind in KINDS:
         same(call, odd(SHAPE), kind)
@@ -146,7 +176,10 @@ def test_a_long_line():
     for array in (mask, mask[::-1], mask[::3]):
         plain = array.view(np.uint8) != 0
         z = x[: len(array)]
-        for f in (fs.binary_cross_entropy_with_logits, fs.binary_cross_entropy_with_logits_grad_hess):
+        for f in (
+            fs.binary_cross_entropy_with_logits,
+            fs.binary_cross_entropy_with_logits_grad_hess,
+        ):
             np.testing.assert_equal(f(z, array), f(z, plain))
     loss = fs.binary_cross_entropy_with_logits(np.zeros(4), odd(4), reduction="none")
     np.testing.assert_allclose(loss, np.log(2), rtol=1e-15)

@@ -1,4 +1,6 @@
-"""What every function promises about its arguments: kinds of input, dtypes, axes, out, options, errors."""
+"""What every function promises about its arguments:
+kinds of input, dtypes, axes, out, options, errors.
+"""
 
 import importlib.util
 import sys
@@ -22,14 +24,16 @@ NAMES = {"logit": "p"}  # of first arguments that are not called x
 softmax, log_softmax, logsumexp = fs.softmax, fs.log_softmax, fs.logsumexp
 
 
-# --- kinds of input --------------------------------------------------------------------------------------
+# --- kinds of input -------------------------------------------------------------------------------
 
 
 @EVERY
 def test_hand_values(case, dtype):
     for x, expected in case.hand:
         got = case.call(np.array(x, dtype))
-        np.testing.assert_allclose(got, expected, rtol=max(1e-7, 8 * float(np.finfo(dtype).eps)), atol=0)
+        np.testing.assert_allclose(
+            got, expected, rtol=max(1e-7, 8 * float(np.finfo(dtype).eps)), atol=0
+        )
 
 
 @EVERY
@@ -94,7 +98,9 @@ def test_dlpack(case, dtype):
 
 @EVERY_FULL
 def test_dlpack_shares_memory(case):
-    """The object is read where it lies: a call with ``out`` in the same memory is a call in place."""
+    """The object is read where it lies:
+    a call with ``out`` in the same memory is a call in place.
+    """
     x = case.typical((4, 9), np.float32, np.random.default_rng(4))
     memory = x.copy()
     assert case.call(Exporter(memory), out=memory) is memory
@@ -116,7 +122,9 @@ if importlib.util.find_spec("torch"):
         for kind in ("float32", "float64", "float16", "int64", "uint8", "bool"):
             numbers = case.typical((4, 9), np.float32, np.random.default_rng(5))
             tensor = torch.tensor(numbers).to(getattr(torch, kind))
-            numbers = tensor.numpy() if tensor.is_floating_point() else tensor.numpy().astype(np.float64)
+            numbers = (
+                tensor.numpy() if tensor.is_floating_point() else tensor.numpy().astype(np.float64)
+            )
             check(case, case.call(tensor), numbers)
             check(case, case.call(tensor.T), numbers.T)
 
@@ -162,7 +170,7 @@ def test_ragged_lists(case):
     refuses(lambda: case.call([[1.0, 2.0], [3.0]]), (TypeError, ValueError))
 
 
-# --- dtypes ----------------------------------------------------------------------------------------------
+# --- dtypes ---------------------------------------------------------------------------------------
 
 INTEGERS = [np.dtype(kind) for kind in "bBhHiIlLqQ?"]
 
@@ -196,7 +204,9 @@ def test_integers_that_would_wrap(case):
 def test_small_integers_by_hand():
     thirds = [0.09003057, 0.24472847, 0.66524096]
     np.testing.assert_allclose(softmax(np.array([0, 1, 2], np.uint8)), thirds, rtol=1e-7)
-    np.testing.assert_allclose(softmax(np.array([False, True])), [0.26894142, 0.73105858], rtol=1e-7)
+    np.testing.assert_allclose(
+        softmax(np.array([False, True])), [0.26894142, 0.73105858], rtol=1e-7
+    )
     far = softmax(np.array([-100, 100], np.int8))
     np.testing.assert_allclose(far, [np.exp(-200.0), 1.0], rtol=1e-14, atol=0)
 
@@ -254,7 +264,9 @@ def test_dtype_spellings(case):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("wrong", [int, bool, complex, np.complex64, object, str, "i4", "M8[s]", "nonsense"])
+@pytest.mark.parametrize(
+    "wrong", [int, bool, complex, np.complex64, object, str, "i4", "M8[s]", "nonsense"]
+)
 @EVERY
 def test_dtype_must_be_floating(case, wrong):
     words = [] if wrong == "nonsense" else ["dtype"]
@@ -276,7 +288,7 @@ def test_dtype_makes_no_converted_copy(case, given):
     assert peak < out.nbytes / 2
 
 
-# --- axes ------------------------------------------------------------------------------------------------
+# --- axes -----------------------------------------------------------------------------------------
 
 
 SINGLE_AXES = [0, 1, 2, 3, -1, -2, -3, -4]
@@ -332,7 +344,15 @@ def test_axis_of_another_type(case, axis):
 @pytest.mark.parametrize("axis", [0, -1, None])
 @EVERY_ROWWISE
 def test_zero_dimensional_input(case, axis):
-    for x in (np.float32(3.5), np.array(3.5, np.float32), np.float64(-2.0), np.array(-2.0), 7.0, 3, True):
+    for x in (
+        np.float32(3.5),
+        np.array(3.5, np.float32),
+        np.float64(-2.0),
+        np.array(-2.0),
+        7.0,
+        3,
+        True,
+    ):
         got = case.call(x, axis=axis)
         assert isinstance(got, np.float64 | np.float32)
         kind = np.asarray(x).dtype
@@ -380,7 +400,10 @@ def test_empty_input(case, dtype):
             assert got.dtype == dtype
             out = np.empty(shape, dtype)
             assert case.call(np.empty(shape, dtype), out=out, **options) is out
-    assert case.call(np.empty((3, 0), dtype), **({"axis": None} if case.rowwise else {})).shape == (3, 0)
+    assert case.call(np.empty((3, 0), dtype), **({"axis": None} if case.rowwise else {})).shape == (
+        3,
+        0,
+    )
     assert case.call([]).dtype == np.float64
 
 
@@ -407,7 +430,7 @@ def test_keepdims(axis, dtype):
     np.testing.assert_array_equal(out, got)
 
 
-# --- out -------------------------------------------------------------------------------------------------
+# --- out ------------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -539,7 +562,9 @@ def test_out_whose_rows_interleave_without_overlap(case, dtype):
     """Extents that overlap are fine as long as no two elements share memory."""
     memory = np.zeros(40, dtype)
     for strides in [(1, 3), (9, 2), (2, 6)]:
-        out = np.lib.stride_tricks.as_strided(memory, (3, 4), [step * dtype.itemsize for step in strides])
+        out = np.lib.stride_tricks.as_strided(
+            memory, (3, 4), [step * dtype.itemsize for step in strides]
+        )
         x = case.typical((3, 4), dtype, np.random.default_rng(21))
         assert case.call(x, out=out) is out
         check(case, out, x)
@@ -586,10 +611,14 @@ def test_out_has_the_result_dtype(case):
     out = np.zeros(shape)
     assert case.call(x, out=out, dtype=np.float64) is out
     check(case, out, x, dtype=np.float64)
-    refuses(lambda: case.call(x, out=np.zeros(shape, np.float32), dtype=np.float64), TypeError, "out")
+    refuses(
+        lambda: case.call(x, out=np.zeros(shape, np.float32), dtype=np.float64), TypeError, "out"
+    )
     out = np.zeros(shape)
     assert case.call(np.ones((3, 4), int), out=out) is out
-    refuses(lambda: case.call(np.ones((3, 4), int), out=np.zeros(shape, np.float32)), TypeError, "out")
+    refuses(
+        lambda: case.call(np.ones((3, 4), int), out=np.zeros(shape, np.float32)), TypeError, "out"
+    )
 
 
 @EVERY_FULL
@@ -604,7 +633,7 @@ def test_input_may_be_larger_in_another_dtype_than_out(case):
         check(case, out, given, dtype=np.float32)
 
 
-# --- where -----------------------------------------------------------------------------------------------
+# --- where ----------------------------------------------------------------------------------------
 
 WITH_WHERE = pytest.mark.parametrize("case", supporting("where"), ids=str)
 
@@ -686,19 +715,27 @@ def test_masked_entries_of_undefined_rows(case, dtype):
 @WITH_WHERE
 def test_where_must_be_boolean_and_fit(case):
     x = np.ones((3, 4))
-    for where in (np.ones((3, 4), int), np.ones((3, 4)), [1, 0, 1, 1], "yes", 1, np.ones(4, object)):
+    for where in (
+        np.ones((3, 4), int),
+        np.ones((3, 4)),
+        [1, 0, 1, 1],
+        "yes",
+        1,
+        np.ones(4, object),
+    ):
         refuses(lambda where=where: case.call(x, where=where), TypeError, "where")
     for shape in [(3,), (4, 3), (2, 3, 4), (1, 3, 4)]:
         refuses(lambda shape=shape: case.call(x, where=np.ones(shape, bool)), ValueError, "where")
 
 
-# --- temperature and base --------------------------------------------------------------------------------
+# --- temperature and base -------------------------------------------------------------------------
 
 WITH_TEMPERATURE = pytest.mark.parametrize("case", supporting("temperature"), ids=str)
 WITH_BASE = pytest.mark.parametrize("case", supporting("base"), ids=str)
 
 
-OUT_OF_RANGE = [np.longdouble("1e4000"), np.longdouble("1e-4000")]  # of float64: infinite and 0 there
+# of float64: infinite and 0 there
+OUT_OF_RANGE = [np.longdouble("1e4000"), np.longdouble("1e-4000")]
 
 
 @WITH_TEMPERATURE
@@ -734,14 +771,18 @@ def test_temperature_kinds(case):
 def test_temperature_must_be_positive_and_finite(case, temperature):
     x = np.ones((3, 4))
     refuses(lambda: case.call(x, temperature=temperature), ValueError, "temperature")
-    refuses(lambda: case.call(x, temperature=[[1.0], [temperature], [2.0]]), ValueError, "temperature")
+    refuses(
+        lambda: case.call(x, temperature=[[1.0], [temperature], [2.0]]), ValueError, "temperature"
+    )
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("shape", [(3,), (3, 4), (4,), (4, 1), (2, 1), (1, 3, 1)], ids=str)
 @WITH_TEMPERATURE
 def test_temperature_must_fit(case, shape):
-    refuses(lambda: case.call(np.ones((3, 4)), temperature=np.ones(shape)), ValueError, "temperature")
+    refuses(
+        lambda: case.call(np.ones((3, 4)), temperature=np.ones(shape)), ValueError, "temperature"
+    )
 
 
 @pytest.mark.once
@@ -779,9 +820,15 @@ def test_base_one(case, dtype):
         return
     for axis in (0, 1, None):
         count = x.size if axis is None else x.shape[axis]
-        np.testing.assert_allclose(case.call(x, axis=axis, base=1), np.full(x.shape, 1 / count), rtol=2e-7)
-    np.testing.assert_allclose(case.call(x, base=1, where=where), np.array([[1, 1, 0, 1]] * 2) / 3, rtol=2e-7)
-    np.testing.assert_allclose(case.call(x, base=1, temperature=0.01), np.full(x.shape, 0.25), rtol=2e-7)
+        np.testing.assert_allclose(
+            case.call(x, axis=axis, base=1), np.full(x.shape, 1 / count), rtol=2e-7
+        )
+    np.testing.assert_allclose(
+        case.call(x, base=1, where=where), np.array([[1, 1, 0, 1]] * 2) / 3, rtol=2e-7
+    )
+    np.testing.assert_allclose(
+        case.call(x, base=1, temperature=0.01), np.full(x.shape, 0.25), rtol=2e-7
+    )
 
 
 @pytest.mark.once
@@ -804,7 +851,7 @@ def test_base_must_be_a_number(case, base):
     refuses(lambda: case.call(np.ones((3, 4)), base=base), (TypeError, ValueError), "base")
 
 
-# --- b of logsumexp --------------------------------------------------------------------------------------
+# --- b of logsumexp -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -870,7 +917,7 @@ def test_weights_that_do_not_fit():
         refuses(lambda b=b: logsumexp(x, b=b), TypeError, "b")
 
 
-# --- threads, keywords, quiet ----------------------------------------------------------------------------
+# --- threads, keywords, quiet ---------------------------------------------------------------------
 
 
 @pytest.mark.once
@@ -923,7 +970,9 @@ def test_errors_come_before_any_writing(case):
 
 @EVERY
 def test_no_warnings_and_no_floating_point_errors(case, dtype):
-    """Overflow, underflow, infinities, NaN, whatever NumPy is told to do about them; warnings are errors."""
+    """Overflow, underflow, infinities, NaN, whatever NumPy is told to do about them;
+    warnings are errors.
+    """
     for mode in ("raise", "warn", "ignore"):
         largest = np.finfo(dtype).max
         extremes = [("temperature", 1e-3), ("temperature", 1e3), ("base", 100), ("where", False)]
@@ -943,12 +992,14 @@ def test_no_warnings_and_no_floating_point_errors(case, dtype):
                             case.call(array, **{option: value})
 
 
-# --- the softmin alias -----------------------------------------------------------------------------------
+# --- the softmin alias ----------------------------------------------------------------------------
 
 
 def test_softmin_is_softmax_of_minus_x(dtype):
     x = np.random.default_rng(37).normal(0, 3, (5, 6)).astype(dtype)
     for options in ({}, {"axis": 0}, {"temperature": 0.3}, {"base": 3}, {"where": x > 0}):
         np.testing.assert_array_max_ulp(fs.softmin(x, **options), softmax(-x, **options), 1)
-    check(BY_NAME["softmin"], fs.softmin(np.array([0, 1, 255], np.uint8)), np.array([0.0, 1.0, 255.0]))
+    check(
+        BY_NAME["softmin"], fs.softmin(np.array([0, 1, 255], np.uint8)), np.array([0.0, 1.0, 255.0])
+    )
     check(BY_NAME["softmin"], fs.softmin(np.array([-128, 0], np.int8)), np.array([-128.0, 0.0]))

@@ -1,4 +1,6 @@
-"""What the documents say is so: their Python sessions run, their links lead somewhere, the examples work."""
+"""What the documents say is so: their Python sessions run, their links lead somewhere,
+the examples work.
+"""
 
 import doctest
 import importlib.util
@@ -11,7 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = [ROOT / "README.md", *ROOT.glob("C*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")]
+TEXTS = [
+    ROOT / "README.md",
+    *ROOT.glob("C*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("benchmarks/*.md"),
+]
 TEXTS += ROOT.glob("fastsoftmax/kernels/*.md")
 
 
@@ -54,11 +61,16 @@ def check_links(path):
 
 
 def comparable(line):
-    """A line of output without the space at its end; without its figures if it holds a time in seconds.
+    """A line of output without the space at its end; without its figures if it holds a time in
+    seconds.
 
     Times differ, and so do the models of different versions of the libraries that are timed.
     """
-    return re.sub(r"[\d.]+", "0", line.rstrip()) if re.search(r"\d s$", line.rstrip()) else line.rstrip()
+    return (
+        re.sub(r"[\d.]+", "0", line.rstrip())
+        if re.search(r"\d s$", line.rstrip())
+        else line.rstrip()
+    )
 
 
 def run_example(path):
@@ -82,7 +94,11 @@ def test_document(path):
 
 
 def test_times_are_not_compared():
-    assert comparable("# loss 0.25, in 0.21 s ") == comparable("# loss 0.26, in 10 s") != comparable("# loss")
+    assert (
+        comparable("# loss 0.25, in 0.21 s ")
+        == comparable("# loss 0.26, in 10 s")
+        != comparable("# loss")
+    )
     assert comparable("# loss 0.25") != comparable("# loss 0.26")
 
 

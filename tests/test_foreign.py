@@ -1,4 +1,6 @@
-"""Numbers that kernels convert as they read: integers, booleans, foreign byte order, misaligned memory."""
+"""Numbers that kernels convert as they read:
+integers, booleans, foreign byte order, misaligned memory.
+"""
 
 import ml_dtypes
 import numpy as np
@@ -69,26 +71,39 @@ CALLS = (
         "logsumexp_vjp": lambda x: fs.logsumexp_vjp(np.ones(len(x)), x),
         "label": lambda x: fs.cross_entropy_value_and_grad(x, labels(x)),
         "labels of columns": lambda x: fs.cross_entropy(x.T, labels(x), axis=0, reduction="none"),
-        "options": lambda x: fs.cross_entropy(x, labels(x), label_smoothing=0.1, temperature=0.5, z_loss=0.1),
+        "options": lambda x: fs.cross_entropy(
+            x, labels(x), label_smoothing=0.1, temperature=0.5, z_loss=0.1
+        ),
         "sample weight": lambda x: fs.cross_entropy(
             ramp(x), labels(x), sample_weight=x[:, 0], reduction="none"
         ),
         "nll_loss": lambda x: fs.nll_loss_value_and_grad(x, labels(x)),
         "grad_hess": lambda x: fs.cross_entropy_grad_hess(x, labels(x)),
         "binary": lambda x: fs.binary_cross_entropy_with_logits_value_and_grad(x, abs(ramp(x)) / 4),
-        "binary targets": lambda x: fs.binary_cross_entropy_with_logits(ramp(x), x, reduction="none"),
+        "binary targets": lambda x: fs.binary_cross_entropy_with_logits(
+            ramp(x), x, reduction="none"
+        ),
         "binary weights": lambda x: fs.binary_cross_entropy_with_logits(
             ramp(x), ramp(x), weight=x, reduction="none"
         ),
         "binary probabilities": lambda x: fs.binary_cross_entropy(x, abs(ramp(x)) / 4),
-        "binary grad_hess": lambda x: fs.binary_cross_entropy_with_logits_grad_hess(x, abs(ramp(x)) / 4),
+        "binary grad_hess": lambda x: fs.binary_cross_entropy_with_logits_grad_hess(
+            x, abs(ramp(x)) / 4
+        ),
         "kl_divergence": lambda x: fs.kl_divergence_value_and_grad(x, abs(ramp(x))),
-        "kl_divergence of logits": lambda x: fs.kl_divergence_from_logits_value_and_grad(x, ramp(x)),
-        "kl_divergence to logits": lambda x: fs.kl_divergence_from_logits_value_and_grad(ramp(x), x),
+        "kl_divergence of logits": lambda x: fs.kl_divergence_from_logits_value_and_grad(
+            x, ramp(x)
+        ),
+        "kl_divergence to logits": lambda x: fs.kl_divergence_from_logits_value_and_grad(
+            ramp(x), x
+        ),
         "logprobs": lambda x: fs.logprobs(x, labels(x)),
         "top_k_logprobs": lambda x: fs.top_k_logprobs(x, 2),
     }
-    | {f"{f.__name__} of g": lambda x, f=f: f(x, ramp(x)) for f in (fs.softmax_vjp, fs.log_softmax_vjp)}
+    | {
+        f"{f.__name__} of g": lambda x, f=f: f(x, ramp(x))
+        for f in (fs.softmax_vjp, fs.log_softmax_vjp)
+    }
     | {
         f"{f.__name__} of y": lambda x, f=f: f(ramp(x), x)
         for f in (fs.softmax_vjp, fs.square_normalize_vjp, fs.sigmoid_vjp, fs.softplus_vjp)
@@ -103,9 +118,13 @@ def parts(result):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", CALLS)
 def test_they_are_taken_for_their_values(name, shape, backend):
-    """As after a conversion to native, aligned floats; integers become float64 before any arithmetic."""
+    """As after a conversion to native, aligned floats;
+    integers become float64 before any arithmetic.
+    """
     for kind, given, numbers in foreign(shape):
-        for got, expected in zip(parts(CALLS[name](given)), parts(CALLS[name](numbers)), strict=True):
+        for got, expected in zip(
+            parts(CALLS[name](given)), parts(CALLS[name](numbers)), strict=True
+        ):
             assert got.dtype == expected.dtype, kind
             if got.dtype == ml_dtypes.bfloat16:
                 got, expected = got.astype(np.float32), expected.astype(np.float32)

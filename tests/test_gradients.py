@@ -1,4 +1,6 @@
-"""Vector-Jacobian products: against finite differences, against their formulas, and what they take."""
+"""Vector-Jacobian products: against finite differences, against their formulas,
+and what they take.
+"""
 
 import numpy as np
 import pytest
@@ -30,14 +32,18 @@ def finite_differences(function, x, step=1e-3):
             moved[index] += steps * step
             return function(moved)
 
-        gradient[index] = (8 * (shifted(1) - shifted(-1)) - (shifted(2) - shifted(-2))) / (12 * step)
+        gradient[index] = (8 * (shifted(1) - shifted(-1)) - (shifted(2) - shifted(-2))) / (
+            12 * step
+        )
     return gradient
 
 
 def check_gradient(case, x, call_options, vjp_options):
     g = np.random.default_rng(1).normal(size=case.call(x, **call_options).shape)
     got = case.call_vjp(g, saved_for(case, x, **call_options), **vjp_options)
-    numeric = finite_differences(lambda moved: float(np.sum(g * case.call(moved, **call_options))), x)
+    numeric = finite_differences(
+        lambda moved: float(np.sum(g * case.call(moved, **call_options))), x
+    )
     np.testing.assert_allclose(got, numeric, rtol=1e-9, atol=1e-10)
 
 
@@ -56,7 +62,9 @@ def test_finite_differences_along_axes(case, axis):
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0, "per row", "per column"])
-@pytest.mark.parametrize("case", [BY_NAME["softmax"], BY_NAME["log_softmax"]], ids=lambda case: case.vjp)
+@pytest.mark.parametrize(
+    "case", [BY_NAME["softmax"], BY_NAME["log_softmax"]], ids=lambda case: case.vjp
+)
 def test_finite_differences_at_temperatures(case, temperature):
     x = np.random.default_rng(4).normal(0, 2, (3, 4))
     per_row = np.array([[0.5], [1.0], [2.0]])
@@ -75,7 +83,9 @@ def test_logsumexp_gradient_takes_either_reduced_shape(axis, keepdims, dtype):
     g = rng.normal(size=fs.logsumexp(x, axis, keepdims=True).shape).astype(dtype)
     given = g if keepdims else g.reshape(fs.logsumexp(x, axis).shape)
     got = fs.logsumexp_vjp(given, x, axis)
-    np.testing.assert_allclose(got, g * fs.softmax(x, axis), rtol=1e-6 if dtype == np.float32 else 1e-14)
+    np.testing.assert_allclose(
+        got, g * fs.softmax(x, axis), rtol=1e-6 if dtype == np.float32 else 1e-14
+    )
     refuses(lambda: fs.logsumexp_vjp(np.ones(x.shape, dtype), x, axis), ValueError, "g")
 
 
@@ -109,7 +119,9 @@ def check_formula(case, g, saved, got, **options):
     wide = g.astype(np.longdouble), saved.astype(np.longdouble)
     expected, size = formula(case.vjp, *wide, **options)
     eps = float(np.finfo(got.dtype).eps)
-    assert np.all(np.abs(got - expected) <= 8 * eps * size + float(np.finfo(got.dtype).smallest_normal))
+    assert np.all(
+        np.abs(got - expected) <= 8 * eps * size + float(np.finfo(got.dtype).smallest_normal)
+    )
 
 
 @sweep((*range(1, 71), 127, 128, 129, 255, 257, 1000, 4097, 4099))
@@ -138,14 +150,18 @@ def test_formula_of_long_rows(case, size, dtype):
     check_formula(case, g, saved, case.call_vjp(g, saved))
 
 
-@pytest.mark.parametrize("case", [BY_NAME["softmax"], BY_NAME["log_softmax"]], ids=lambda case: case.vjp)
+@pytest.mark.parametrize(
+    "case", [BY_NAME["softmax"], BY_NAME["log_softmax"]], ids=lambda case: case.vjp
+)
 def test_formula_with_temperature(case, dtype):
     rng = np.random.default_rng(8)
     for n in (1, 5, 16, 33, 1000):
         x, g = rng.normal(0, 3, (2, 30, n)).astype(dtype)
         for temperature in (0.1, 7.0, np.geomspace(0.01, 100, 30)[:, None]):
             y = case.call(x, temperature=temperature)
-            check_formula(case, g, y, case.call_vjp(g, y, temperature=temperature), temperature=temperature)
+            check_formula(
+                case, g, y, case.call_vjp(g, y, temperature=temperature), temperature=temperature
+            )
             if np.ndim(temperature):
                 got = case.call_vjp(g.T.copy(), y.T.copy(), axis=0, temperature=temperature.T)
                 check_formula(case, g, y, got.T, temperature=temperature)
@@ -156,7 +172,9 @@ def test_extremes(dtype):
     g = np.array([1.0, -2.0, 3.0], dtype)
     np.testing.assert_array_equal(fs.softmax_vjp(g, np.array([0, 1, 0], dtype)), [0, 0, 0])
     np.testing.assert_array_equal(fs.softmax_vjp(g, np.zeros(3, dtype)), [0, 0, 0])
-    np.testing.assert_array_equal(fs.log_softmax_vjp(g, np.array([-np.inf, 0, -np.inf], dtype)), [1, -4, 3])
+    np.testing.assert_array_equal(
+        fs.log_softmax_vjp(g, np.array([-np.inf, 0, -np.inf], dtype)), [1, -4, 3]
+    )
     np.testing.assert_array_equal(fs.sigmoid_vjp(g, np.array([0, 1, 0.5], dtype)), [0, 0, 0.75])
     x = np.array([np.inf, -np.inf, 0], dtype)
     np.testing.assert_array_equal(fs.log_sigmoid_vjp(g, x), [0, -2, 1.5])
@@ -170,7 +188,9 @@ def test_extremes(dtype):
 
 @pytest.mark.parametrize("n", [1, 2, 5, 20, 33, 150, 3000, 40_000])
 def test_gradients_of_squares_that_leave_the_range_of_numbers(n, dtype):
-    """Where g or x are next to the largest or the smallest numbers, among other rows, in every regime."""
+    """Where g or x are next to the largest or the smallest numbers, among other rows,
+    in every regime.
+    """
     case = BY_NAME["square_normalize"]
     eps, info = float(np.finfo(dtype).eps), np.finfo(dtype)
     rng = np.random.default_rng(n)
@@ -185,7 +205,9 @@ def test_gradients_of_squares_that_leave_the_range_of_numbers(n, dtype):
     for axis in (-1, 0):
         arrays = (np.ascontiguousarray(np.moveaxis(a, -1, axis)) for a in (g * of_g, x * of_x))
         got = np.moveaxis(case.call_vjp(*arrays, axis), axis, -1)
-        assert np.all(np.abs(got - expected) <= case.vjp_ulp * eps * size + float(info.smallest_normal))
+        assert np.all(
+            np.abs(got - expected) <= case.vjp_ulp * eps * size + float(info.smallest_normal)
+        )
 
 
 @EVERY_VJP
@@ -314,7 +336,9 @@ def test_errors(case, dtype):
 def test_overlaps(case, dtype):
     g, saved = arguments(case, (30, 20), dtype)
     expected = case.call_vjp(g, saved)
-    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-13, "atol": 1e-14}
+    tolerance = (
+        {"rtol": 1e-6, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-13, "atol": 1e-14}
+    )
     for shift in (1, 20, 21, 300):
         for forth in (False, True):
             memory = np.zeros(1000, dtype)

@@ -13,7 +13,9 @@ import fastsoftmax as fs
 pytestmark = pytest.mark.usefixtures("backend")
 
 EVERY_ROWWISE = pytest.mark.parametrize("case", ROWWISE, ids=str)
-FULL_ROWWISE = pytest.mark.parametrize("case", [case for case in ROWWISE if not case.reduced], ids=str)
+FULL_ROWWISE = pytest.mark.parametrize(
+    "case", [case for case in ROWWISE if not case.reduced], ids=str
+)
 
 dtypes = st.sampled_from(FLOATS)
 sizes = st.integers(1, 80)
@@ -22,7 +24,9 @@ sizes = st.integers(1, 80)
 def logits(dtype, shape, size=50.0):
     width = 8 * dtype.itemsize
     limit = float(dtype.type(size))
-    return hnp.arrays(dtype, shape, elements=st.floats(-limit, limit, width=width, allow_subnormal=False))
+    return hnp.arrays(
+        dtype, shape, elements=st.floats(-limit, limit, width=width, allow_subnormal=False)
+    )
 
 
 rows = dtypes.flatmap(lambda dtype: sizes.flatmap(lambda n: logits(dtype, n)))
@@ -34,14 +38,20 @@ arrays = dtypes.flatmap(
 
 
 def distance(a, b):
-    """Distance in ulp of two results of one dtype; what lies below the smallest normal number may be 0."""
+    """Distance in ulp of two results of one dtype;
+    what lies below the smallest normal number may be 0.
+    """
     normal = np.maximum(np.abs(a), np.abs(b)) >= np.finfo(a.dtype).smallest_normal
-    return np.where(normal, ulp_error(a, Exact(np.asarray(b, np.float64), np.zeros(np.shape(b)))), 0.0)
+    return np.where(
+        normal, ulp_error(a, Exact(np.asarray(b, np.float64), np.zeros(np.shape(b)))), 0.0
+    )
 
 
 @pytest.fixture(autouse=True)
 def _calm():
-    """These tests compute with results and themselves underflow; test_contract looks after the package."""
+    """These tests compute with results and themselves underflow;
+    test_contract looks after the package.
+    """
     with np.errstate(under="ignore"):
         yield
 
@@ -95,11 +105,23 @@ def test_odds_do_not_depend_on_other_alternatives(x, other):
 
 @given(z=rows)
 def test_two_classes_are_a_sigmoid(z):
-    """softmax([z, 0]) = [sigmoid(z), sigmoid(-z)], so for logarithms; logsumexp([z, 0]) = softplus(z)."""
+    """softmax([z, 0]) = [sigmoid(z), sigmoid(-z)], so for logarithms;
+    logsumexp([z, 0]) = softplus(z).
+    """
     pairs = np.stack([z, np.zeros_like(z)], -1)
     for column, given_z in enumerate((z, -z)):
-        check(BY_NAME["sigmoid"], fs.sigmoid(given_z), z, exact=BY_NAME["softmax"].exact(pairs)[:, column])
-        check(BY_NAME["softmax"], fs.softmax(pairs)[:, column], z, exact=BY_NAME["sigmoid"].exact(given_z))
+        check(
+            BY_NAME["sigmoid"],
+            fs.sigmoid(given_z),
+            z,
+            exact=BY_NAME["softmax"].exact(pairs)[:, column],
+        )
+        check(
+            BY_NAME["softmax"],
+            fs.softmax(pairs)[:, column],
+            z,
+            exact=BY_NAME["sigmoid"].exact(given_z),
+        )
         exact = BY_NAME["log_softmax"].exact(pairs)[:, column]
         check(BY_NAME["log_sigmoid"], fs.log_sigmoid(given_z), z, exact=exact)
         exact = BY_NAME["log_sigmoid"].exact(given_z)
@@ -180,10 +202,14 @@ def test_logsumexp_of_parts(x, seed):
 @given(x=arrays, data=st.data())
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_arbitrary_strides(case, x, data):
-    """A view gives what its contiguous copy gives: any order of axes, steps, directions, repeated axes."""
+    """A view gives what its contiguous copy gives:
+    any order of axes, steps, directions, repeated axes.
+    """
     x = 1 / (1 + np.exp(-x)) if case.name == "logit" else x
     order = data.draw(st.permutations(range(x.ndim)))
-    steps = tuple(slice(None, None, data.draw(st.sampled_from([1, 2, 3, -1, -2]))) for _ in range(x.ndim))
+    steps = tuple(
+        slice(None, None, data.draw(st.sampled_from([1, 2, 3, -1, -2]))) for _ in range(x.ndim)
+    )
     view = x.transpose(order)[steps]
     if data.draw(st.booleans()):
         view = np.broadcast_to(view, (2, *view.shape))
@@ -237,11 +263,15 @@ def test_elementwise_ignores_position(case, x):
     beta=st.floats(0.1, 3),
 )
 def test_largest_entropy_at_a_given_mean(x, seed, beta):
-    """Among distributions with the same mean score, exp(beta * score) / sum has the largest entropy."""
+    """Among distributions with the same mean score, exp(beta * score)
+    / sum has the largest entropy.
+    """
     x = np.array(x)
     p = fs.softmax(x, temperature=1 / beta)
     direction = np.random.default_rng(seed).normal(size=len(x))
-    basis = np.linalg.qr(np.stack([np.ones(len(x)), x - x.mean() + 1e-12 * np.arange(len(x))], 1))[0]
+    basis = np.linalg.qr(np.stack([np.ones(len(x)), x - x.mean() + 1e-12 * np.arange(len(x))], 1))[
+        0
+    ]
     direction -= basis @ (basis.T @ direction)  # keeps the sum and the mean
     assume(np.abs(direction).max() > 1e-6)
     step = 0.5 * np.min(p) / np.abs(direction).max()

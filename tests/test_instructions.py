@@ -1,4 +1,6 @@
-"""The guard that counts instructions: reading what callgrind wrote, and judging it. CI does the counting."""
+"""The guard that counts instructions: reading what callgrind wrote, and judging it.
+CI does the counting.
+"""
 
 import json
 import math
@@ -43,7 +45,13 @@ def test_costs_of_one_module_are_read(instructions):
 
 @pytest.mark.parametrize(
     ("counted", "recorded", "failure"),
-    [(1040, 1000, False), (1051, 1000, True), (900, 1000, False), (1000, 1000, False), (1000, None, True)],
+    [
+        (1040, 1000, False),
+        (1051, 1000, True),
+        (900, 1000, False),
+        (1000, 1000, False),
+        (1000, None, True),
+    ],
 )
 def test_five_percent_more_fail(instructions, counted, recorded, failure):
     assert instructions.verdict(instructions.change(counted, recorded)).startswith("!") == failure

@@ -1,7 +1,9 @@
-"""Labels and the other arguments of losses are checked before anything is read with them or written.
+"""Labels and the other arguments of losses are checked before anything is read with them or
+written.
 
-Every function that takes labels is a row of `TAKERS`, every loss one of `FUNCTIONS`. Whatever a call refuses,
-it leaves its inputs and the arrays it was given for results as they were, byte for byte.
+Every function that takes labels is a row of `TAKERS`, every loss one of `FUNCTIONS`. Whatever a
+call refuses, it leaves its inputs and the arrays it was given for results as they were, byte for
+byte.
 """
 
 import importlib.util
@@ -29,7 +31,7 @@ INTEGERS = [np.dtype(kind + size) for kind in "iu" for size in "1248"]
 AXIS_ERROR = np.exceptions.AxisError
 
 
-# --- the table --------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,9 @@ class Taker:
         return getattr(fs, self.name)(x, labels, axis, **(self.options | more))
 
     def place(self, index, axis):
-        """How a message writes where a label is: an index tuple, or an integer for one dimension."""
+        """How a message writes where a label is:
+        an index tuple, or an integer for one dimension.
+        """
         index = list(index)
         if self.several:
             index.insert(axis % (len(index) + 1), 0)
@@ -94,11 +98,15 @@ def right_labels(x, axis=-1, dtype=np.int64):
 
 
 def wrong_labels(dtype, classes):
-    """Numbers of an integer dtype that are no class; some would be one if they were cut to fewer bits."""
+    """Numbers of an integer dtype that are no class;
+    some would be one if they were cut to fewer bits.
+    """
     info = np.iinfo(dtype)
     powers = (2**8, 2**16, 2**32, 2**63, 2**63 + 1, 2**64 - classes + 1)
     found = {-1, -(2**32), info.min, info.max, classes, *powers}
-    return sorted(wrong for wrong in found if info.min <= wrong <= info.max and not 0 <= wrong < classes)
+    return sorted(
+        wrong for wrong in found if info.min <= wrong <= info.max and not 0 <= wrong < classes
+    )
 
 
 def memories(labels):
@@ -115,9 +123,13 @@ def says(place, wrong):
 
 
 def untouched(call, error, match, *inputs, outs=(), like=None):
-    """Assert that a call raises and has written nothing: not to its inputs, not to the arrays for results."""
+    """Assert that a call raises and has written nothing:
+    not to its inputs, not to the arrays for results.
+    """
     results = {name: np.full(like.shape, SENTINEL, like.dtype) for name in outs}
-    watched = [a for a in (*inputs, *results.values()) if isinstance(a, np.ndarray) and a.dtype != object]
+    watched = [
+        a for a in (*inputs, *results.values()) if isinstance(a, np.ndarray) and a.dtype != object
+    ]
     before = [a.tobytes() for a in watched]
     with pytest.raises(error, match=match):
         call(**results)
@@ -133,13 +145,15 @@ def is_refused(taker, x, labels, error, match, axis=-1, **options):
     untouched(call, error, match, x, labels, outs=taker.outs, like=x)
 
 
-# --- numbers that are no class ------------------------------------------------------------------------------
+# --- numbers that are no class --------------------------------------------------------------------
 
 
 @pytest.mark.once
 @EVERY_TAKER
 def test_no_class(taker):
-    """In every integer dtype, and at the first, a middle and the last place, a wrong label is named."""
+    """In every integer dtype, and at the first, a middle and the last place,
+    a wrong label is named.
+    """
     for kind, (shape, axis) in itertools.product(INTEGERS, SHAPES):
         x = scores(shape)
         for at in (0, 2, -1):
@@ -190,21 +204,36 @@ def test_no_class_far_inside(taker):
 @pytest.mark.once
 @EVERY_IGNORING_TAKER
 def test_no_class_among_weights(taker):
-    """Weights of classes are looked up with labels that were checked, also for what a mean divides by."""
-    weights = {"weight": np.array([1.0, 0.5, 2.0, 3.0, 0.25]), "sample_weight": 0.5, "ignore_index": -100}
+    """Weights of classes are looked up with labels that were checked,
+    also for what a mean divides by.
+    """
+    weights = {
+        "weight": np.array([1.0, 0.5, 2.0, 3.0, 0.25]),
+        "sample_weight": 0.5,
+        "ignore_index": -100,
+    }
     for names in (["weight"], ["weight", "sample_weight"], ["weight", "ignore_index"]):
         options = {name: weights[name] for name in names}
         for wrong, reduction in itertools.product((-1, 5, 2**40, -(2**63), -5), REDUCTIONS):
             labels = np.array([0, 1, wrong, 4])
             match = says("targets[2]", wrong)
-            is_refused(taker, scores((4, 5)), labels, IndexError, match, reduction=reduction, **options)
+            is_refused(
+                taker, scores((4, 5)), labels, IndexError, match, reduction=reduction, **options
+            )
 
 
 @EVERY_BARE_TAKER
 def test_a_single_row(taker):
-    """The label of a single row is one number, which has no place; that of a number can only be 0."""
+    """The label of a single row is one number, which has no place;
+    that of a number can only be 0.
+    """
     for make in (int, np.int64, np.array, lambda label: np.array(label, ">i2")):
-        for x, wrong in [(scores(5), 5), (scores(5), -1), (np.float64(0.5), 1), (np.float64(0.5), -1)]:
+        for x, wrong in [
+            (scores(5), 5),
+            (scores(5), -1),
+            (np.float64(0.5), 1),
+            (np.float64(0.5), -1),
+        ]:
             place = taker.place((), -1)
             is_refused(taker, x, make(wrong), IndexError, says(place, wrong))
     taker(scores(5), 4)
@@ -213,7 +242,9 @@ def test_a_single_row(taker):
 @EVERY_TAKER
 def test_no_classes_at_all(taker):
     """Where there are no classes every label is wrong, and where there are no rows none can be."""
-    is_refused(taker, np.zeros((2, 0)), np.array([0, 0]), IndexError, says(taker.place((0,), -1), 0))
+    is_refused(
+        taker, np.zeros((2, 0)), np.array([0, 0]), IndexError, says(taker.place((0,), -1), 0)
+    )
     for shape in ((0, 5), (0, 0), (3, 0, 5)):
         x, labels = np.zeros(shape), np.zeros(shape[:-1], np.int8)
         if taker.name == "fit_temperature":  # no temperature is the best of nothing
@@ -224,7 +255,7 @@ def test_no_classes_at_all(taker):
             assert np.size(result) == 0
 
 
-# --- what is no label ---------------------------------------------------------------------------------------
+# --- what is no label -----------------------------------------------------------------------------
 
 NO_LABELS = {
     "bool": np.array([True, False, True, True]),
@@ -292,7 +323,9 @@ def test_labels_of_a_wrong_shape(taker):
 
 @EVERY_BARE_TAKER
 def test_a_mask_that_masks_nothing(taker):
-    """A masked array without a true mask is its data, labels in it are checked, and subclasses are arrays."""
+    """A masked array without a true mask is its data, labels in it are checked,
+    and subclasses are arrays.
+    """
 
     class Sub(np.ndarray):
         pass
@@ -300,7 +333,11 @@ def test_a_mask_that_masks_nothing(taker):
     x, labels = scores((4, 5)), np.array([0, 4, 2, 2])
     expected = taker(x, labels)
     if not taker.several:
-        for same in (np.ma.array(labels), np.ma.array(labels, mask=np.zeros(4, bool)), labels.view(Sub)):
+        for same in (
+            np.ma.array(labels),
+            np.ma.array(labels, mask=np.zeros(4, bool)),
+            labels.view(Sub),
+        ):
             np.testing.assert_equal(taker(x, same), expected)
         is_refused(taker, x, np.ma.array(labels + 1), IndexError, says(taker.place((1,), -1), 5))
         is_refused(taker, x, (labels + 1).view(Sub), IndexError, says(taker.place((1,), -1), 5))
@@ -308,7 +345,7 @@ def test_a_mask_that_masks_nothing(taker):
         is_refused(taker, x, wrong, IndexError, says(taker.place((1,), -1), 5))
 
 
-# --- labels that do not count -------------------------------------------------------------------------------
+# --- labels that do not count ---------------------------------------------------------------------
 
 
 def rows_of(result):
@@ -335,7 +372,9 @@ def rows_of(result):
 )
 @EVERY_IGNORING_TAKER
 def test_ignored_labels(taker, kind, ignored):
-    """They may be any number, a class or not; their rows hold anything and the others are as without them."""
+    """They may be any number, a class or not;
+    their rows hold anything and the others are as without them.
+    """
     x = -np.abs(scores((8, 5)))
     labels = (np.arange(8) % 5).astype(kind)
     labels[[0, 3, 7]] = ignored
@@ -355,7 +394,9 @@ def test_ignored_labels(taker, kind, ignored):
 @pytest.mark.once
 @EVERY_IGNORING_TAKER
 def test_other_labels_are_still_checked(taker):
-    """What is to be ignored excuses no other number, not even one of the same bits in another dtype."""
+    """What is to be ignored excuses no other number,
+    not even one of the same bits in another dtype.
+    """
     x = scores((4, 5))
     for kind, ignored, wrong in [
         ("i8", -100, -1),
@@ -413,12 +454,14 @@ def test_only_some_functions_ignore():
             taker(scores((4, 5)), np.zeros(4, int), ignore_index=-100)
 
 
-# --- right labels -------------------------------------------------------------------------------------------
+# --- right labels ---------------------------------------------------------------------------------
 
 
 def bits(result):
     """What a call returned, for comparison to the last bit."""
-    return [(np.asarray(a).dtype, np.asarray(a).shape, np.asarray(a).tobytes()) for a in rows_of(result)]
+    return [
+        (np.asarray(a).dtype, np.asarray(a).shape, np.asarray(a).tobytes()) for a in rows_of(result)
+    ]
 
 
 def in_any_form(labels, classes, rng):
@@ -437,12 +480,14 @@ def in_any_form(labels, classes, rng):
 )
 @EVERY_BARE_TAKER
 def test_any_labels(taker, classes, rows, dtype, seed, data):
-    """Classes never raise, and no bit depends on the dtype or the memory they come in: in the short lane
-    (contiguous, default options), for strided logits, and for labels of any strides.
+    """Classes never raise, and no bit depends on the dtype or the memory they come in: in the short
+    lane (contiguous, default options), for strided logits, and for labels of any strides.
     """
     rng = np.random.default_rng(seed)
     rows = min(rows, 20_000 // classes)
-    options = {"reduction": data.draw(st.sampled_from(taker.reductions))} if taker.reductions else {}
+    options = (
+        {"reduction": data.draw(st.sampled_from(taker.reductions))} if taker.reductions else {}
+    )
     x = rng.normal(0, 3, (rows, classes)).astype(dtype)
     strided = x.repeat(2, 1)[:, ::2]
     labels = rng.integers(0, classes, rows)
@@ -458,7 +503,8 @@ def test_any_labels(taker, classes, rows, dtype, seed, data):
 def test_labels_of_many_axes_in_any_layout(taker):
     """Labels need not lie like logits: the axes of each may be in any order of memory.
 
-    That is the order in which losses are added up, so that sums may differ in the last bit; nothing else may.
+    That is the order in which losses are added up, so that sums may differ in the last bit; nothing
+    else may.
     """
     for axis in range(4):
         x = -np.abs(scores((2, 3, 4, 5)))  # so that no sum of losses cancels
@@ -466,13 +512,19 @@ def test_labels_of_many_axes_in_any_layout(taker):
         expected = rows_of(taker(x, labels, axis))
         for name, array in memories(labels):
             for a, b in zip(rows_of(taker(x, array, axis)), expected, strict=True):
-                np.testing.assert_allclose(a, b, rtol=0 if np.ndim(a) else 1e-14, atol=0, err_msg=name)
+                np.testing.assert_allclose(
+                    a, b, rtol=0 if np.ndim(a) else 1e-14, atol=0, err_msg=name
+                )
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("i1", 128), ("u1", 256), ("i2", 32768), ("u2", 65536)])
+@pytest.mark.parametrize(
+    ("kind", "classes"), [("i1", 128), ("u1", 256), ("i2", 32768), ("u2", 65536)]
+)
 @EVERY_BARE_TAKER
 def test_as_many_classes_as_a_dtype_has(taker, kind, classes):
-    """The largest number of a dtype is a class where there are that many, or more: nothing wraps around."""
+    """The largest number of a dtype is a class where there are that many, or more:
+    nothing wraps around.
+    """
     last = np.iinfo(kind).max
     labels = [last, 1]
     for length in (classes, classes + 2):
@@ -491,7 +543,10 @@ def test_strided_labels_and_numbers_beyond_their_dtype(taker):
             (300, None),
             *[(300, -1), (130, 2**40)] * bool(taker.reductions),
         ]:
-            x, options = np.zeros((20, classes)), {} if ignored is None else {"ignore_index": ignored}
+            x, options = (
+                np.zeros((20, classes)),
+                {} if ignored is None else {"ignore_index": ignored},
+            )
             labels = (np.arange(20) % 5).astype(kind)
             expected = rows_of(taker(x, labels.astype(int), **options))
             for array in (labels[::-1].copy()[::-1], labels.repeat(2)[::2]):
@@ -501,7 +556,9 @@ def test_strided_labels_and_numbers_beyond_their_dtype(taker):
 
 @pytest.mark.parametrize("taker", [taker for taker in BARE if taker.outs], ids=str)
 def test_labels_in_the_memory_of_a_gradient(taker):
-    """They are read before anything is written over them, and are left alone if one of them is wrong."""
+    """They are read before anything is written over them,
+    and are left alone if one of them is wrong.
+    """
     x = -np.abs(scores((6, 5)))
     expected = bits(taker(x, np.arange(6) % 5))
     for name, start, wrong in itertools.product(taker.outs, (0, 7, 24), (False, True)):
@@ -555,7 +612,7 @@ def test_labels_are_not_copied(taker, options):
         assert peak - own < labels.size  # an eighth of their size
 
 
-# --- other arguments of losses ------------------------------------------------------------------------------
+# --- other arguments of losses --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -584,7 +641,9 @@ class Function:
         return self.takes("axis")
 
     def refuses(self, error, match, **changes):
-        """Assert that a call with other arguments raises and writes nothing, not to these either."""
+        """Assert that a call with other arguments raises and writes nothing,
+        not to these either.
+        """
         options = {"x": self.x, "targets": self.targets} | changes
         x, targets = options.pop("x"), options.pop("targets")
         untouched(
@@ -602,7 +661,10 @@ class Function:
 def functions():
     """All of them, for labels and for targets of every class."""
     for loss in LOSSES:
-        signatures = {loss.name: loss.signature, f"{loss.name}_value_and_grad": loss.gradient_signature}
+        signatures = {
+            loss.name: loss.signature,
+            f"{loss.name}_value_and_grad": loss.gradient_signature,
+        }
         if f"{loss.name}_grad_hess" in GRAD_HESS:
             signatures[f"{loss.name}_grad_hess"] = GRAD_HESS[f"{loss.name}_grad_hess"]
         given = loss.problem((3, 4), np.dtype(np.float64), np.random.default_rng(0))
@@ -619,26 +681,44 @@ def does_not_broadcast(name, *shapes):
     return [(name, np.ones(shape), ValueError) for shape in shapes]
 
 
-REAL = ("complex", "str", "object", "datetime", "records", "matrix")  # what cannot be a number of any kind
+# what cannot be a number of any kind
+REAL = ("complex", "str", "object", "datetime", "records", "matrix")
 WRONG_OPTIONS = [
-    *[("reduction", value, ValueError) for value in ("average", "Mean", "", None, 0, b"mean", ["mean"])],
+    *[
+        ("reduction", value, ValueError)
+        for value in ("average", "Mean", "", None, 0, b"mean", ["mean"])
+    ],
     *[("axis", value, TypeError) for value in (None, (0, 1), (0,), (), "0", 0.5, [0], 1j)],
     *[("axis", value, AXIS_ERROR) for value in (2, -3, 2**70)],
-    *[("label_smoothing", value, ValueError) for value in (-1e-9, 1 + 1e-9, np.nan, np.inf, 2, -np.inf)],
+    *[
+        ("label_smoothing", value, ValueError)
+        for value in (-1e-9, 1 + 1e-9, np.nan, np.inf, 2, -np.inf)
+    ],
     *[("label_smoothing", value, TypeError) for value in (None, "0.1", [0.1], np.zeros(3), 1j)],
     *[("z_loss", value, TypeError) for value in (None, "1", [1.0], 1j)],
     ("z_loss", np.nan, ValueError),
-    *[("temperature", value, ValueError) for value in (0.0, -1.0, np.nan, np.inf, np.zeros(3), [1, 1, -1])],
+    *[
+        ("temperature", value, ValueError)
+        for value in (0.0, -1.0, np.nan, np.inf, np.zeros(3), [1, 1, -1])
+    ],
     *[("temperature", [1, 1, np.longdouble(value)], ValueError) for value in ("1e4000", "1e-4000")],
     *does_not_broadcast("temperature", (4,), (3, 4), (2, 1), (1, 1, 1)),
     *[("where", np.ones((3, 4), kind), TypeError) for kind in (int, float, np.uint8, object)],
     *[("where", np.ones(shape, bool), ValueError) for shape in ((3,), (4, 3), (1, 3, 4), (0,))],
     *does_not_broadcast("sample_weight", (4,), (2,), (0,)),
-    *[(name, REFUSED[kind](), TypeError) for name in ("weight", "sample_weight", "where") for kind in REAL],
+    *[
+        (name, REFUSED[kind](), TypeError)
+        for name in ("weight", "sample_weight", "where")
+        for kind in REAL
+    ],
     *[("clamp", value, ValueError) for value in (np.nan, -1.0, -np.inf)],
     ("clamp", "1", TypeError),
     *does_not_broadcast("pos_weight", (3,), (4, 3), (1, 3, 4)),
-    *[(name, value, TypeError) for name in ("hess_factor", "hess_floor") for value in (None, "1", [1.0], 1j)],
+    *[
+        (name, value, TypeError)
+        for name in ("hess_factor", "hess_floor")
+        for value in (None, "1", [1.0], 1j)
+    ],
     *[(name, np.nan, ValueError) for name in ("hess_factor", "hess_floor")],
     *[("num_threads", value, ValueError) for value in (0, -1)],
     *[("num_threads", value, TypeError) for value in (1.5, "2")],
@@ -650,10 +730,14 @@ WRONG_WEIGHTS = {True: [(), (1,), (3,), (5,), (3, 4), (1, 4)], False: [(3,), (4,
 @pytest.mark.once
 @EVERY_FUNCTION
 def test_wrong_options(function):
-    """A wrong value, dtype or shape of an option is named, in losses, gradients and curvatures alike."""
+    """A wrong value, dtype or shape of an option is named, in losses,
+    gradients and curvatures alike.
+    """
     right = {"weight": np.ones(4), "sample_weight": np.ones(3)} if function.of_rows else {}
     for name, value, error in WRONG_OPTIONS:
-        if not function.takes(name) or (name == "sample_weight" and np.shape(value) == (4,) and not right):
+        if not function.takes(name) or (
+            name == "sample_weight" and np.shape(value) == (4,) and not right
+        ):
             continue
         among = {option: weight for option, weight in right.items() if function.takes(option)}
         for others in ({}, among):  # away from the short lane, too
@@ -667,7 +751,9 @@ def test_wrong_options(function):
 @pytest.mark.parametrize("axis", [-1.0, np.array([0, 1]), np.array([-1])], ids=repr)
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS if f.of_rows], ids=str)
 def test_an_axis_is_an_integer(function, axis):
-    """What only equals -1 is none, in the short lane neither; and an array that does not compare is named."""
+    """What only equals -1 is none, in the short lane neither;
+    and an array that does not compare is named.
+    """
     function.refuses(TypeError, r"\baxis must be an int, got", axis=axis)
 
 
@@ -680,7 +766,9 @@ def test_wrong_scores_and_targets(function):
         function.refuses((TypeError, ValueError), rf"\b{function.second}\b", targets=make())
     one = np.zeros((3, 4), bool)
     one[2, 3] = True
-    function.refuses(TypeError, rf"\b{function.first}\b.*\bwhere\b", x=np.ma.array(function.x, mask=one))
+    function.refuses(
+        TypeError, rf"\b{function.first}\b.*\bwhere\b", x=np.ma.array(function.x, mask=one)
+    )
     masked = np.ma.array(np.full((3, 4), 0.5), mask=one)
     function.refuses(TypeError, rf"\b{function.second}\b", targets=masked)
     for shape in ((), (3,), (1,), (1, 4), (3, 1), (4, 3), (1, 3, 4), (3, 5), (0, 4)):
@@ -698,7 +786,15 @@ def wrong_outs(shape):
     """Arrays that are unfit for a gradient of float64."""
     for kind in (np.float32, np.float16, np.longdouble, int, complex, object, ">f8"):
         yield np.zeros(shape, kind), TypeError
-    for other in ((), (12,), shape[::-1], (1, *shape), (*shape, 1), (shape[0] + 1, shape[1]), (1, 1)):
+    for other in (
+        (),
+        (12,),
+        shape[::-1],
+        (1, *shape),
+        (*shape, 1),
+        (shape[0] + 1, shape[1]),
+        (1, 1),
+    ):
         yield np.full(other, SENTINEL), ValueError
     read_only = np.full(shape, SENTINEL)
     read_only.flags.writeable = False
@@ -714,7 +810,9 @@ def wrong_outs(shape):
 @pytest.mark.once
 @EVERY_GRADIENT
 def test_wrong_outs(function):
-    """An array for a gradient has its dtype and shape, is writeable, and does not overlap itself."""
+    """An array for a gradient has its dtype and shape, is writeable,
+    and does not overlap itself.
+    """
     for name in function.outs:
         for array, error in wrong_outs(function.x.shape):
             function.refuses(error, rf"\b{name}\b", **{name: array})
@@ -746,16 +844,29 @@ def test_wrong_labels_in_place(function):
 
 @pytest.mark.once
 def test_messages_tell_what_is_allowed():
-    """The number, its place, and the classes there are; with what to ignore if there is such a number."""
+    """The number, its place, and the classes there are;
+    with what to ignore if there is such a number.
+    """
     x = np.zeros((2, 3))
     refuses(lambda: fs.cross_entropy(x, [0, 3]), IndexError, "targets[1]", "is 3", "0 to 2")
     refuses(lambda: fs.cross_entropy(x, [0, 3], ignore_index=-100), IndexError, "0 to 2", "-100")
-    refuses(lambda: fs.cross_entropy(x, [0.0, 1.0]), ValueError, "targets", "(2, 3)", "(2,)", "integer")
-    refuses(lambda: fs.cross_entropy(x, [0, 1], reduction="avg"), ValueError, "'mean'", "'none'", "'avg'")
+    refuses(
+        lambda: fs.cross_entropy(x, [0.0, 1.0]), ValueError, "targets", "(2, 3)", "(2,)", "integer"
+    )
+    refuses(
+        lambda: fs.cross_entropy(x, [0, 1], reduction="avg"),
+        ValueError,
+        "'mean'",
+        "'none'",
+        "'avg'",
+    )
     refuses(lambda: fs.cross_entropy(x, [0, 1], label_smoothing=2), ValueError, "0 to 1", "2")
     refuses(lambda: fs.cross_entropy(x, [0, 1], weight=[1.0]), ValueError, "(3,)", "(1,)")
     refuses(
-        lambda: fs.cross_entropy_grad_hess(x, [0, 1], hess_out=np.zeros(3)), ValueError, "hess_out", "(2, 3)"
+        lambda: fs.cross_entropy_grad_hess(x, [0, 1], hess_out=np.zeros(3)),
+        ValueError,
+        "hess_out",
+        "(2, 3)",
     )
 
 

@@ -1,7 +1,9 @@
-"""Operations with a row in each lane: on both sides of every border between ways to walk through arrays.
+"""Operations with a row in each lane: on both sides of every border between ways to walk through
+arrays.
 
-Short rows, columns that are gathered, columns that are read where they are, and columns of other dtypes that
-are gathered block by block; with lanes left over, and rows that need care among others that do not.
+Short rows, columns that are gathered, columns that are read where they are, and columns of other
+dtypes that are gathered block by block; with lanes left over, and rows that need care among others
+that do not.
 """
 
 from dataclasses import replace
@@ -18,10 +20,21 @@ import fastsoftmax as fs
 
 pytestmark = pytest.mark.usefixtures("backend")
 
-# Classes and rows. Short: to 40. With one input float32 columns are gathered up to 4096 classes, and read
-# where they are from there on; with two, up to 2048 (float64 likewise; less with narrower vectors: more).
+# Classes and rows. Short: to 40. With one input float32 columns are gathered up to 4096 classes,
+# and read where they are from there on; with two, up to 2048 (float64 likewise; less with narrower
+# vectors: more).
 SHORT = [(1, 70), (2, 3), (2, 4), (3, 67), (5, 130), (16, 16), (17, 33), (39, 20), (40, 65)]
-LONG = [(41, 15), (41, 16), (41, 129), (64, 40), (300, 17), (1030, 20), (2049, 33), (4097, 18), (16_400, 16)]
+LONG = [
+    (41, 15),
+    (41, 16),
+    (41, 129),
+    (64, 40),
+    (300, 17),
+    (1030, 20),
+    (2049, 33),
+    (4097, 18),
+    (16_400, 16),
+]
 SHAPES = pytest.mark.parametrize(("n", "rows"), SHORT + LONG, ids=str)
 
 
@@ -55,7 +68,9 @@ def test_reading_in_lanes(n, rows, heat, dtype):
         given = t.T if heat == "each" else t
         got = fs.logprobs(turned, several.T, 0, temperature=given)
         check_log_p(got.T, x, several, temperature=t)
-        assert np.array_equal(fs.logprobs(turned, several[:, 0], 0, temperature=given), got[0], True), name
+        assert np.array_equal(
+            fs.logprobs(turned, several[:, 0], 0, temperature=given), got[0], True
+        ), name
         for k in {1, min(3, n), min(8, n), min(9, n)} if n < 1000 else {1, 8}:
             values, indices = fs.top_k_logprobs(turned, k, 0, temperature=given)
             np.testing.assert_array_equal(indices.T, order[:, :k], err_msg=name)
@@ -86,7 +101,9 @@ def test_half_precision_in_lanes(n, rows, half):
         check_log_p(values[0], wide, top)
         check_log_p(fs.logprobs(turned, top, 0), wide, top)
         np.testing.assert_array_equal(fs.hardmax(turned, 0).astype(float).argmax(0), top)
-        loss, grad = fs.kl_divergence_from_logits_value_and_grad(turned, turned[:, ::-1], 0, reduction="sum")
+        loss, grad = fs.kl_divergence_from_logits_value_and_grad(
+            turned, turned[:, ::-1], 0, reduction="sum"
+        )
         assert loss.dtype == np.float32
         assert grad.dtype == half
 
@@ -126,7 +143,9 @@ def test_divergences_in_lanes(n, rows, dtype):
 
 @SHAPES
 def test_divergences_of_near_rows_in_lanes(n, rows, dtype):
-    """From equal rows to different ones, which are summed in one way, in the other, and side by side."""
+    """From equal rows to different ones, which are summed in one way, in the other,
+    and side by side.
+    """
     rng = np.random.default_rng([n, rows])
     x = rng.normal(0, 3, (rows, n))
     near = rng.choice([0, 1e-6, 1e-3, 0.1, 1], (rows, 1)) * rng.normal(0, 1, (rows, n))

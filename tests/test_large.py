@@ -1,4 +1,6 @@
-"""Results too large for the caches, which are written past them, and the memory that is kept for them."""
+"""Results too large for the caches, which are written past them,
+and the memory that is kept for them.
+"""
 
 import gc
 import os
@@ -14,11 +16,17 @@ import fastsoftmax as fs
 from fastsoftmax import _memory
 
 MIB = 2**20
-pooled = pytest.mark.skipif(_memory._pool is None, reason="there is no pool without compiled modules")
+pooled = pytest.mark.skipif(
+    _memory._pool is None, reason="there is no pool without compiled modules"
+)
 
-# 28 MiB of float32: rows that are written along, computed again, kept in the output, and done in chunks.
+# 28 MiB of float32: rows that are written along, computed again, kept in the output, and done in
+# chunks.
 SHAPES = [(73_400, 100), (1_835, 4001), (184, 40_003)]
-SHAPES += [pytest.param(shape, marks=exhaustive) for shape in ((7_340, 1000), (229, 32_000), (3, 2_500_001))]
+SHAPES += [
+    pytest.param(shape, marks=exhaustive)
+    for shape in ((7_340, 1000), (229, 32_000), (3, 2_500_001))
+]
 
 
 def distance(a, b):
@@ -53,9 +61,12 @@ def test_large_columns(shape, backend):
     assert distance(got[:, some], fs.softmax(np.ascontiguousarray(x[:, some].T)).T.copy()) <= 3
 
 
-# Columns in wide strips: 2 MiB and more, or logarithms of long ones. Strips leave a few of these to others.
+# Columns in wide strips: 2 MiB and more, or logarithms of long ones. Strips leave a few of these to
+# others.
 COLUMNS = [(20, 27_001), (300, 2001), (130, 515)]
-COLUMNS += [pytest.param(shape, marks=exhaustive) for shape in ((33, 16_500), (1000, 700), (2100, 512))]
+COLUMNS += [
+    pytest.param(shape, marks=exhaustive) for shape in ((33, 16_500), (1000, 700), (2100, 512))
+]
 
 
 def columns(shape, dtype):
@@ -93,7 +104,7 @@ def test_strips_of_columns(name, bound, shape, dtype, backend):
         np.testing.assert_array_equal(getattr(fs, name)(x, axis=0, out=x), got)
 
 
-# --- the pool ---------------------------------------------------------------------------------------------
+# --- the pool -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -104,7 +115,9 @@ def _restored():
 
 @pooled
 @pytest.mark.usefixtures("_restored")
-@pytest.mark.parametrize("call", [fs.softmax, lambda x: fs.softmax(x, temperature=2.0), fs.sigmoid], ids=str)
+@pytest.mark.parametrize(
+    "call", [fs.softmax, lambda x: fs.softmax(x, temperature=2.0), fs.sigmoid], ids=str
+)
 def test_memory_is_used_again(call):
     fs.set_buffer_pool(0)
     fs.set_buffer_pool(64 * MIB)
@@ -141,7 +154,9 @@ def test_memory_waits_for_every_view():
 @pooled
 @pytest.mark.usefixtures("_restored")
 def test_limits():
-    """Neither more than the limit is kept, nor results above it, nor small ones; 0 frees everything."""
+    """Neither more than the limit is kept, nor results above it, nor small ones;
+    0 frees everything.
+    """
     x = np.zeros((1, 4 * MIB), np.float32)
     fs.set_buffer_pool(24 * MIB)
     results = [fs.softmax(x) for _ in range(3)]

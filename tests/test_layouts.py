@@ -1,4 +1,6 @@
-"""Elementwise functions on arrays of any axes, strides and dtypes: the same as on contiguous copies."""
+"""Elementwise functions on arrays of any axes, strides and dtypes:
+the same as on contiguous copies.
+"""
 
 import itertools
 import sys
@@ -37,12 +39,14 @@ KINDS = [
 
 
 def laid_out(values, rng, broadcast=False):
-    """The values in a view drawn at random, cropped, stepped, reversed and transposed, and all of its memory.
+    """The values in a view drawn at random, cropped, stepped, reversed and transposed, and all of
+    its memory.
 
     If `broadcast` is true, some axes get stride 0, and the values those at their beginning.
     """
     axes = values.ndim
-    order, cut = rng.permutation(axes), rng.permutation(axes) < 3  # no more than three, for memory's sake
+    # no more than three, for memory's sake
+    order, cut = rng.permutation(axes), rng.permutation(axes) < 3
     begin = np.where(cut, rng.integers(0, 3, axes), 0)
     step = np.where(cut & (rng.random(axes) < 0.5), rng.integers(2, 4, axes), 1)
     end = begin + step * values.shape
@@ -59,7 +63,11 @@ def laid_out(values, rng, broadcast=False):
 @np.errstate(under="ignore")
 def numbers(shape, kind, rng, probabilities=False):
     """Numbers of a kind, of which some have tails, or from 0 to 1."""
-    values = rng.random(shape) if probabilities else rng.normal(0, 3, shape) * 10 ** rng.integers(0, 3, shape)
+    values = (
+        rng.random(shape)
+        if probabilities
+        else rng.normal(0, 3, shape) * 10 ** rng.integers(0, 3, shape)
+    )
     if kind == "misaligned":
         buffer = np.zeros(values.nbytes + 1, np.uint8)[1:].view(np.float64).reshape(shape)
         buffer[...] = values
@@ -81,12 +89,15 @@ def assert_same(got, expected, backend):
     if backend == "numpy":
         info = np.finfo(expected.dtype)
         with np.errstate(under="ignore"):
-            np.testing.assert_allclose(got, expected, rtol=4 * float(info.eps), atol=float(info.tiny))
+            np.testing.assert_allclose(
+                got, expected, rtol=4 * float(info.eps), atol=float(info.tiny)
+            )
     else:
         np.testing.assert_array_equal(got, expected)
 
 
-UNARY = {"sigmoid": False, "log_sigmoid": False, "softplus": False, "logit": True}  # whether of probabilities
+# whether of probabilities
+UNARY = {"sigmoid": False, "log_sigmoid": False, "softplus": False, "logit": True}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +147,9 @@ def test_out_in_the_memory_of_the_input(name, dtype, backend):
 
 
 def weights_of(shape, rng):
-    """None; one for each element; what broadcasts along the first axes, the last, and some of them."""
+    """None; one for each element; what broadcasts along the first axes, the last,
+    and some of them.
+    """
     yield None
     yield laid_out(rng.random(shape), rng)[0]
     yield rng.random(shape[-1:])
@@ -184,7 +197,9 @@ def test_grad_hess(kind, backend):
             copy = None if weight is None else contiguous(np.broadcast_to(weight, shape))
             out, _ = laid_out(np.zeros(shape, np.float32), rng)
             got = function(x, t, sample_weight=weight, hess_out=out)
-            for a, b in zip(got, function(contiguous(x), contiguous(t), sample_weight=copy), strict=True):
+            for a, b in zip(
+                got, function(contiguous(x), contiguous(t), sample_weight=copy), strict=True
+            ):
                 assert_same(a, b, backend)
 
 
@@ -197,7 +212,9 @@ def test_sums_of_doubles_are_exact_in_every_layout(backend):
             got = fs.binary_cross_entropy_with_logits(
                 laid_out(x, rng)[0], laid_out(t, rng)[0], reduction="sum"
             )
-            np.testing.assert_allclose(got, float(each.sum()), rtol=1e-15 if backend != "numpy" else 1e-13)
+            np.testing.assert_allclose(
+                got, float(each.sum()), rtol=1e-15 if backend != "numpy" else 1e-13
+            )
 
 
 @pytest.mark.parametrize("shape", [(40_000, 2, 2), (400, 300), (30, 20_000)])

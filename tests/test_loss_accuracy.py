@@ -1,8 +1,8 @@
 """The bounds of losses and their gradients on rows and options that are hard for them.
 
-Each loss states its bounds in its `Loss` (and in its docstring): in units in the last place of the result or,
-where terms cancel, of their sizes. Rows here are confident, far, cancelling, shifted; weights are of every
-order of magnitude.
+Each loss states its bounds in its `Loss` (and in its docstring): in units in the last place of the
+result or, where terms cancel, of their sizes. Rows here are confident, far, cancelling, shifted;
+weights are of every order of magnitude.
 """
 
 import functools
@@ -30,7 +30,9 @@ def one_apart(shape, rng, limit):
     """One class above or below the others, by up to where it is all or nothing."""
     x = rng.normal(0, 1, shape) * rng.choice([0, 1], (shape[0], 1))
     gaps = limit * np.array([0.01, 0.1, 0.2, 0.5, 0.9, 0.97, 1.01, 1.3])
-    x[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] += rng.choice([*gaps, *-gaps], shape[0])
+    x[np.arange(shape[0]), rng.integers(0, shape[1], shape[0])] += rng.choice(
+        [*gaps, *-gaps], shape[0]
+    )
     return x
 
 
@@ -55,7 +57,9 @@ KINDS = (of_scale, one_apart, shifted, cancelling, levels)
 @np.errstate(all="ignore")
 def hard_scores(loss, n, dtype, rng):
     rows = 10 if n <= 100 else 3
-    x = np.concatenate([kind((rows, n), rng, LIMIT[dtype.itemsize]) for kind in KINDS]).astype(dtype)
+    x = np.concatenate([kind((rows, n), rng, LIMIT[dtype.itemsize]) for kind in KINDS]).astype(
+        dtype
+    )
     return -np.abs(x) if loss.scores in ("log_probs", "log_q") else x
 
 
@@ -190,7 +194,11 @@ def exact_divergence(x, target, temperature):
     mean = mpmath.fsum(e * (v - u) for e, u, v in zip(powers[1], a, b, strict=True)) / sum_b
     grad = [(p / sum_a - q / sum_b) / heat for p, q in zip(*powers, strict=True)]
     size = [(p / sum_a + q / sum_b) / heat for p, q in zip(*powers, strict=True)]
-    return float(mean + mpmath.log(sum_a / sum_b)), [float(g) for g in grad], [float(s) for s in size]
+    return (
+        float(mean + mpmath.log(sum_a / sum_b)),
+        [float(g) for g in grad],
+        [float(s) for s in size],
+    )
 
 
 @functools.lru_cache(maxsize=20)
@@ -214,4 +222,6 @@ def test_divergences_of_hard_rows(options, dtype):
             worst = max(oracle.ulp_error(v, value).max() for v in (got, alone))
             worst_grad = oracle.ulp_error(np.moveaxis(got_grad, axis, -1), grad).max()
             assert worst <= bounds[0], f"{given.loss}, n={n}, {options}: {worst:.3g} ulp"
-            assert worst_grad <= bounds[1], f"{given.loss}, n={n}, {options}: gradient {worst_grad:.3g} ulp"
+            assert worst_grad <= bounds[1], (
+                f"{given.loss}, n={n}, {options}: gradient {worst_grad:.3g} ulp"
+            )

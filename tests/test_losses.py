@@ -26,7 +26,9 @@ EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES, ids=str)
 EVERY_KIND = pytest.mark.parametrize(
     ("loss", "kind"), [(loss, kind) for loss in LOSSES for kind in loss.kinds], ids=str
 )
-OPTIONS = [(loss, kind, option) for loss in LOSSES for kind in loss.kinds for option in loss.allowed(kind)]
+OPTIONS = [
+    (loss, kind, option) for loss in LOSSES for kind in loss.kinds for option in loss.allowed(kind)
+]
 EVERY_OPTION = pytest.mark.parametrize(("loss", "kind", "option"), OPTIONS, ids=str)
 
 
@@ -62,7 +64,7 @@ def problem(loss, shape, dtype, kind=None, options=()):
     return loss.problem(shape, dtype, rng, kind, options)
 
 
-# --- values -----------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @EVERY_LOSS
@@ -117,7 +119,9 @@ def test_all_options_together(loss, kind, dtype):
         given.check(axis, reduction)
 
 
-@pytest.mark.parametrize(("loss", "kind"), [(loss, kind) for loss in OF_ROWS for kind in loss.kinds], ids=str)
+@pytest.mark.parametrize(
+    ("loss", "kind"), [(loss, kind) for loss in OF_ROWS for kind in loss.kinds], ids=str
+)
 def test_every_axis(loss, kind, dtype):
     for axis in (0, 1, 2, -2, -3):
         for shape in ((3, 4, 17), (1, 40, 2), (33, 1, 64)):
@@ -127,7 +131,9 @@ def test_every_axis(loss, kind, dtype):
 @pytest.mark.parametrize("n", [2, 10, 300, 5000])
 @pytest.mark.parametrize("rows", [1, 20])
 def test_losses_next_to_nothing_and_far_from_it(rows, n, dtype):
-    """The label so far above or below the others that one exponential underflows beside the other."""
+    """The label so far above or below the others that one
+    exponential underflows beside the other.
+    """
     gap, tolerance = (85.0, 1e-6) if dtype == np.float32 else (700.0, 1e-12)
     x, labels = np.zeros((rows, n), dtype), np.arange(rows) % n
 
@@ -147,7 +153,9 @@ def test_losses_next_to_nothing_and_far_from_it(rows, n, dtype):
 
 @pytest.mark.parametrize("loss", [BY_NAME["cross_entropy"]], ids=str)
 def test_confident_rows_keep_their_digits(loss, dtype):
-    """The loss of a nearly certain class and its p - 1 are small numbers, not differences of large ones."""
+    """The loss of a nearly certain class and its p - 1 are small numbers,
+    not differences of large ones.
+    """
     for gap in (1.0, 5.0, 12.0, 16.5, 20.0, 40.0, 80.0):
         for n in (2, 10, 100, 5000):
             x = np.zeros((2, n), dtype)
@@ -176,7 +184,9 @@ def nearly_equal_distributions(shape, dtype, rng):
     p = rng.exponential(size=shape) ** 2
     p = (p / p.sum(-1, keepdims=True)).astype(dtype)
     log_p = np.log(p.astype(np.float64))
-    return p, (log_p * (1 + rng.choice([0, 1e-7, 1e-3], shape) * rng.normal(size=shape))).astype(dtype)
+    return p, (log_p * (1 + rng.choice([0, 1e-7, 1e-3], shape) * rng.normal(size=shape))).astype(
+        dtype
+    )
 
 
 @pytest.mark.parametrize("log_target", [False, True])
@@ -188,7 +198,10 @@ def test_divergence_of_nearly_equal_distributions(log_target, dtype):
         p, log_q = nearly_equal_distributions(shape, dtype, rng)
         targets = np.log(p) if log_target else p
         given = replace(
-            problem(loss, shape, dtype), x=log_q, targets=targets, options={"log_target": log_target}
+            problem(loss, shape, dtype),
+            x=log_q,
+            targets=targets,
+            options={"log_target": log_target},
         )
         for axis in axes(loss)[: len(shape)]:
             given.check(axis)
@@ -199,7 +212,9 @@ def test_divergence_of_nearly_equal_distributions(log_target, dtype):
 
 
 def test_divergence_of_a_rounded_logarithm():
-    """The three terms are 1e-9 to 1e-8, a tenth of an ulp of the logarithms, and do not sum to 0."""
+    """The three terms are 1e-9 to 1e-8, a tenth of an ulp of the logarithms,
+    and do not sum to 0.
+    """
     p = np.array([0.1, 0.2, 0.7], np.float32)
     assert float(fs.kl_divergence(np.log(p), p)) == pytest.approx(-1.4201947e-09, rel=1e-6)
     exactly = fs.kl_divergence(np.log(p).astype(np.float64), p.astype(np.float64))
@@ -219,10 +234,16 @@ def test_float64_beside_narrower_logits(name, half):
         if name == "targets":
             arrays["pos_weight"] = np.array([0.0, 0, 1, 2])
         if name == "weight":
-            x, arrays["weight"] = np.array([-60, 60, -80, 4], scores), np.array([1e60, 1e45, 1e-60, 1])
+            x, arrays["weight"] = (
+                np.array([-60, 60, -80, 4], scores),
+                np.array([1e60, 1e45, 1e-60, 1]),
+            )
             arrays["targets"] = np.array([0.0, 1, 0, 1])
         if name == "pos_weight":
-            x, arrays["pos_weight"] = np.array([60, 70, 50, 4], scores), np.array([1e50, 1e60, 1e-10, 1 / 3])
+            x, arrays["pos_weight"] = (
+                np.array([60, 70, 50, 4], scores),
+                np.array([1e50, 1e60, 1e-10, 1 / 3]),
+            )
         given = replace(
             problem(BY_NAME["binary_cross_entropy_with_logits"], (4,), FLOATS[0]),
             x=x,
@@ -243,7 +264,10 @@ def test_float64_targets_beside_narrower_probabilities(half):
     for scores in (np.dtype(np.float32), half):
         p = np.array([1 - 2.0**-7, 1, 1, 0.5], scores)
         given = replace(
-            problem(BY_NAME["binary_cross_entropy"], (4,), FLOATS[0]), x=p, targets=targets, options={}
+            problem(BY_NAME["binary_cross_entropy"], (4,), FLOATS[0]),
+            x=p,
+            targets=targets,
+            options={},
         )
         loss, grad = given.value_and_grad(reduction="none", out=np.empty(4, np.float32))
         expected, slopes = given.answer.reduced("none")
@@ -267,10 +291,12 @@ def test_float64_on_either_side_of_a_divergence(half):
                 )
                 for axis in (-1, 0):
                     loss = given.value(axis, reduction="none")
-                    assert np.all(oracle.ulp_error(loss, given.answer.reduced("none")[0]) <= given.loss.ulp)
+                    assert np.all(
+                        oracle.ulp_error(loss, given.answer.reduced("none")[0]) <= given.loss.ulp
+                    )
 
 
-# --- gradients by finite differences ----------------------------------------------------------------------
+# --- gradients by finite differences --------------------------------------------------------------
 
 
 def check_finite_differences(given, axis=-1, **more):
@@ -315,7 +341,7 @@ def test_finite_differences_of_all_options(loss, kind):
         check_finite_differences(given, axis, reduction="sum")
 
 
-# --- arrays of every kind ---------------------------------------------------------------------------------
+# --- arrays of every kind -------------------------------------------------------------------------
 
 
 @sizes(1, 3)
@@ -376,7 +402,9 @@ def test_in_place(loss, kind, lengths, dtype):
 
 
 def in_memory_of(out, a):
-    """An argument of a loss of `out.shape` within the memory of `out`: one for each element, row or class."""
+    """An argument of a loss of `out.shape` within the memory of `out`:
+    one for each element, row or class.
+    """
     view = out if a.shape == out.shape else out[:, 0] if a.shape == out.shape[:1] else out[0]
     view[...] = a
     return view
@@ -413,12 +441,16 @@ def test_out_that_overlaps(loss, kind, dtype):
 
 @EVERY_KIND
 def test_half_precision(loss, kind, half):
-    """As if it were float32; the gradient is rounded once, or not at all with an `out` of float32."""
+    """As if it were float32; the gradient is rounded once,
+    or not at all with an `out` of float32.
+    """
     rng = np.random.default_rng(5)
     with np.errstate(all="ignore"):
         x = loss.typical((6, 30), np.float64, rng).astype(half)
     targets = loss.targets[kind](x.astype(np.float32), rng)
-    single = replace(problem(loss, (6, 30), FLOATS[0], kind), x=x.astype(np.float32), targets=targets)
+    single = replace(
+        problem(loss, (6, 30), FLOATS[0], kind), x=x.astype(np.float32), targets=targets
+    )
     given = replace(single, x=x)
     expected_loss, expected = single.value_and_grad(reduction="sum")
     with np.errstate(all="ignore"):
@@ -441,7 +473,9 @@ def test_half_precision(loss, kind, half):
 @sizes(60, 900)
 @every_option_of("weight", "sample_weight", "pos_weight", "temperature")
 def test_options_of_half_precision(loss, kind, option, size, half):
-    """As if they were of the dtype that is computed in: no product of theirs is rounded to 16 bits."""
+    """As if they were of the dtype that is computed in:
+    no product of theirs is rounded to 16 bits.
+    """
     for scores in (*FLOATS, np.dtype(np.longdouble)):
         name = option.split()[0]
         given = problem(loss, (size, 3), FLOATS[0], kind, (option,))
@@ -462,7 +496,9 @@ def test_options_of_half_precision(loss, kind, option, size, half):
 
 @np.errstate(all="ignore")
 def test_gradients_are_rounded_to_the_nearest_half(half):
-    """Of any float32: ties, overflow, subnormal numbers, NaN. (The gradient of nll is minus the target.)"""
+    """Of any float32: ties, overflow, subnormal numbers, NaN.
+    (The gradient of nll is minus the target.)
+    """
     rng = np.random.default_rng(7)
     t = rng.integers(0, 2**32, 1 << 17, dtype=np.uint32).view(np.float32)  # of all sizes
     every = np.arange(2**16, dtype=np.uint16).view(half).astype(np.float32)
@@ -482,7 +518,9 @@ def test_gradients_are_rounded_to_the_nearest_half(half):
 @EVERY_KIND
 def test_longdouble(loss, kind):
     given = problem(loss, (4, 9), FLOATS[1], kind)
-    loss_value, grad = replace(given, x=given.x.astype(np.longdouble)).value_and_grad(reduction="none")
+    loss_value, grad = replace(given, x=given.x.astype(np.longdouble)).value_and_grad(
+        reduction="none"
+    )
     assert loss_value.dtype == grad.dtype == np.longdouble
     expected = given.answer.reduced("none")
     for got, answer in zip((loss_value, grad), expected, strict=True):
@@ -495,7 +533,11 @@ def test_longdouble(loss, kind):
 def test_scores_of_integers_are_float64(loss):
     for kind in ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"):
         x = np.array([[1, 0, 1], [0, 1, 1]], kind)
-        targets = np.array([0, 1]) if "labels" in loss.targets else np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
+        targets = (
+            np.array([0, 1])
+            if "labels" in loss.targets
+            else np.array([[0.5, 0.25, 0.25], [1, 0, 0]])
+        )
         clamp = {"clamp": 100.0} if loss.name == "binary_cross_entropy" else {}
         value, grad = loss.call_with_grad(x, targets if not loss.elementwise else x, **clamp)
         double, double_grad = loss.call_with_grad(
@@ -531,7 +573,9 @@ def test_answers_of_integers_and_bool(loss, dtype):
 @pytest.mark.parametrize("number", [np.finfo(np.longdouble).max, np.finfo(np.longdouble).tiny])
 @every_option_of("weight", "sample_weight", "pos_weight")
 def test_weights_out_of_range(loss, kind, option, number):
-    """What is too large or too small for float64 is infinity or 0 for losses of rows, without a warning."""
+    """What is too large or too small for float64 is infinity or 0 for losses of rows,
+    without a warning.
+    """
     given = problem(loss, (5, 3), FLOATS[0], kind, (option,))
     weights = given.options[option].astype(np.longdouble)
     weights.flat[1:3] = number
@@ -567,7 +611,8 @@ def test_plain_calls_are_the_checked_ones(loss, kind, dtype):
             plain = given.value(reduction=reduction)
             value, grad = given.value_and_grad(reduction=reduction)
             checked = replace(given, x=wide[..., 0])
-            same = close if loss.elementwise else np.testing.assert_array_equal  # lines are summed one by one
+            # lines are summed one by one
+            same = close if loss.elementwise else np.testing.assert_array_equal
             same(plain, checked.value(reduction=reduction))
             other, other_grad = checked.value_and_grad(reduction=reduction)
             same(value, other)
@@ -575,7 +620,7 @@ def test_plain_calls_are_the_checked_ones(loss, kind, dtype):
             assert type(plain) is type(value) is type(other)
 
 
-# --- nothing, one number, and many threads ----------------------------------------------------------------
+# --- nothing, one number, and many threads --------------------------------------------------------
 
 
 @EVERY_KIND
@@ -594,7 +639,10 @@ def test_nothing(loss, kind, dtype):
 
 @EVERY_KIND
 def test_a_number_is_a_row_of_one_class(loss, kind, dtype):
-    x, targets = np.array(-0.5 if loss.scores != "probs" else 0.5, dtype), 0 if kind == "labels" else 1.0
+    x, targets = (
+        np.array(-0.5 if loss.scores != "probs" else 0.5, dtype),
+        0 if kind == "labels" else 1.0,
+    )
     value, grad = loss.call_with_grad(x, targets)
     row, row_grad = loss.call_with_grad(x[None], targets if kind == "labels" else [targets])
     assert isinstance(grad, np.floating)
@@ -619,10 +667,12 @@ def test_threads_do_not_change_a_bit(loss, kind, shape, numbers, dtype):
                 got = given.value_and_grad(reduction=reduction, num_threads=threads)
                 for a, b in zip(got, first, strict=True):
                     np.testing.assert_array_equal(a, b)
-                np.testing.assert_array_equal(given.value(reduction=reduction, num_threads=threads), alone)
+                np.testing.assert_array_equal(
+                    given.value(reduction=reduction, num_threads=threads), alone
+                )
 
 
-# --- special values ---------------------------------------------------------------------------------------
+# --- special values -------------------------------------------------------------------------------
 
 
 def hard(x, label, **options):
@@ -683,12 +733,17 @@ def test_zero_coefficients_drop_their_terms(dtype):
 @pytest.mark.parametrize("n", [2, 8, 34, 200, 20_000])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_elements_of_weight_zero(rows, n, dtype):
-    """They are dropped: no loss and no gradient, be a logit infinite or NaN, or a probability 0 or 1."""
+    """They are dropped: no loss and no gradient, be a logit infinite or NaN,
+    or a probability 0 or 1.
+    """
     dropped = np.arange(n) % 2 == 0
     weights = np.where(dropped, 0, np.full((rows, n), 3.0))  # of one row: broadcast
     scores = np.resize([INF, 1, -INF, 2, NAN, -1], (2, n)).astype(dtype)
     probabilities = np.resize([0, 0.5, 1, 0.25], (2, n)).astype(dtype)
-    for name, x in (("binary_cross_entropy_with_logits", scores), ("binary_cross_entropy", probabilities)):
+    for name, x in (
+        ("binary_cross_entropy_with_logits", scores),
+        ("binary_cross_entropy", probabilities),
+    ):
         loss = BY_NAME[name]
         for t in (np.zeros((2, n)), np.ones((2, n)), np.full((2, n), 0.5)):
             value, grad = loss.call_with_grad(x, t, weight=weights, reduction="none")
@@ -714,7 +769,9 @@ def test_one_weight_of_zero(dtype):
             assert (value, grad) == (0, 0), (x, t)
     for p in (0, 1, 0.5):
         for t in (0, 1, 0.5):
-            value, grad = fs.binary_cross_entropy_value_and_grad(np.array([p], dtype), [t], weight=0)
+            value, grad = fs.binary_cross_entropy_value_and_grad(
+                np.array([p], dtype), [t], weight=0
+            )
             assert (value, grad) == (0, 0), (p, t)
     for p in (-0.5, 1.5, NAN):
         value, grad = fs.binary_cross_entropy_value_and_grad(np.array([p], dtype), [1], weight=0)
@@ -725,7 +782,9 @@ def test_one_weight_of_zero(dtype):
 @pytest.mark.parametrize("n", [2, 7, 16, 100, 5000, 40_000])
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_classes_of_weight_zero(name, n, dtype):
-    """They are dropped, where their log-probability is -inf, too: as labels, and as probabilities."""
+    """They are dropped, where their log-probability is -inf, too:
+    as labels, and as probabilities.
+    """
     loss = BY_NAME[name]
     x = -np.abs(np.random.default_rng(n).normal(0, 3, (4, n))).astype(dtype)
     x[:, -1] = -INF
@@ -736,7 +795,11 @@ def test_classes_of_weight_zero(name, n, dtype):
     for targets in (labels, one_hot(labels, n)):
         for axis in (-1, 0):
             given = np.ascontiguousarray(np.moveaxis(x, -1, axis))
-            t = targets if targets.ndim == 1 else np.ascontiguousarray(np.moveaxis(targets, -1, axis))
+            t = (
+                targets
+                if targets.ndim == 1
+                else np.ascontiguousarray(np.moveaxis(targets, -1, axis))
+            )
             alone = loss.call(given, t, axis, weight=weight, reduction="none")
             value, grad = loss.call_with_grad(given, t, axis, weight=weight, reduction="none")
             grad = np.moveaxis(grad, axis, -1)
@@ -753,7 +816,9 @@ def test_rows_that_do_not_count(dtype):
     x = np.array([[1, 2, 3], [NAN, INF, NAN], [0, 0, 0], [NAN, NAN, NAN]], dtype)
     y = np.array([0, -100, 1, 2])
     where = np.array([True, True, True, False])[:, None]
-    value, grad = fs.cross_entropy_value_and_grad(x, y, ignore_index=-100, where=where, reduction="none")
+    value, grad = fs.cross_entropy_value_and_grad(
+        x, y, ignore_index=-100, where=where, reduction="none"
+    )
     np.testing.assert_array_equal(value[[1, 3]], 0)
     np.testing.assert_array_equal(grad[[1, 3]], 0)
     mean, mean_grad = fs.cross_entropy_value_and_grad(x, y, ignore_index=-100, where=where)
@@ -769,7 +834,9 @@ UNDEFINED = (NAN, INF, -INF)
 
 
 def rows_of_weight_zero(loss, kind, n, dtype):
-    """Eight rows of which every second has weight 0, and the same with undefined numbers in these."""
+    """Eight rows of which every second has weight 0,
+    and the same with undefined numbers in these.
+    """
     given = problem(loss, (8, n), dtype, kind)
     weights = np.array([0.0, 1, -0.0, 0.5, 0, 2, 0, 3])
     x, left_out = given.x.copy(), weights == 0
@@ -786,7 +853,8 @@ def rows_of_weight_zero(loss, kind, n, dtype):
 
 SOME_REDUCTIONS = [(2, REDUCTIONS), (7, REDUCTIONS), (33, REDUCTIONS), (40_000, REDUCTIONS[:1])]
 SOME_REDUCTIONS += [
-    pytest.param(n, others, marks=exhaustive) for n, others in ((5000, REDUCTIONS), (40_000, REDUCTIONS[1:]))
+    pytest.param(n, others, marks=exhaustive)
+    for n, others in ((5000, REDUCTIONS), (40_000, REDUCTIONS[1:]))
 ]
 
 
@@ -817,7 +885,9 @@ def test_rows_of_weight_zero_are_left_out(loss, n, wanted, dtype):
 def test_labels_of_rows_that_are_left_out_are_checked(loss, dtype):
     x = np.zeros((2, 3), dtype)
     for call in (loss.call, loss.call_with_grad):
-        refuses(lambda call=call: call(x, [3, 0], sample_weight=[0, 1]), IndexError, "targets[0]", "3")
+        refuses(
+            lambda call=call: call(x, [3, 0], sample_weight=[0, 1]), IndexError, "targets[0]", "3"
+        )
         call(x, [9, 0], sample_weight=[0, 1], ignore_index=9)
 
 
@@ -841,7 +911,7 @@ def test_grad_hess_of_weight_zero(name, n, dtype):
             close(a[kept], b, 1e-30)
 
 
-# --- the ends of the range --------------------------------------------------------------------------------
+# --- the ends of the range ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [1, 9])
@@ -896,9 +966,13 @@ def test_gradients_of_large_weights_do_not_underflow(n, dtype):
             options = {"weight": np.full(n, weight), "reduction": "sum"}
             _, grad = fs.cross_entropy_value_and_grad(x, targets, **options)
             close(grad[normal, -1], expected[normal].astype(np.float64))
-            _, grad = fs.cross_entropy_value_and_grad(np.ascontiguousarray(x.T), targets.T, axis=0, **options)
+            _, grad = fs.cross_entropy_value_and_grad(
+                np.ascontiguousarray(x.T), targets.T, axis=0, **options
+            )
             close(grad[-1, normal], expected[normal].astype(np.float64))
-        grad, hess = fs.cross_entropy_grad_hess(x, np.zeros(40, int), sample_weight=np.full(40, weight))
+        grad, hess = fs.cross_entropy_grad_hess(
+            x, np.zeros(40, int), sample_weight=np.full(40, weight)
+        )
         for got in (grad, hess):
             close(got[normal, -1], expected[normal].astype(np.float64))
 
@@ -985,23 +1059,29 @@ def test_divergence_of_equal_scores_is_exactly_zero(lengths, dtype):
 
 @pytest.mark.parametrize("shift", [0, 1e3, -1e5])
 def test_divergence_of_shifted_scores_with_unlikely_classes(shift, dtype):
-    """Neither a shift of the scores nor a class far from the others costs digits of a divergence."""
+    """Neither a shift of the scores nor a class far from the
+    others costs digits of a divergence.
+    """
     rng = np.random.default_rng(5)
     for far in (5, 40, 300, 690):
         x, target = rng.normal(0, 1, (2, 8, 6)).astype(dtype)
         x[::2] = target[::2] + rng.normal(0, 1e-3, (4, 6))
         x += shift
         target[:, 0] -= far
-        Problem(BY_NAME["kl_divergence_from_logits"], x, target).check(about=f"shift {shift}, far {far}")
+        Problem(BY_NAME["kl_divergence_from_logits"], x, target).check(
+            about=f"shift {shift}, far {far}"
+        )
 
 
-# --- curvature for boosting -------------------------------------------------------------------------------
+# --- curvature for boosting -----------------------------------------------------------------------
 
 
 @remembered
 @np.errstate(all="ignore")
 def curvature(x, targets, elementwise, sample_weight=1.0, hess_factor=1.0, hess_floor=0.0):
-    """p - t and the second derivative, in longer floats; errors are counted against their own size."""
+    """p - t and the second derivative, in longer floats;
+    errors are counted against their own size.
+    """
     x = long(x)
     if elementwise:
         p, q = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
@@ -1026,7 +1106,9 @@ def curvature(x, targets, elementwise, sample_weight=1.0, hess_factor=1.0, hess_
 ROWS_AND_CLASSES = [*((40, n) for n in (1, 2, 3, 10, 17, 64, 100)), (4, 5000)]
 
 
-@pytest.mark.parametrize(("rows", "n"), [*ROWS_AND_CLASSES, pytest.param(40, 5000, marks=exhaustive)])
+@pytest.mark.parametrize(
+    ("rows", "n"), [*ROWS_AND_CLASSES, pytest.param(40, 5000, marks=exhaustive)]
+)
 @pytest.mark.parametrize("name", GRAD_HESS)
 def test_grad_hess(name, rows, n, dtype, rng):
     loss = BY_NAME[name.removesuffix("_grad_hess")]
@@ -1052,7 +1134,9 @@ def test_grad_hess_outs(name, dtype, rng):
     x = loss.typical((5, 4, 9), dtype, rng)
     targets = loss.targets[loss.kinds[0]](x, rng)
     expected = call(x, targets)
-    for (label, first, _), (_, second, _) in zip(outs(x.shape, dtype), outs(x.shape, dtype), strict=True):
+    for (label, first, _), (_, second, _) in zip(
+        outs(x.shape, dtype), outs(x.shape, dtype), strict=True
+    ):
         grad, hess = call(x, targets, grad_out=first, hess_out=second)
         assert (grad is first, hess is second) == (True, True), label
         np.testing.assert_array_equal(grad, expected[0], err_msg=label)
@@ -1068,13 +1152,18 @@ def test_grad_hess_outs(name, dtype, rng):
 
 @pytest.mark.parametrize("name", GRAD_HESS)
 def test_grad_hess_outs_of_one_memory(name, dtype, rng):
-    """They may interleave as long as they have no element in common, but none may be written twice."""
+    """They may interleave as long as they have no element in common,
+    but none may be written twice.
+    """
     loss = BY_NAME[name.removesuffix("_grad_hess")]
     x = loss.typical((12, 7), dtype, rng)
     targets = loss.targets[loss.kinds[0]](x, rng)
     expected = getattr(fs, name)(x, targets)
     memory = np.zeros((24, 14), dtype)
-    pairs = [(about, *(a.reshape(x.shape) for a in views)) for about, _, *views in pairs_of_views(84, dtype)]
+    pairs = [
+        (about, *(a.reshape(x.shape) for a in views))
+        for about, _, *views in pairs_of_views(84, dtype)
+    ]
     pairs += [
         ("rows in turn", memory[::2, :7], memory[1::2, :7]),
         ("columns in turn", memory[:12, ::2], memory[:12, 1::2]),
@@ -1102,8 +1191,13 @@ def test_grad_hess_outs_of_one_memory(name, dtype, rng):
 def test_grad_hess_outs_of_which_it_is_hard_to_tell(name):
     """Whether memory is shared may take too long to find out: then it counts as shared."""
     shape, memory = (4, 2, 3, 3, 2, 2), np.zeros(540_000)
-    strides = (75664, 336904, 347280, 727432, 768104, 773280), (11256, 26040, 72992, 292872, 472936, 609112)
-    first, second = (np.lib.stride_tricks.as_strided(memory[i:], shape, strides[i]) for i in range(2))
+    strides = (
+        (75664, 336904, 347280, 727432, 768104, 773280),
+        (11256, 26040, 72992, 292872, 472936, 609112),
+    )
+    first, second = (
+        np.lib.stride_tricks.as_strided(memory[i:], shape, strides[i]) for i in range(2)
+    )
     with pytest.raises(np.exceptions.TooHardError):
         np.shares_memory(first, second, max_work=10_000)
     targets = np.zeros(shape if "binary" in name else shape[:-1], int)

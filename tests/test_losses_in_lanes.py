@@ -1,4 +1,6 @@
-"""Losses of rows that are computed side by side, one in each lane of a vector: short rows, and columns."""
+"""Losses of rows that are computed side by side, one in each lane of a vector:
+short rows, and columns.
+"""
 
 import functools
 
@@ -59,16 +61,24 @@ def test_layouts_of_logits_and_targets(kind, options, dtype):
     """Logits and targets lie in memory in the same order, or in another one, or have gaps."""
     for n in (5, 50):
         given = problem((70, n), dtype, kind, options)
-        for x in (turned(given.x, "F"), np.repeat(given.x, 2, 0)[::2], np.repeat(given.x, 2, 1)[:, ::2]):
+        for x in (
+            turned(given.x, "F"),
+            np.repeat(given.x, 2, 0)[::2],
+            np.repeat(given.x, 2, 1)[:, ::2],
+        ):
             for order in "CF":
                 Problem(LOSS, x, turned(given.targets, order), given.options).check()
 
 
 @pytest.mark.parametrize("axis", [0, -1])
 def test_logits_of_half_precision(axis, half):
-    """As those of float32, to which gradients may go; what is stored in half precision is rounded once."""
+    """As those of float32, to which gradients may go;
+    what is stored in half precision is rounded once.
+    """
     for n in (3, 40, 200):
-        given = problem((70, n), np.dtype(np.float32), "soft", ("weight", "label_smoothing", "where"))
+        given = problem(
+            (70, n), np.dtype(np.float32), "soft", ("weight", "label_smoothing", "where")
+        )
         narrow = Problem(LOSS, given.x.astype(half), given.targets, given.options)
         wide = Problem(LOSS, narrow.x.astype(np.float32), given.targets, given.options)
         value, grad = narrow.value_and_grad(axis)
@@ -96,7 +106,7 @@ def test_gradients_in_place_of_logits(kind, options, dtype):
             np.testing.assert_array_equal(x, expected[1])
 
 
-# --- rows beside others ------------------------------------------------------------------------------------
+# --- rows beside others ---------------------------------------------------------------------------
 
 
 def unusual(x):
@@ -115,7 +125,9 @@ def unusual(x):
 @pytest.mark.parametrize("extreme", [False, True])
 @pytest.mark.parametrize("kind", LOSS.kinds)
 def test_rows_do_not_depend_on_those_beside_them(kind, extreme, dtype):
-    """Nor on where they are in a vector; weights of some are beyond what numbers of their dtype multiply."""
+    """Nor on where they are in a vector;
+    weights of some are beyond what numbers of their dtype multiply.
+    """
     for n in (3, 20, 150):
         for options in OPTIONS[:2] + OPTIONS[-2:]:
             given = problem((40, n), dtype, kind, options)
@@ -143,13 +155,15 @@ def test_factors_of_every_size(kind, dtype):
     for n in (2, 30, 140):
         given = problem((70, n), dtype, kind, ("label_smoothing",))
         small = np.clip(given.x, -20, 20)
-        rows = Problem(LOSS, small, given.targets, given.options | {"sample_weight": 10.0**exponents})
+        rows = Problem(
+            LOSS, small, given.targets, given.options | {"sample_weight": 10.0**exponents}
+        )
         with np.errstate(all="ignore"):
             rows.check()
             rows.check(axis=0)
 
 
-# --- curvatures --------------------------------------------------------------------------------------------
+# --- curvatures -----------------------------------------------------------------------------------
 
 
 def grad_hess(x, targets, weight):
@@ -164,11 +178,17 @@ def grad_hess(x, targets, weight):
 @pytest.mark.parametrize("kind", LOSS.kinds)
 def test_curvatures(kind, order, dtype):
     rng = np.random.default_rng(3)
-    tolerance = {"rtol": 2e-6 if dtype == np.float32 else 1e-13, "atol": 1e-7 if dtype == np.float32 else 1e-15}
+    tolerance = {
+        "rtol": 2e-6 if dtype == np.float32 else 1e-13,
+        "atol": 1e-7 if dtype == np.float32 else 1e-15,
+    }
     for n in LENGTHS:
         for rows in ROWS:
             given = problem((rows, n), dtype, kind, ())
-            x, targets = turned(rng.normal(0, 2, (rows, n)).astype(dtype), order), turned(given.targets, order)
+            x, targets = (
+                turned(rng.normal(0, 2, (rows, n)).astype(dtype), order),
+                turned(given.targets, order),
+            )
             weight = rng.uniform(0, 2, rows) * (np.arange(rows) % 5 > 0)
             x[np.arange(rows) % 5 == 0, 0] = np.nan  # of weight 0
             clean = np.where(np.isnan(x), 0, x)
@@ -183,7 +203,7 @@ def test_curvatures(kind, order, dtype):
             np.testing.assert_array_equal(hess, got[1])
 
 
-# --- sums with weights -------------------------------------------------------------------------------------
+# --- sums with weights ----------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -203,7 +223,9 @@ def test_weighted_sums_do_not_depend_on_rows_beside(base, dtype):
         b[8::14] *= 1e-300
         got = fs.logsumexp(x, b=b, base=base)
         alone = [fs.logsumexp(row, b=w, base=base) for row, w in zip(x, b, strict=True)]
-        by_columns = fs.logsumexp(np.ascontiguousarray(x.T), 0, b=np.ascontiguousarray(b.T), base=base)
+        by_columns = fs.logsumexp(
+            np.ascontiguousarray(x.T), 0, b=np.ascontiguousarray(b.T), base=base
+        )
         np.testing.assert_array_equal(by_columns, got)
         np.testing.assert_allclose(got, alone, rtol=1e-6 if dtype == np.float32 else 4e-16, atol=0)
         where = rng.random((70, n)) < 0.7
@@ -217,4 +239,6 @@ def test_weights_that_broadcast(shape, dtype):
     x, b = rng.normal(0, 2, (70, 6)).astype(dtype), rng.uniform(0.5, 2, shape)
     expected = fs.logsumexp(x, b=np.broadcast_to(b, x.shape).copy())
     np.testing.assert_array_equal(fs.logsumexp(x, b=b), expected)
-    np.testing.assert_array_equal(fs.logsumexp(np.ascontiguousarray(x.T), 0, b=np.asarray(b).T), expected)
+    np.testing.assert_array_equal(
+        fs.logsumexp(np.ascontiguousarray(x.T), 0, b=np.asarray(b).T), expected
+    )

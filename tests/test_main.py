@@ -64,11 +64,27 @@ def test_configuration_and_table():
 
 def test_table_row():
     case = Case("softmax", "float32", (4096, 10))
-    times = {"NumPy": [3e-4, 8e-4, 4e-4], "SciPy": [8e-4, 16e-4, 8e-4], "fastsoftmax": [1e-4, 2e-4, 1e-4]}
+    times = {
+        "NumPy": [3e-4, 8e-4, 4e-4],
+        "SciPy": [8e-4, 16e-4, 8e-4],
+        "fastsoftmax": [1e-4, 2e-4, 1e-4],
+    }
     errors = {"NumPy": 15.6, "SciPy": 20.0, "fastsoftmax": 3.24}
     row = command_line.table_row(case, times, errors).replace("|", "").split()
     ratios = ["4.0", "8.0"]
-    assert row == ["softmax", "float32", "4096x10", "-1", "400", "800", "100", *ratios, "16", "20", "3.2"]
+    assert row == [
+        "softmax",
+        "float32",
+        "4096x10",
+        "-1",
+        "400",
+        "800",
+        "100",
+        *ratios,
+        "16",
+        "20",
+        "3.2",
+    ]
 
 
 def test_without_scipy(monkeypatch):
@@ -90,7 +106,8 @@ def test_errors_in_the_table(operation):
     functions = command_line.implementations(case)
     assert list(functions) == ["NumPy", "SciPy", "fastsoftmax"]
     found = {
-        name: measuring.largest_error(f(case.scores()), case.reference()) for name, f in functions.items()
+        name: measuring.largest_error(f(case.scores()), case.reference())
+        for name, f in functions.items()
     }
     assert found["fastsoftmax"] <= 6
     assert max(found.values()) < 100
@@ -105,7 +122,9 @@ def test_largest_error():
     assert np.isnan(measuring.largest_error(got, exact.astype(np.float32)))
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.123, "0.12"), (1.26, "1.3"), (9.96, "10"), (417.3, "417")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.123, "0.12"), (1.26, "1.3"), (9.96, "10"), (417.3, "417")]
+)
 def test_figure(value, text):
     assert measuring.figure(value) == text
 
@@ -115,7 +134,9 @@ def test_no_figure(value):
     assert measuring.figure(value) == "-"
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["info", "--xml"], ["--json"], ["info", "more"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["info", "--xml"], ["--json"], ["info", "more"]]
+)
 def test_wrong_arguments(arguments):
     done = run(*arguments)
     assert done.returncode == 2

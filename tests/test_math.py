@@ -1,4 +1,6 @@
-"""The exponentials and logarithms of the kernels, each by itself: the errors that docs/accuracy.md uses."""
+"""The exponentials and logarithms of the kernels, each by itself:
+the errors that docs/accuracy.md uses.
+"""
 
 import os
 import platform
@@ -18,8 +20,8 @@ INSTRUCTION_SETS = {
     "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
 }
 
-# Largest errors: exponentials in units of 2^-23 (float32) and 2^-52 (float64) of the result, as a pair in
-# units of 2^-57; logarithms in units of 2^-30 and 2^-58. SSE2 has no fused multiply-add.
+# Largest errors: exponentials in units of 2^-23 (float32) and 2^-52 (float64) of the result, as a
+# pair in units of 2^-57; logarithms in units of 2^-30 and 2^-58. SSE2 has no fused multiply-add.
 FUSED = {
     ("fixed_shift", "float32"): 0.66,
     ("fixed_shift", "float64"): 0.62,
@@ -52,7 +54,9 @@ LARGEST = {
 RAN_HERE = [isa for isa in INSTRUCTION_SETS if X86 or isa == "baseline"]
 
 pytestmark = [
-    pytest.mark.skipif(not KERNELS.is_dir() or not list(KERNELS.glob("*.h")), reason="needs the sources"),
+    pytest.mark.skipif(
+        not KERNELS.is_dir() or not list(KERNELS.glob("*.h")), reason="needs the sources"
+    ),
     pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler"),
 ]
 
@@ -74,7 +78,9 @@ def program(tmp_path_factory):
 
 
 def largest_errors(path, stride):
-    done = subprocess.run([path, str(stride)], capture_output=True, text=True, check=True, timeout=900)
+    done = subprocess.run(
+        [path, str(stride)], capture_output=True, text=True, check=True, timeout=900
+    )
     for line in done.stdout.splitlines():
         routine, dtype, error, argument = line.split()
         yield (routine, dtype), float(error), argument

@@ -11,12 +11,15 @@ import fastsoftmax as fs
 
 MIB = 2**20
 STATUS = "/proc/self/status"
-pytestmark = pytest.mark.skipif(not os.path.exists(STATUS), reason="the peak of memory is read from /proc")
+pytestmark = pytest.mark.skipif(
+    not os.path.exists(STATUS), reason="the peak of memory is read from /proc"
+)
 
-# The peak of the resident set counts every page that was touched, by whatever allocator. VmHWM is that of the
-# new process; ru_maxrss would start from the peak of its parent. Pages of files are not counted: they are
-# code that runs for the first time, and the system maps as much around it as it likes. Nor is what a first
-# call on ten rows of ten needs: it is what imports leave to the first call.
+# The peak of the resident set counts every page that was touched, by whatever allocator. VmHWM is
+# that of the new process; ru_maxrss would start from the peak of its parent. Pages of files are not
+# counted: they are code that runs for the first time, and the system maps as much around it as it
+# likes. Nor is what a first call on ten rows of ten needs: it is what imports leave to the first
+# call.
 SCRIPT = """
 import sys
 import numpy as np
@@ -25,7 +28,8 @@ import fastsoftmax as fs
 def peak():
     with open("/proc/self/status") as lines:
         found = dict(line.split(":") for line in lines)
-    return sum(int(found[name].split()[0]) * sign * 1024 for name, sign in (("VmHWM", 1), ("RssFile", -1)))
+    signs = {"VmHWM": 1, "RssFile": -1}
+    return sum(int(found[name].split()[0]) * sign * 1024 for name, sign in signs.items())
 
 rng = np.random.default_rng(0)
 def call(rows, n):
@@ -41,9 +45,14 @@ print(call({rows}, {n}))
 """
 
 LOGITS = "lambda r, n: (np.zeros((r, n), np.float32), np.arange(r) % n)"
-WITH_OUT = "lambda r, n: (np.ones((r, n), np.float32), np.arange(r) % n, np.ones((r, n), np.float32))"
+WITH_OUT = (
+    "lambda r, n: (np.ones((r, n), np.float32), np.arange(r) % n, np.ones((r, n), np.float32))"
+)
 TOUCHED = "lambda r, n: (rng.random((r, n), np.float32), np.arange(r) % n)"
-PAIR = "lambda r, n: (np.ones((r, n), np.float32), np.ones((r, n), np.float32), np.ones((r, n), np.float32))"
+PAIR = (
+    "lambda r, n: (np.ones((r, n), np.float32), np.ones((r, n), np.float32), np.ones((r, n),"
+    " np.float32))"
+)
 LABELS = "lambda r, n: (np.ones((r, 2), np.float32), np.ones((r, 3), np.int64)[:, 1])"
 OF_64_MIB = {"rows": 1024, "n": 16384}
 LONG_ROWS = pytest.param({"rows": 16, "n": 2**20}, marks=exhaustive)
@@ -51,16 +60,22 @@ SHORT_ROWS = pytest.param({"rows": 2**21, "n": 8}, marks=exhaustive)
 
 
 def growth(make, *runs, rows, n, backend="default", threads=2):
-    """Bytes that ``run(*make(rows, n))`` added to the peak of a new process; the most of several runs."""
+    """Bytes that ``run(*make(rows, n))`` added to the peak of a new process;
+    the most of several runs.
+    """
     environment = os.environ | {"FASTSOFTMAX_NUM_THREADS": str(threads)}
     environment |= {} if backend == "default" else {"FASTSOFTMAX_BACKEND": backend}
     script = SCRIPT.format(make=make, runs=", ".join(runs), rows=rows, n=n)
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
 
-compiled = pytest.mark.skipif(fs.config()["backend"] == "numpy", reason="the twin works in larger blocks")
+compiled = pytest.mark.skipif(
+    fs.config()["backend"] == "numpy", reason="the twin works in larger blocks"
+)
 
 
 def test_the_measure_measures():
@@ -81,7 +96,10 @@ def test_float16_is_converted_in_blocks(shape):
 @pytest.mark.parametrize("shape", [OF_64_MIB, LONG_ROWS, SHORT_ROWS], ids=str)
 def test_cross_entropy(shape):
     """Nothing of the size of the logits is made, and labels are not copied."""
-    runs = (f"lambda x, y: fs.cross_entropy(x, y, reduction='{reduction}')" for reduction in ("mean", "sum"))
+    runs = (
+        f"lambda x, y: fs.cross_entropy(x, y, reduction='{reduction}')"
+        for reduction in ("mean", "sum")
+    )
     assert growth(TOUCHED, *runs, **shape) < MIB
 
 
@@ -148,10 +166,16 @@ OF_8_MIB = {"rows": 256, "n": 32768}
 @compiled
 @pytest.mark.parametrize(
     "kind",
-    ["uint8", "swapped", *(pytest.param(kind, marks=exhaustive) for kind in ("bool", "int64", "misaligned"))],
+    [
+        "uint8",
+        "swapped",
+        *(pytest.param(kind, marks=exhaustive) for kind in ("bool", "int64", "misaligned")),
+    ],
 )
 def test_no_input_is_copied(kind):
-    """Integers, booleans and foreign bytes are converted in blocks, logits, weights and targets alike."""
+    """Integers, booleans and foreign bytes are converted in blocks, logits,
+    weights and targets alike.
+    """
     make = f"lambda r, n: ({KINDS[kind]},)"
     assert growth(make, f"lambda x: [{', '.join(FOREIGN)}]", **OF_8_MIB) < 2 * MIB
 
@@ -161,9 +185,12 @@ def test_no_input_is_copied(kind):
 def test_the_result_is_all_that_is_made(kind):
     make = f"lambda r, n: ({KINDS[kind]}, np.ones((r, n), np.float{64 if kind == 'uint8' else 32}))"
     functions = (
-        "fs.softmax, fs.log_softmax, fs.softmin, fs.sigmoid, fs.softplus, fs.hardmax, fs.square_normalize"
+        "fs.softmax, fs.log_softmax, fs.softmin, fs.sigmoid, fs.softplus, fs.hardmax,"
+        " fs.square_normalize"
     )
-    assert growth(make, f"lambda x, out: [f(x, out=out) for f in ({functions})]", **OF_8_MIB) < 2 * MIB
+    assert (
+        growth(make, f"lambda x, out: [f(x, out=out) for f in ({functions})]", **OF_8_MIB) < 2 * MIB
+    )
 
 
 @compiled

@@ -46,7 +46,13 @@ def table():
         yield name, ({"a": 1},), {}, TypeError, ["x", "real", "object"]
         yield name, ([[1.0], [1.0, 2.0]],), {}, ValueError, ["x", "inhomogeneous"]
         yield name, (np.array([1.0, None]),), {}, TypeError, ["x", "object", "x.astype(float)"]
-        yield name, (np.ma.array([1.0, 2.0], mask=[0, 1]),), {}, TypeError, ["x", "masked", "where=~mask"]
+        yield (
+            name,
+            (np.ma.array([1.0, 2.0], mask=[0, 1]),),
+            {},
+            TypeError,
+            ["x", "masked", "where=~mask"],
+        )
         yield name, (X.view(np.matrix),), {}, TypeError, ["x", "matrix", "(3, 4)", "np.asarray(x)"]
     yield "logit", (P * 1j,), {}, TypeError, ["p", "real", "complex128"]
     for name in ROWS[:3]:
@@ -58,13 +64,37 @@ def table():
         yield name, (X,), {"base": 0.5}, ValueError, ["base", "1", "0.5"]
         yield name, (X,), {"base": HUGE}, ValueError, ["base", "finite"]
         for wrong in ("2", [2.0], [[1.0], [1.0, 2.0]], 2j, np.complex128(2), np.array([2.0])):
-            yield name, (X,), {"base": wrong}, TypeError, ["base", "real number or None", repr(wrong)]
+            yield (
+                name,
+                (X,),
+                {"base": wrong},
+                TypeError,
+                ["base", "real number or None", repr(wrong)],
+            )
         yield name, (X,), {"where": 1}, TypeError, ["where", "bool", "int64"]
-        yield name, (X,), {"where": X}, TypeError, ["where", "bool", "float64", "where.astype(bool)"]
+        yield (
+            name,
+            (X,),
+            {"where": X},
+            TypeError,
+            ["where", "bool", "float64", "where.astype(bool)"],
+        )
         yield name, (X,), {"where": [True] * 3}, ValueError, ["where", "(3, 4)", "(3,)"]
     for wrong in (2, "yes", None, np.array([True, False]), [True], 1.0):
-        yield "logsumexp", (X,), {"keepdims": wrong}, TypeError, ["keepdims", "True or False", repr(wrong)]
-        yield "kl_divergence", (X, P), {"log_target": wrong}, TypeError, ["log_target", "True or False"]
+        yield (
+            "logsumexp",
+            (X,),
+            {"keepdims": wrong},
+            TypeError,
+            ["keepdims", "True or False", repr(wrong)],
+        )
+        yield (
+            "kl_divergence",
+            (X, P),
+            {"log_target": wrong},
+            TypeError,
+            ["log_target", "True or False"],
+        )
     for case in WITH_VJP:
         name, other = case.vjp, case.vjp_from
         g = X[:, 0] if case.reduced else X
@@ -72,11 +102,23 @@ def table():
         yield name, (g * 1j, X), {}, TypeError, ["g", "real", "complex128"]
         yield name, (g, np.ma.array(X, mask=X > 0)), {}, TypeError, [other, "masked"]
         shape = f"logsumexp({other})" if case.reduced else f"the shape of {other},"
-        yield name, (X[:2], X), {}, ValueError, ["g", shape, "(2, 4)", "(3,)" if case.reduced else "(3, 4)"]
+        yield (
+            name,
+            (X[:2], X),
+            {},
+            ValueError,
+            ["g", shape, "(2, 4)", "(3,)" if case.reduced else "(3, 4)"],
+        )
     for name in OF_LABELS:
         yield name, (X, [0, 1, 4]), {}, IndexError, ["targets[2]", "4", "0 to 3"]
         yield name, (X, Y[:2]), {}, ValueError, ["targets", "(3,)", "(2,)"]
-        yield name, (X, Y == 0), {}, TypeError, ["targets", "integer", "bool", "targets.astype(int)"]
+        yield (
+            name,
+            (X, Y == 0),
+            {},
+            TypeError,
+            ["targets", "integer", "bool", "targets.astype(int)"],
+        )
         one_hot = ["targets", "(3,)", "(3, 4)", "targets.astype(float)", "targets.argmax(1)"]
         yield name, (X, ONE_HOT), {}, ValueError, [*one_hot, "int64"]
         yield name, (X, ONE_HOT == 1), {}, TypeError, [*one_hot, "bool"]
@@ -88,30 +130,96 @@ def table():
             ["np.asarray(targets, float)", "(targets).argmax(1)"],
         )
         yield name, (X.T, ONE_HOT.T, 0), {}, ValueError, ["targets.argmax(0)", "(3,)", "(4, 3)"]
-        yield name, (X, Y.astype(float)), {}, ValueError, ["(3, 4)", "(3,)", "float64", "targets.astype(int)"]
-        yield name, (X, Y.astype(object)), {}, TypeError, ["targets", "object", "targets.astype(int)"]
+        yield (
+            name,
+            (X, Y.astype(float)),
+            {},
+            ValueError,
+            ["(3, 4)", "(3,)", "float64", "targets.astype(int)"],
+        )
+        yield (
+            name,
+            (X, Y.astype(object)),
+            {},
+            TypeError,
+            ["targets", "object", "targets.astype(int)"],
+        )
         yield name, (X, X[:2]), {}, ValueError, ["targets", "(3, 4)", "(3,)", "integer", "(2, 4)"]
         yield name, (X, P), {"ignore_index": 1}, ValueError, ["ignore_index", "labels", "float64"]
         soft = {"ignore_index": -1}
-        yield name, (X, Y * 1.0), soft, ValueError, ["ignore_index", "integer", "targets.astype(int)"]
-        yield name, (X, Y), {"ignore_index": 1.0}, TypeError, ["ignore_index", "integer or None", "1.0"]
+        yield (
+            name,
+            (X, Y * 1.0),
+            soft,
+            ValueError,
+            ["ignore_index", "integer", "targets.astype(int)"],
+        )
+        yield (
+            name,
+            (X, Y),
+            {"ignore_index": 1.0},
+            TypeError,
+            ["ignore_index", "integer or None", "1.0"],
+        )
         yield name, (X, Y), {"weight": [1.0]}, ValueError, ["weight", "(4,)", "(1,)"]
         yield name, (X, Y), {"sample_weight": X}, ValueError, ["sample_weight", "(3,)", "(3, 4)"]
-        yield name, (X, Y), {"reduction": "avg"}, ValueError, ["reduction", "'none'", "'mean'", "'avg'"]
+        yield (
+            name,
+            (X, Y),
+            {"reduction": "avg"},
+            ValueError,
+            ["reduction", "'none'", "'mean'", "'avg'"],
+        )
         yield name, (X, Y, None), {}, TypeError, ["axis", "int", "None"]
-    yield "cross_entropy", (X, Y), {"label_smoothing": 2}, ValueError, ["label_smoothing", "0 to 1", "2"]
+    yield (
+        "cross_entropy",
+        (X, Y),
+        {"label_smoothing": 2},
+        ValueError,
+        ["label_smoothing", "0 to 1", "2"],
+    )
     for option in ("label_smoothing", "z_loss"):
         for wrong in ("0", None, [0.1], [[1.0], [1.0, 2.0]], 1j, np.complex64(1)):
-            yield "cross_entropy", (X, Y), {option: wrong}, TypeError, [option, "real number", repr(wrong)]
-    yield "cross_entropy", (X, Y), {"label_smoothing": HUGE}, ValueError, ["label_smoothing", "0 to 1"]
+            yield (
+                "cross_entropy",
+                (X, Y),
+                {option: wrong},
+                TypeError,
+                [option, "real number", repr(wrong)],
+            )
+    yield (
+        "cross_entropy",
+        (X, Y),
+        {"label_smoothing": HUGE},
+        ValueError,
+        ["label_smoothing", "0 to 1"],
+    )
     for name in BINARY:
         yield name, (P, P[:2]), {}, ValueError, ["targets", "(3, 4)", "(2, 4)"]
         yield name, (P, P * 1j), {}, TypeError, ["targets", "real", "complex128"]
-        yield name, (P, P.astype(object)), {}, TypeError, ["targets", "object", "targets.astype(float)"]
+        yield (
+            name,
+            (P, P.astype(object)),
+            {},
+            TypeError,
+            ["targets", "object", "targets.astype(float)"],
+        )
     yield "binary_cross_entropy", (P, P), {"clamp": -1}, ValueError, ["clamp", "at least 0", "-1"]
-    yield "binary_cross_entropy", (P, P), {"weight": P[:2]}, ValueError, ["weight", "(3, 4)", "(2, 4)"]
+    yield (
+        "binary_cross_entropy",
+        (P, P),
+        {"weight": P[:2]},
+        ValueError,
+        ["weight", "(3, 4)", "(2, 4)"],
+    )
     yield "kl_divergence", (X, P[:2]), {}, ValueError, ["p", "log_q", "(3, 4)", "(2, 4)"]
-    yield "kl_divergence_from_logits", (X, P[:2]), {}, ValueError, ["target_logits", "logits", "(3, 4)"]
+    yield (
+        "kl_divergence_from_logits",
+        (X, P[:2]),
+        {},
+        ValueError,
+        ["target_logits", "logits", "(3, 4)"],
+    )
     yield (
         "logprobs",
         (X, [0.0, 1.0, 2.0]),
@@ -123,12 +231,30 @@ def table():
     yield "logprobs", (X, [0, 1, -1]), {}, IndexError, ["ids[2]", "-1", "0 to 3"]
     yield "top_k_logprobs", (X, 5), {}, ValueError, ["k", "0", "4", "5"]
     yield "top_k_logprobs", (X, 1.5), {}, TypeError, ["k", "integer", "1.5"]
-    yield "fit_temperature", (X, Y * 1.0), {}, TypeError, ["labels", "integer", "labels.astype(int)"]
+    yield (
+        "fit_temperature",
+        (X, Y * 1.0),
+        {},
+        TypeError,
+        ["labels", "integer", "labels.astype(int)"],
+    )
     yield "fit_temperature", (X, [0, 1, 4]), {}, IndexError, ["labels[2]", "4", "0 to 3"]
     for wrong in (1, (1,), "ab", (1, 2, 3), (1j, 2), ([1], [2]), None):
-        yield "fit_temperature", (X, Y), {"bounds": wrong}, TypeError, ["bounds", "two numbers", repr(wrong)]
+        yield (
+            "fit_temperature",
+            (X, Y),
+            {"bounds": wrong},
+            TypeError,
+            ["bounds", "two numbers", repr(wrong)],
+        )
     for wrong in ((2, 1), (0, 1), (1, HUGE), (np.nan, 1)):
-        yield "fit_temperature", (X, Y), {"bounds": wrong}, ValueError, ["bounds", "finite", "ascending"]
+        yield (
+            "fit_temperature",
+            (X, Y),
+            {"bounds": wrong},
+            ValueError,
+            ["bounds", "finite", "ascending"],
+        )
 
 
 TABLE = list(table())
@@ -153,5 +279,7 @@ def test_names_are_those_of_parameters():
 
 
 def test_every_loss_is_in_the_table():
-    public = {name.removesuffix("_value_and_grad").removesuffix("_grad_hess") for name in SIGNATURES}
+    public = {
+        name.removesuffix("_value_and_grad").removesuffix("_grad_hess") for name in SIGNATURES
+    }
     assert public <= {row[0] for row in TABLE}

@@ -1,4 +1,6 @@
-"""A row with one contributing entry: exactly 1 in softmax, exactly 0 in log_softmax, whatever it is."""
+"""A row with one contributing entry:
+exactly 1 in softmax, exactly 0 in log_softmax, whatever it is.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ def any_float(request):
 @pytest.fixture
 def logits(rng, any_float):
     """Numbers of all sizes, and those from which a guessed shift starts."""
-    values = np.concatenate([rng.normal(0, s, 400) for s in (0.3, 3, 15, 300)] + [np.linspace(-16, 40, 700)])
+    values = np.concatenate(
+        [rng.normal(0, s, 400) for s in (0.3, 3, 15, 300)] + [np.linspace(-16, 40, 700)]
+    )
     return values.astype(any_float)
 
 
@@ -56,7 +60,9 @@ class TestOneClass:
             rows = max(5, 4000 // n)
             for absent in ABSENT:
                 x = np.full(
-                    (rows, n), np.clip(absent, -largest if absent > -np.inf else -np.inf, 0), logits.dtype
+                    (rows, n),
+                    np.clip(absent, -largest if absent > -np.inf else -np.inf, 0),
+                    logits.dtype,
                 )
                 one = np.zeros(x.shape, bool)
                 one[np.arange(rows), rng.integers(n, size=rows)] = True
@@ -114,11 +120,17 @@ def test_never_beyond(dtype, rng):
 @pytest.mark.parametrize("n", [2, 3, 10, 24, 33, 100, 700])
 def test_others_far_below(n, dtype, rng):
     """What is left of the others is less than the result can tell from 1."""
-    x = rng.normal(0, 3, (4000 // n, 1)).astype(dtype) - np.full(n, 25 if dtype.itemsize == 4 else 50, dtype)
+    x = rng.normal(0, 3, (4000 // n, 1)).astype(dtype) - np.full(
+        n, 25 if dtype.itemsize == 4 else 50, dtype
+    )
     one = np.zeros(x.shape, bool)
     one[np.arange(len(x)), rng.integers(n, size=len(x))] = True
     x[one] += 25 if dtype.itemsize == 4 else 50
-    for a, where, axis in ((x, one, -1), (np.ascontiguousarray(x.T), one.T, 0), (x[:1], one[:1], -1)):
+    for a, where, axis in (
+        (x, one, -1),
+        (np.ascontiguousarray(x.T), one.T, 0),
+        (x[:1], one[:1], -1),
+    ):
         y = fs.softmax(a, axis)
         assert np.all(y[where] == 1)
         assert np.all(y[~where] > 0)

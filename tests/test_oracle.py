@@ -1,4 +1,6 @@
-"""The references themselves: double-double against mpmath's definitions, and the rules of `ulp_error`."""
+"""The references themselves: double-double against mpmath's definitions,
+and the rules of `ulp_error`.
+"""
 
 import mpmath
 import numpy as np
@@ -52,7 +54,9 @@ def test_rowwise_reference_is_the_definition(case, options, dtype, size):
                 assert relative_error(exact, i, truth, exact.floor[i]) < FINE, name
             else:
                 for j in some_elements(len(row)):
-                    assert relative_error(exact, (i, j), truth[j]) < FINE or beyond_range(truth[j]), name
+                    assert relative_error(exact, (i, j), truth[j]) < FINE or beyond_range(
+                        truth[j]
+                    ), name
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -133,8 +137,12 @@ def test_ulp_error_rules(got, exact, expected):
 
 def test_ulp_error_sees_the_low_part_and_the_floor():
     assert ulp_error(np.float64(1.0), Exact(np.float64(1.0), np.float64(2.0**-54))) == 0.25
-    assert ulp_error(np.float32(0.0), Exact(np.float64(2.0**-30), np.float64(0.0), 0, 1.0)) == 2.0**-7
-    assert ulp_error(np.float64(0.0), Exact(np.float64(1.5), np.float64(0.0), -1022)) == 1.5 * 2.0**52
+    assert (
+        ulp_error(np.float32(0.0), Exact(np.float64(2.0**-30), np.float64(0.0), 0, 1.0)) == 2.0**-7
+    )
+    assert (
+        ulp_error(np.float64(0.0), Exact(np.float64(1.5), np.float64(0.0), -1022)) == 1.5 * 2.0**52
+    )
     assert ulp_error(np.float64(0.0), Exact(np.float64(1.5), np.float64(0.0), -1100)) == 0.0
     assert ulp_error(np.float16(1.0), value(1.0 + 2.0**-11)) == 0.5
 

@@ -1,7 +1,9 @@
-"""Arrays of other libraries: what `np.asarray` takes is taken, signs and masks are minded, refusals help.
+"""Arrays of other libraries: what `np.asarray` takes is taken, signs and masks are minded, refusals
+help.
 
-PyTorch is tried itself, where it is installed; classes that do as JAX, PyArrow, pandas and polars do stand
-for these. (All of it was tried with jax 0.10, pyarrow 26, pandas 3.1, polars 2.1 and xarray 2026.9.)
+PyTorch is tried itself, where it is installed; classes that do as JAX, PyArrow, pandas and polars
+do stand for these. (All of it was tried with jax 0.10, pyarrow 26, pandas 3.1, polars 2.1 and
+xarray 2026.9.)
 """
 
 import array
@@ -86,19 +88,27 @@ REFUSALS = [
 ]
 
 
-# --- DLPack, or __array__ where that is refused -----------------------------------------------------------
+# --- DLPack, or __array__ where that is refused ---------------------------------------------------
 
 
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: type(error).__name__)
 def test_array_is_used_where_dlpack_is_refused(error):
-    """Of sharded arrays, booleans and nulls, and it is asked for once: PyArrow warns at a second time."""
+    """Of sharded arrays, booleans and nulls, and it is asked for once:
+    PyArrow warns at a second time.
+    """
     refusing = Refusing(X, error)
     np.testing.assert_array_equal(fs.softmax(refusing), EXPECTED)
     assert refusing.asked == 1
     expected = fs.binary_cross_entropy(abs(X) / 2, X > 0)
-    np.testing.assert_array_equal(fs.binary_cross_entropy(abs(X) / 2, Refusing(X > 0, error)), expected)
-    np.testing.assert_array_equal(fs.cross_entropy(X, Refusing(LABELS, error)), fs.cross_entropy(X, LABELS))
-    np.testing.assert_array_equal(fs.softmax(X, where=Refusing(X > -1, error)), fs.softmax(X, where=X > -1))
+    np.testing.assert_array_equal(
+        fs.binary_cross_entropy(abs(X) / 2, Refusing(X > 0, error)), expected
+    )
+    np.testing.assert_array_equal(
+        fs.cross_entropy(X, Refusing(LABELS, error)), fs.cross_entropy(X, LABELS)
+    )
+    np.testing.assert_array_equal(
+        fs.softmax(X, where=Refusing(X > -1, error)), fs.softmax(X, where=X > -1)
+    )
     assert np.isnan(fs.logsumexp(Refusing(np.array([1.0, np.nan]), error)))  # a null
 
 
@@ -121,8 +131,15 @@ def test_what_refuses_both(name):
     """Both reasons are told by the library, in a TypeError that names the argument."""
     both = Refusing(RuntimeError("Array has been deleted"), BufferError("none"))
     refuses(lambda: WAYS_IN[name](both), TypeError, name, "Array has been deleted", "Refusing")
-    refuses(lambda: WAYS_IN[name](Exporter(X, device=(2, 0))), TypeError, name, "another device", "CPU")
-    refuses(lambda: WAYS_IN[name](ArrayLike(RuntimeError("use key_data"))), TypeError, name, "use key_data")
+    refuses(
+        lambda: WAYS_IN[name](Exporter(X, device=(2, 0))), TypeError, name, "another device", "CPU"
+    )
+    refuses(
+        lambda: WAYS_IN[name](ArrayLike(RuntimeError("use key_data"))),
+        TypeError,
+        name,
+        "use key_data",
+    )
     refuses(lambda: WAYS_IN[name](ArrayLike(ValueError("ragged"))), ValueError, name, "ragged")
 
 
@@ -132,26 +149,38 @@ def test_memory_shortage_is_no_wrong_type():
             fs.softmax(short)
 
 
-# --- masks ------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 @EVERY_WAY_IN
 def test_masks_that_would_be_ignored(name):
     """A masked array is refused, and so is what turns out to be one."""
     masked = np.ma.array(X, mask=X > 1)
-    for given in (masked, ArrayLike(masked), Refusing(masked, BufferError("none")), [masked[0], masked[1]]):
+    for given in (
+        masked,
+        ArrayLike(masked),
+        Refusing(masked, BufferError("none")),
+        [masked[0], masked[1]],
+    ):
         refuses(lambda given=given: WAYS_IN[name](given), TypeError, name, "masked", "where=~mask")
     matrix = np.ones((2, 3)).view(np.matrix)
-    refuses(lambda: WAYS_IN[name](ArrayLike(matrix)), TypeError, name, "matrix", f"np.asarray({name})")
+    refuses(
+        lambda: WAYS_IN[name](ArrayLike(matrix)), TypeError, name, "matrix", f"np.asarray({name})"
+    )
 
 
 def test_masks_that_mask_nothing():
     bare = np.ma.array(X)
-    for given in (bare, ArrayLike(bare), [bare[0], bare[1]], np.ma.array(X, mask=np.zeros(X.shape, bool))):
+    for given in (
+        bare,
+        ArrayLike(bare),
+        [bare[0], bare[1]],
+        np.ma.array(X, mask=np.zeros(X.shape, bool)),
+    ):
         np.testing.assert_array_equal(fs.softmax(given), EXPECTED)
 
 
-# --- objects ----------------------------------------------------------------------------------------------
+# --- objects --------------------------------------------------------------------------------------
 
 
 class Frame(ArrayLike):
@@ -175,11 +204,16 @@ def test_nullable_frames(name):
 
 
 def test_nullable_labels_and_masks():
-    labels, mask = Frame(np.array([2, 0], object)), Frame(np.array([[True, None, True]] * 2, object))
+    labels, mask = (
+        Frame(np.array([2, 0], object)),
+        Frame(np.array([[True, None, True]] * 2, object)),
+    )
     refuses(lambda: fs.cross_entropy(X, labels), TypeError, "object", "targets.to_numpy(dtype=int)")
     refuses(lambda: fs.logprobs(X, labels), TypeError, "ids.to_numpy(dtype=int)")
     refuses(lambda: fs.fit_temperature(X, labels), TypeError, "labels.to_numpy(dtype=int)")
-    refuses(lambda: fs.softmax(X, where=mask), TypeError, "where.to_numpy(dtype=bool, na_value=False)")
+    refuses(
+        lambda: fs.softmax(X, where=mask), TypeError, "where.to_numpy(dtype=bool, na_value=False)"
+    )
     assert fs.logprobs(X, labels.to_numpy(dtype=int)).shape == (2,)
     assert fs.softmax(X, where=mask.to_numpy(dtype=bool, na_value=False))[0, 1] == 0
 
@@ -205,7 +239,7 @@ def test_buffers():
         np.testing.assert_array_equal(fs.softmax(given), fs.softmax(np.asarray(given, float)))
 
 
-# --- PyTorch ----------------------------------------------------------------------------------------------
+# --- PyTorch --------------------------------------------------------------------------------------
 
 if importlib.util.find_spec("torch"):
     import torch
@@ -219,7 +253,9 @@ if importlib.util.find_spec("torch"):
         for negative in (z.conj().imag, torch._neg_view(T), torch._neg_view(T.T).T):
             assert negative.is_neg()
             np.testing.assert_array_equal(fs.softmax(negative), expected)
-            np.testing.assert_array_equal(fs.cross_entropy(negative, LABELS), fs.cross_entropy(-X, LABELS))
+            np.testing.assert_array_equal(
+                fs.cross_entropy(negative, LABELS), fs.cross_entropy(-X, LABELS)
+            )
             target = fs.binary_cross_entropy_with_logits(X, negative)
             np.testing.assert_array_equal(target, fs.binary_cross_entropy_with_logits(X, -X))
         np.testing.assert_array_equal(fs.softmax(z.conj().real), EXPECTED)
@@ -232,7 +268,9 @@ if importlib.util.find_spec("torch"):
         if name == "temperature":  # one for each row
             half = half[:, :1]
         got = WAYS_IN[name](torch._neg_view(-half))
-        for a, b in zip(np.atleast_1d(got), np.atleast_1d(WAYS_IN[name](half.numpy())), strict=True):
+        for a, b in zip(
+            np.atleast_1d(got), np.atleast_1d(WAYS_IN[name](half.numpy())), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
 
     def test_bfloat16_without_a_copy():
@@ -275,9 +313,16 @@ if importlib.util.find_spec("torch"):
 
     def test_steps_in_the_words_of_torch():
         refuses(lambda: fs.softmax(X, where=torch.ones(2, 3)), TypeError, "pass where.bool()")
-        refuses(lambda: fs.cross_entropy(X, torch.tensor([2.0, 0.0])), ValueError, "pass targets.long()")
+        refuses(
+            lambda: fs.cross_entropy(X, torch.tensor([2.0, 0.0])), ValueError, "pass targets.long()"
+        )
         one_hot = torch.eye(3, dtype=torch.int64)[[2, 0]]
-        refuses(lambda: fs.cross_entropy(X, one_hot), ValueError, "targets.double()", "targets.argmax(1)")
+        refuses(
+            lambda: fs.cross_entropy(X, one_hot),
+            ValueError,
+            "targets.double()",
+            "targets.argmax(1)",
+        )
         expected = fs.cross_entropy(X, LABELS)
         np.testing.assert_allclose(fs.cross_entropy(X, one_hot.double()), expected, rtol=1e-6)
         np.testing.assert_allclose(fs.cross_entropy(X, one_hot.argmax(1)), expected, rtol=1e-6)

@@ -1,4 +1,6 @@
-"""What must not end a process: memory, threads or stacks that are short, and arguments that change."""
+"""What must not end a process: memory, threads or stacks that are short,
+and arguments that change.
+"""
 
 import os
 import subprocess
@@ -32,7 +34,7 @@ def output(script, backend, **environment):
     return done.stdout.strip()
 
 
-# --- stacks -----------------------------------------------------------------------------------------------
+# --- stacks ---------------------------------------------------------------------------------------
 
 IN_A_SMALL_STACK = """
 import threading, regimes
@@ -54,7 +56,7 @@ def test_every_large_call_runs_in_workers_with_small_stacks(kinds, compiled):
     assert output(script, compiled, OMP_STACKSIZE="32k", OMP_WAIT_POLICY="passive").endswith("done")
 
 
-# --- memory and threads -----------------------------------------------------------------------------------
+# --- memory and threads ---------------------------------------------------------------------------
 
 LIMIT = """
 import resource
@@ -68,7 +70,7 @@ def limit(further):
     resource.setrlimit(resource.RLIMIT_AS, (size + further, resource.RLIM_INFINITY))
 
 def fill():
-    '''Takes what the process still may have, and what it has but does not use, but for some 300 kB.'''
+    '''Takes what the process may still have, and has but does not use, but for some 300 kB.'''
     blocks = []
     try:
         while True:
@@ -80,7 +82,9 @@ def lift():
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 
-linux = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the size of a process is in /proc")
+linux = pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"), reason="the size of a process is in /proc"
+)
 
 SHORT_OF_MEMORY = (
     LIMIT
@@ -173,7 +177,7 @@ def test_threads_that_cannot_be_had_are_done_without(backend, stack):
     assert output(FEW_THREADS, backend, OMP_STACKSIZE=stack) == "done"
 
 
-# --- arguments that change during a call ------------------------------------------------------------------
+# --- arguments that change during a call ----------------------------------------------------------
 
 UNCHECKED = """
 import sys
@@ -191,8 +195,12 @@ for dtype in (np.float32, np.float64):
             calls = [
                 lambda: logprobs.logprobs_rows(x, y, out, one, 1),
                 lambda: temperature_derivatives.temperature_derivatives_rows(x, y, None, 1.0, 1),
-                lambda: nll_loss.nll_loss_rows(x, y, loss, x.copy(), np.ones((1, n, 1)), None, -1, 1.0, 1),
-                lambda: cross_entropy.cross_entropy_grad_hess_rows(x, y, x + 0, x + 0, None, 1.0, 0.0, 1),
+                lambda: nll_loss.nll_loss_rows(
+                    x, y, loss, x.copy(), np.ones((1, n, 1)), None, -1, 1.0, 1
+                ),
+                lambda: cross_entropy.cross_entropy_grad_hess_rows(
+                    x, y, x + 0, x + 0, None, 1.0, 0.0, 1
+                ),
             ]
             for smoothing in (0.0, 0.1):
                 for grad in (None, np.empty_like(x)):
@@ -217,7 +225,7 @@ import numpy as np
 import fastsoftmax as fs
 
 class Resizing:
-    '''A number of threads, or another integer, that takes an array's memory away when it is asked for.'''
+    '''A number of threads, or another integer, that takes an array's memory when asked for.'''
     def __init__(self, array, value, shape=(1,)):
         self.array, self.value, self.shape = array, value, shape
     def __index__(self):
@@ -266,8 +274,12 @@ calls = [
     lambda x, y, t, out, a, s: fs.cross_entropy(x, y, ignore_index=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.cross_entropy(x, R(a, y.copy(), s)),
     lambda x, y, t, out, a, s: fs.cross_entropy(x, y, sample_weight=R(a, np.ones(rows), s)),
-    lambda x, y, t, out, a, s: fs.cross_entropy_value_and_grad(x, y, out=out, num_threads=R(a, 1, s)),
-    lambda x, y, t, out, a, s: fs.cross_entropy_grad_hess(x, y, grad_out=out, num_threads=R(a, 1, s)),
+    lambda x, y, t, out, a, s: fs.cross_entropy_value_and_grad(
+        x, y, out=out, num_threads=R(a, 1, s)
+    ),
+    lambda x, y, t, out, a, s: fs.cross_entropy_grad_hess(
+        x, y, grad_out=out, num_threads=R(a, 1, s)
+    ),
     lambda x, y, t, out, a, s: fs.nll_loss(x, y, weight=R(a, np.ones(n), s)),
     lambda x, y, t, out, a, s: fs.binary_cross_entropy_with_logits(x, t, num_threads=R(a, 1, s)),
     lambda x, y, t, out, a, s: fs.sigmoid_vjp(x, t, out=out, num_threads=R(a, 1, s)),

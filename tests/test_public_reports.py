@@ -1,4 +1,6 @@
-"""Bugs that users of other libraries reported, as calls of ours: each names the report it comes from."""
+"""Bugs that users of other libraries reported, as calls of ours:
+each names the report it comes from.
+"""
 
 import mpmath
 import numpy as np
@@ -14,7 +16,9 @@ def test_logsumexp_of_a_negative_weight():
     x, b = [3.06409428, 0.37251854, 3.87471931], [1.88190708, 2.84174795, -0.85016884]
     with mpmath.workdps(50):
         exact = mpmath.log(
-            mpmath.fsum(mpmath.mpf(w) * mpmath.exp(mpmath.mpf(v)) for v, w in zip(x, b, strict=True))
+            mpmath.fsum(
+                mpmath.mpf(w) * mpmath.exp(mpmath.mpf(v)) for v, w in zip(x, b, strict=True)
+            )
         )
     assert abs(fs.logsumexp(x, b=b) - exact) <= 3 * np.spacing(float(exact))
 
@@ -33,7 +37,9 @@ def test_logsumexp_next_to_zero():
 
 
 def test_softmax_of_numbers_that_are_infinite_once_parsed():
-    """scipy/scipy#23225 wants all mass on one +inf, which is NaN here; the largest finite number is fine."""
+    """scipy/scipy#23225 wants all mass on one +inf, which is NaN here;
+    the largest finite number is fine.
+    """
     assert np.array_equal(fs.softmax([1.0, 1.0, 1e100]), [0, 0, 1])
     assert np.array_equal(fs.softmax([1.0, 1.0, np.finfo(float).max]), [0, 0, 1])
     assert np.array_equal(fs.softmax(np.float32([-3e38, 1, 3e38])), [0, 0, 1])
@@ -43,7 +49,9 @@ def test_softmax_of_numbers_that_are_infinite_once_parsed():
 @pytest.mark.parametrize("ignored", [-100, -1, 7])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_ignored_labels_with_weights_and_smoothing(ignored, reduction, dtype):
-    """pytorch/pytorch#69339, #91383, #73205: an index error, or ignored rows in the smoothed part."""
+    """pytorch/pytorch#69339, #91383, #73205:
+    an index error, or ignored rows in the smoothed part.
+    """
     x = np.array([[1, 2], [3, 0.4], [0.5, -0.5]], dtype)
     labels, weight = np.array([ignored, 1, 0]), np.array([0.2, 0.3], dtype)
     options = {"weight": weight, "label_smoothing": 0.1, "reduction": reduction}
@@ -56,8 +64,12 @@ def test_ignored_labels_with_weights_and_smoothing(ignored, reduction, dtype):
 
 
 def test_all_labels_ignored(dtype):
-    """pytorch/pytorch#116349: NaN for the mean over nothing, as documented here; the gradient is 0."""
-    loss, grad = fs.cross_entropy_value_and_grad(np.ones((5, 10), dtype), np.full(5, -100), ignore_index=-100)
+    """pytorch/pytorch#116349: NaN for the mean over nothing, as documented here;
+    the gradient is 0.
+    """
+    loss, grad = fs.cross_entropy_value_and_grad(
+        np.ones((5, 10), dtype), np.full(5, -100), ignore_index=-100
+    )
     assert np.isnan(loss)
     assert np.all(grad == 0)
 
@@ -66,7 +78,9 @@ def test_positive_weight_of_one(dtype):
     """pytorch/pytorch#13773: NaN for a logit of -120 once pos_weight=1 is given."""
     x, t = np.array([0, -120], dtype), np.array([0, 1], dtype)
     plain = fs.binary_cross_entropy_with_logits(x, t, reduction="none")
-    weighted = fs.binary_cross_entropy_with_logits(x, t, pos_weight=np.ones(2, dtype), reduction="none")
+    weighted = fs.binary_cross_entropy_with_logits(
+        x, t, pos_weight=np.ones(2, dtype), reduction="none"
+    )
     np.testing.assert_array_equal(plain, weighted)
     assert plain[1] == 120
 
@@ -80,7 +94,9 @@ def test_binary_losses_of_infinite_logits(dtype):
 
 
 def test_gradient_of_a_tiny_probability(dtype):
-    """pytorch/pytorch#103316: the derivative of -log p at p = sigmoid(-50) is -1/p, however large."""
+    """pytorch/pytorch#103316: the derivative of -log p at p = sigmoid(-50) is -1/p,
+    however large.
+    """
     p = fs.sigmoid(np.array([-50], dtype))
     _, grad = fs.binary_cross_entropy_value_and_grad(p, np.ones(1, dtype), reduction="sum")
     np.testing.assert_allclose(grad, -1 / p, rtol=1e-6)
@@ -97,7 +113,9 @@ def test_gradient_of_many_float16():
 
 
 def test_float16_is_computed_in_float32():
-    """pytorch/pytorch#123911: half precision in, the same digits as float32 rounded once, for all lengths."""
+    """pytorch/pytorch#123911: half precision in, the same digits as float32 rounded once,
+    for all lengths.
+    """
     for n in (3, 40, 1000, 40_000):
         x = np.random.default_rng(n).normal(0, 3, (2, n)).round(2).astype(np.float16)
         with np.errstate(under="ignore"):
@@ -114,7 +132,9 @@ def test_logits_below_a_sentinel(dtype):
 
 
 def test_fully_masked_rows(dtype):
-    """allenai/allennlp#890, tracel-ai/burn#4697: no NaN where a mask leaves nothing, and none next to it."""
+    """allenai/allennlp#890, tracel-ai/burn#4697:
+    no NaN where a mask leaves nothing, and none next to it.
+    """
     x, mask = np.zeros((2, 6), dtype), np.array([[True] * 6, [False] * 6])
     x[1] = np.nan
     np.testing.assert_allclose(fs.softmax(x, where=mask), [[1 / 6] * 6, [0] * 6], rtol=1e-6)
@@ -137,6 +157,8 @@ def test_large_negative_rows(dtype):
 def test_huge_binary_logits(dtype):
     """huggingface/candle#2561: NaN once the sigmoid rounds to 1."""
     x = np.array([20, 100, 1e4, 1e30], dtype)
-    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, np.zeros(4, dtype), reduction="sum")
+    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(
+        x, np.zeros(4, dtype), reduction="sum"
+    )
     assert np.isfinite(loss)
     np.testing.assert_allclose(grad, 1)

@@ -1,4 +1,6 @@
-"""Numbers that others have published about what softmax and sigmoid outputs mean, and real scores."""
+"""Numbers that others have published about what softmax and sigmoid outputs mean,
+and real scores.
+"""
 
 import math
 
@@ -45,7 +47,9 @@ def test_two_classes(dtype):
 
 
 def test_exclusive_and_independent_classes(dtype):
-    """Softmax shares out 1 among the classes; sigmoids answer one question per class and share nothing."""
+    """Softmax shares out 1 among the classes;
+    sigmoids answer one question per class and share nothing.
+    """
     x = np.array(LOGITS, dtype)
     np.testing.assert_allclose(fs.softmax(x).sum(1), [1, 1], rtol=1e-6)
     assert np.all((fs.softmax(x) > 0.5).sum(1) == 1)
@@ -74,24 +78,33 @@ def test_printed_softmax_over_classes(dtype):
 
 
 def test_softmax_between_maximum_and_proportions():
-    np.testing.assert_allclose(fs.softmax([2, 4, 2, 1]), [0.1025, 0.7573, 0.1025, 0.0377], atol=5e-5)
+    np.testing.assert_allclose(
+        fs.softmax([2, 4, 2, 1]), [0.1025, 0.7573, 0.1025, 0.0377], atol=5e-5
+    )
     np.testing.assert_array_equal(fs.hardmax([2, 4, 2, 1]), [0, 1, 0, 0])
 
 
 def test_softmax_between_hardmax_and_uniform(dtype):
-    """Cold, it tends to the hardmax: n - 1 others have at most exp(-gap / T) each. Hot, to equal shares."""
+    """Cold, it tends to the hardmax: n - 1 others have at most exp(-gap / T) each.
+    Hot, to equal shares.
+    """
     x = np.array([2, 4, 2, 1], dtype)
     for temperature in (1.0, 0.5, 0.2, 0.1, 0.02):
         rest = 1 - fs.softmax(x, temperature=temperature).astype(np.float64)[1]
         assert rest <= 3 * np.exp(-2 / temperature) + np.finfo(dtype).eps
     np.testing.assert_array_equal(fs.softmax(x, temperature=1e-3), fs.hardmax(x))
-    # Shares of x / T differ from equal ones by at most the spread of the scores, 3 / T, of themselves.
-    np.testing.assert_allclose(fs.softmax(x, temperature=1e9), 0.25, rtol=3e-9 + 4 * np.finfo(dtype).eps)
+    # Shares of x / T differ from equal ones by at most the spread of the scores, 3 / T, of
+    # themselves.
+    np.testing.assert_allclose(
+        fs.softmax(x, temperature=1e9), 0.25, rtol=3e-9 + 4 * np.finfo(dtype).eps
+    )
 
 
 @pytest.mark.parametrize("scores", [[1000.0, -1000.0, 998.0], [-1000.0, -1001.0, 1000.0]])
 def test_any_base(scores, dtype):
-    """Base 1 does not distinguish; base 100 nearly picks the maximum (and overflows in naive code)."""
+    """Base 1 does not distinguish; base 100 nearly picks the maximum
+    (and overflows in naive code).
+    """
     x = np.array(scores, dtype)
     np.testing.assert_allclose(fs.softmax(x, base=1), np.full(3, 1 / 3), rtol=1e-6)
     got = fs.softmax(x, base=100)
@@ -109,13 +122,16 @@ def test_exponential_family():
 
 
 def test_maximum_entropy():
-    """Of all distributions with its mean score, softmax has the largest entropy (Jaynes), by KL(q || p).
+    """Of all distributions with its mean score, softmax has the largest entropy (Jaynes), by KL(q
+    || p).
 
-    For the surprise at softmax, -sum q log p, depends on nothing but that mean; beta is one over temperature.
+    For the surprise at softmax, -sum q log p, depends on nothing but that mean; beta is one over
+    temperature.
     """
     scores, temperature = np.array([0.3, -1.2, 2.5, 0.0, 1.0]), 1.7
     p = fs.softmax(scores, temperature=temperature)
-    kept = np.linalg.qr(np.stack([np.ones(5), scores], 1))[0]  # steps along these change the sum or the mean
+    # steps along these change the sum or the mean
+    kept = np.linalg.qr(np.stack([np.ones(5), scores], 1))[0]
     steps = np.random.default_rng(5).normal(0, 0.04, (2000, 5))
     q = p + steps - steps @ kept @ kept.T
     q = q[np.all(q > 0, 1)]
@@ -171,7 +187,7 @@ def test_probabilities_of_handwritten_digits(digit_scores):
     assert np.mean(got.argmax(1)[1000:] == digits[1000:]) > 0.85
 
 
-# --- losses that are one another --------------------------------------------------------------------------
+# --- losses that are one another ------------------------------------------------------------------
 
 
 def rows_and_targets(dtype, rows=200, classes=7, seed=6):
@@ -188,10 +204,16 @@ def rows_and_targets(dtype, rows=200, classes=7, seed=6):
     "options", [(), ("weight",), ("sample_weight",), ("ignore_index", "weight")], ids=repr
 )
 def test_nll_of_log_softmax(options, dtype):
-    """nll_loss(log_softmax(z), y) = cross_entropy(z, y): what takes logarithms, and what takes logits."""
+    """nll_loss(log_softmax(z), y) = cross_entropy(z, y):
+    what takes logarithms, and what takes logits.
+    """
     x, labels, soft = rows_and_targets(dtype)
     rng = np.random.default_rng(7)
-    made = {"weight": rng.uniform(0.5, 2, 7), "sample_weight": rng.uniform(0.5, 2, 200), "ignore_index": 3}
+    made = {
+        "weight": rng.uniform(0.5, 2, 7),
+        "sample_weight": rng.uniform(0.5, 2, 200),
+        "ignore_index": 3,
+    }
     chosen = {name: made[name] for name in options}
     eps = float(np.finfo(dtype).eps)
     log_p = fs.log_softmax(x)
@@ -199,13 +221,16 @@ def test_nll_of_log_softmax(options, dtype):
         if "ignore_index" in options and targets is soft:
             continue
         for reduction in ("none", "sum", "mean", "batchmean"):
-            expected, gradient = fs.cross_entropy_value_and_grad(x, targets, reduction=reduction, **chosen)
+            expected, gradient = fs.cross_entropy_value_and_grad(
+                x, targets, reduction=reduction, **chosen
+            )
             loss, pull = fs.nll_loss_value_and_grad(log_p, targets, reduction=reduction, **chosen)
             np.testing.assert_allclose(
                 loss, expected, rtol=10 * eps
             )  # 3 ulp of log_softmax, 4 and 2 of losses
             back = fs.log_softmax_vjp(pull, log_p)
-            # p - 1 of a label is a difference there: its errors count against the weight, at most 4 here.
+            # p - 1 of a label is a difference there: its errors count against the weight, at most 4
+            # here.
             np.testing.assert_allclose(back, gradient, rtol=0, atol=40 * eps)
 
 
@@ -217,7 +242,9 @@ def test_binary_cross_entropy_of_sigmoid(dtype):
     from_z = fs.binary_cross_entropy_with_logits(z, t, reduction="none")
     # A p that is rounded by 4 ulp changes log(1 - p) by 4 eps p / (1 - p), and that is exp(z).
     eps = float(np.finfo(dtype).eps)
-    assert np.all(np.abs(from_p - from_z) <= eps * (4 * np.exp(np.maximum(z, 0)) + 8 * np.abs(from_z) + 4))
+    assert np.all(
+        np.abs(from_p - from_z) <= eps * (4 * np.exp(np.maximum(z, 0)) + 8 * np.abs(from_z) + 4)
+    )
     sure = np.array([120.0], dtype)  # where p is 1
     assert fs.binary_cross_entropy(fs.sigmoid(sure), [0.0]) == np.inf
     assert fs.binary_cross_entropy(fs.sigmoid(sure), [0.0], clamp=100) == 100
@@ -225,7 +252,9 @@ def test_binary_cross_entropy_of_sigmoid(dtype):
 
 
 def test_two_classes_of_cross_entropy(dtype):
-    """Yes or no is a choice of two: the losses of z, and of [z, 0], are equal, and so are derivatives."""
+    """Yes or no is a choice of two: the losses of z, and of [z, 0], are equal,
+    and so are derivatives.
+    """
     z, t = np.meshgrid(np.linspace(-30, 30, 301), [0.0, 0.125, 0.5, 1.0])
     z, t = z.ravel().astype(dtype), t.ravel().astype(dtype)
     binary, slope = fs.binary_cross_entropy_with_logits_value_and_grad(z, t, reduction="none")
@@ -251,7 +280,8 @@ def test_divergence_is_cross_entropy_less_a_constant(dtype):
         log_q = fs.log_softmax(x)
         surprise, gradient = fs.cross_entropy_value_and_grad(x, t, reduction="none")
         divergence, pull = fs.kl_divergence_value_and_grad(log_q, t, reduction="none")
-        # Both losses have 4 ulp of the sizes of their terms; t is rounded, its sum 1 but for an ulp or two.
+        # Both losses have 4 ulp of the sizes of their terms; t is rounded, its sum 1 but for an ulp
+        # or two.
         bound = 8 * eps * (surprise.astype(np.float64) + entropy + 1)
         assert np.all(np.abs(surprise - divergence.astype(np.float64) - entropy) <= bound)
         np.testing.assert_allclose(fs.log_softmax_vjp(pull, log_q), gradient, rtol=0, atol=8 * eps)
@@ -259,7 +289,9 @@ def test_divergence_is_cross_entropy_less_a_constant(dtype):
 
 @pytest.mark.parametrize("impossible", [False, True])
 def test_divergence_from_logits(impossible, dtype):
-    """KL(softmax(b) || softmax(a)) is that of the distributions, also where b = -inf (no such class)."""
+    """KL(softmax(b) || softmax(a)) is that of the distributions,
+    also where b = -inf (no such class).
+    """
     x, _, t = rows_and_targets(dtype)
     x, t = (x[::2], t[::2]) if impossible else (x[1::2], t[1::2])
     assert np.any(t == 0) == impossible
@@ -270,11 +302,15 @@ def test_divergence_from_logits(impossible, dtype):
     got, slope = fs.kl_divergence_from_logits_value_and_grad(x, log_t, reduction="none")
     # log_t is rounded, and so are terms of kl_divergence, none of them larger than 30.
     np.testing.assert_allclose(got, expected, rtol=0, atol=30 * eps)
-    np.testing.assert_allclose(slope, fs.log_softmax_vjp(pull, fs.log_softmax(x)), rtol=0, atol=8 * eps)
+    np.testing.assert_allclose(
+        slope, fs.log_softmax_vjp(pull, fs.log_softmax(x)), rtol=0, atol=8 * eps
+    )
 
 
 def test_divergence_from_a_certain_class(dtype):
-    """Cold targets tend to the hardmax, from which the divergence is the surprise at their class."""
+    """Cold targets tend to the hardmax,
+    from which the divergence is the surprise at their class.
+    """
     x, target = np.array([0.0, 1.0, 3.0], dtype), np.array([0.0, 4.0, 1.0], dtype)
     for temperature in (0.05, 0.02, 0.005, 1e-3):
         expected = fs.cross_entropy(x, 1, temperature=temperature)
@@ -285,10 +321,14 @@ def test_divergence_from_a_certain_class(dtype):
 
 
 def test_a_posterior_minimises_the_surprise():
-    """-t log f - (1 - t) log(1 - f) exceeds its least value, at f = t, by the divergence of f from t."""
+    """-t log f - (1 - t) log(1 - f) exceeds its least value, at f = t,
+    by the divergence of f from t.
+    """
     rng = np.random.default_rng(8)
     t, z = rng.uniform(0.01, 0.99, 500), rng.normal(0, 3, 500)
-    least, slope = fs.binary_cross_entropy_with_logits_value_and_grad(fs.logit(t), t, reduction="none")
+    least, slope = fs.binary_cross_entropy_with_logits_value_and_grad(
+        fs.logit(t), t, reduction="none"
+    )
     np.testing.assert_allclose(least, entr(t) + entr(1 - t), rtol=1e-14)
     np.testing.assert_allclose(slope, 0, atol=4e-15)  # logits of up to 5 are rounded by 4e-16
     surprise = fs.binary_cross_entropy_with_logits(z, t, reduction="none")
@@ -298,7 +338,9 @@ def test_a_posterior_minimises_the_surprise():
 
 
 def test_loss_of_a_discriminator():
-    """-mean log g(real) - mean log(1 - g(generated)) is the surprise at both, the generator's at one."""
+    """-mean log g(real) - mean log(1 - g(generated)) is the surprise at both,
+    the generator's at one.
+    """
     real, generated = np.random.default_rng(9).normal(0, 3, (2, 500))
     halves = np.log1p(np.exp(-real)).mean() + np.log1p(np.exp(generated)).mean()
     g, is_real = np.concatenate([real, generated]), np.repeat([1.0, 0.0], 500)
@@ -311,7 +353,9 @@ def test_loss_of_a_discriminator():
 
 
 def test_best_discriminator():
-    """Goodfellow et al. 2014, theorem 1: log p / q is the best score, its loss log 4 - 2 JSD(p, q)."""
+    """Goodfellow et al. 2014, theorem 1:
+    log p / q is the best score, its loss log 4 - 2 JSD(p, q).
+    """
     p, q = np.random.default_rng(10).dirichlet(np.ones(20), 2)
     score, weight, is_p = np.log(p / q), np.concatenate([p, q]), np.repeat([1.0, 0.0], 20)
 
@@ -327,13 +371,15 @@ def test_best_discriminator():
         assert loss(score + step) > loss(score)
 
 
-# --- scores that were fitted ------------------------------------------------------------------------------
+# --- scores that were fitted ----------------------------------------------------------------------
 
 MEAN = np.array([0.8, -0.5])  # one class lies around it, the other around its opposite
 
 
 def gaussians(n_a, n_b):
-    """Points of two normal distributions, whose log-odds are 2 MEAN.x, with a constant; and which it is."""
+    """Points of two normal distributions, whose log-odds are 2 MEAN.x, with a constant;
+    and which it is.
+    """
     rng = np.random.default_rng(12)
     x = np.concatenate([rng.normal(MEAN, 1, (n_a, 2)), rng.normal(-MEAN, 1, (n_b, 2))])
     return np.column_stack([x, np.ones(n_a + n_b)]), np.repeat([1.0, 0.0], [n_a, n_b])
@@ -353,7 +399,8 @@ def fitted(x, t, weight):
 def deviations(found, truth, x, t, weight):
     """How far a fit is from the truth, in standard deviations of the fits to other samples.
 
-    Their covariance is H^-1 G H^-1, with the curvature H of the loss and the covariance G of its gradient.
+    Their covariance is H^-1 G H^-1, with the curvature H of the loss and the covariance G of its
+    gradient.
     """
     p = expit(x @ found)
     gradients = (weight * (p - t))[:, None] * x
@@ -363,9 +410,11 @@ def deviations(found, truth, x, t, weight):
 
 @pytest.mark.parametrize(("n_a", "n_b"), [(20_000, 20_000), (40_000, 5000)])
 def test_a_fitted_sigmoid_is_the_posterior(n_a, n_b):
-    """The log-odds of two Gaussians, within the error of sampling; weights 1 / N_c make the priors equal.
+    """The log-odds of two Gaussians, within the error of sampling; weights 1 / N_c make the priors
+    equal.
 
-    In three dimensions 4 standard deviations are exceeded once in a thousand samples; this sample is fixed.
+    In three dimensions 4 standard deviations are exceeded once in a thousand samples; this sample
+    is fixed.
     """
     x, t = gaussians(n_a, n_b)
     prior = np.log(n_a / n_b)
@@ -387,7 +436,9 @@ PENALTY = 10.0  # times half the sum of the squared weights
 
 @pytest.fixture(scope="module")
 def softmax_regression():
-    """Six hundred handwritten digits, and scikit-learn's multinomial logistic regression of them."""
+    """Six hundred handwritten digits, and scikit-learn's
+    multinomial logistic regression of them.
+    """
     images, digits = load_digits(return_X_y=True)
     x, y = images[:600] / 16, digits[:600]
     model = LogisticRegression(C=1 / PENALTY, tol=1e-8, max_iter=5000).fit(x, y)
@@ -397,8 +448,9 @@ def softmax_regression():
 def test_softmax_regression_reaches_the_optimum(softmax_regression):
     """Softmax on top of a linear model is multinomial logistic regression.
 
-    The penalty curves the mean loss by at least c = 10 / N along the weights. So where the gradient is g,
-    weights are within |g| / c of the best ones and the objective within |g|^2 / 2c of the least.
+    The penalty curves the mean loss by at least c = 10 / N along the weights. So where the gradient
+    is g, weights are within |g| / c of the best ones and the objective within |g|^2 / 2c of the
+    least.
     """
     x, y, theirs = softmax_regression
     design = np.column_stack([x, np.ones(len(y))])
@@ -408,7 +460,9 @@ def test_softmax_regression_reaches_the_optimum(softmax_regression):
     def objective(w):
         table = w.reshape(65, 10)
         loss, grad = fs.cross_entropy_value_and_grad(design @ table, y)
-        return loss + np.sum(penalised * table**2) / 2, (design.T @ grad + penalised * table).ravel()
+        return loss + np.sum(penalised * table**2) / 2, (
+            design.T @ grad + penalised * table
+        ).ravel()
 
     options = {"maxiter": 5000, "maxcor": 30, "gtol": 1e-8, "ftol": 0}
     with np.errstate(under="ignore"):
@@ -425,19 +479,23 @@ def test_softmax_regression_reaches_the_optimum(softmax_regression):
     np.testing.assert_allclose(fs.softmax(design @ table), expected, rtol=0, atol=1e-5)
 
 
-# --- calibration ------------------------------------------------------------------------------------------
+# --- calibration ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def sure_scores():
-    """A model of few images with hardly a penalty, images held out for its temperature, and others."""
+    """A model of few images with hardly a penalty, images held out for its temperature,
+    and others.
+    """
     images, digits = load_digits(return_X_y=True)
     model = LogisticRegression(C=1e3, tol=1e-6, max_iter=5000).fit(images[:300] / 16, digits[:300])
     return model, images[300:1000] / 16, digits[300:1000], images[1000:] / 16, digits[1000:]
 
 
 def calibration_error(p, labels, edges=15):
-    """The mean over images of |confidence - accuracy| in their bin of confidence (Guo et al. 2017)."""
+    """The mean over images of |confidence - accuracy| in their bin of confidence (Guo et al.
+    2017).
+    """
     surest, right = p.max(1), p.argmax(1) == labels
     of_bin = np.digitize(surest, np.linspace(0, 1, edges + 1)[1:-1])
     bins = [of_bin == b for b in range(edges)]
@@ -445,7 +503,9 @@ def calibration_error(p, labels, edges=15):
 
 
 def test_a_temperature_calibrates(sure_scores):
-    """Fitted on held-out images, it lowers surprise and calibration error on others; decisions stay."""
+    """Fitted on held-out images, it lowers surprise and calibration error on others;
+    decisions stay.
+    """
     model, held_out, held_out_digits, images, digits = sure_scores
     temperature = fs.fit_temperature(model.decision_function(held_out), held_out_digits)
     assert temperature > 1.5  # over-confident
@@ -460,14 +520,19 @@ def test_a_temperature_calibrates(sure_scores):
 
 
 @pytest.mark.skipif(
-    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8), reason="scikit-learn 1.8 calibrates so, too"
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="scikit-learn 1.8 calibrates so, too",
 )
 def test_temperature_of_scikit_learn(sure_scores):
-    """Its calibration finds the same number, from values of the loss alone: to the root of its rounding."""
+    """Its calibration finds the same number, from values of the loss alone:
+    to the root of its rounding.
+    """
     from sklearn.frozen import FrozenEstimator
 
     model, images, digits, *_ = sure_scores
-    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(images, digits)
+    calibrated = CalibratedClassifierCV(FrozenEstimator(model), method="temperature").fit(
+        images, digits
+    )
     (classifier,) = calibrated.calibrated_classifiers_
     found = fs.fit_temperature(model.decision_function(images), digits)
     assert found == pytest.approx(1 / classifier.calibrators[0].beta_, rel=2e-7)

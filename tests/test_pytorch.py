@@ -33,7 +33,9 @@ def classes_second(a, axis):
 
 
 def check(ours, make, x, axis=None):
-    """Hold our loss and gradient to those of ``make``, a function of the scores as a tensor of float64."""
+    """Hold our loss and gradient to those of ``make``,
+    a function of the scores as a tensor of float64.
+    """
     scores = tensor(x if axis is None else classes_second(x, axis), gradient=True)
     loss = make(scores)
     loss.sum().backward()
@@ -51,16 +53,22 @@ def check(ours, make, x, axis=None):
 
 def with_weight(options):
     """Options for PyTorch: weights as tensors."""
-    return {name: tensor(a) if name in ("weight", "pos_weight") else a for name, a in options.items()}
+    return {
+        name: tensor(a) if name in ("weight", "pos_weight") else a for name, a in options.items()
+    }
 
 
 def of_rows(name, shape, axis, dtype, options, kind="labels"):
     """A typical problem with its classes along ``axis``: scores, targets, options."""
     inner = [*np.delete(shape, axis), shape[axis]]
-    given = BY_NAME[name].problem(tuple(inner), dtype, np.random.default_rng(len(options)), kind, options)
+    given = BY_NAME[name].problem(
+        tuple(inner), dtype, np.random.default_rng(len(options)), kind, options
+    )
     x = np.ascontiguousarray(np.moveaxis(given.x, -1, axis))
     targets = (
-        given.targets if kind == "labels" else np.ascontiguousarray(np.moveaxis(given.targets, -1, axis))
+        given.targets
+        if kind == "labels"
+        else np.ascontiguousarray(np.moveaxis(given.targets, -1, axis))
     )
     return x, targets, given.options
 
@@ -102,7 +110,9 @@ def test_temperature_and_z_loss(reduction, dtype):
 
     def theirs(z):
         z = z / 2.5
-        losses = functional.cross_entropy(z, tensor(y), reduction="none") + 0.01 * z.logsumexp(-1) ** 2
+        losses = (
+            functional.cross_entropy(z, tensor(y), reduction="none") + 0.01 * z.logsumexp(-1) ** 2
+        )
         return losses if reduction == "none" else getattr(losses, reduction)()
 
     check(ours, theirs, x)
@@ -110,7 +120,9 @@ def test_temperature_and_z_loss(reduction, dtype):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_nothing_but_ignored_labels(name, dtype):
-    """The mean is NaN, as in PyTorch; the gradient is 0, where that of PyTorch's nll_loss is, too."""
+    """The mean is NaN, as in PyTorch; the gradient is 0, where that of PyTorch's nll_loss is,
+    too.
+    """
     x, y = np.full((3, 4), -0.5, dtype), np.full(3, -100)
     value, grad = getattr(fs, f"{name}_value_and_grad")(x, y, ignore_index=-100)
     scores = tensor(x, gradient=True)
@@ -130,20 +142,29 @@ def test_nll_loss(options, shape, axis, reduction, dtype):
     x, y, given = of_rows("nll_loss", shape, axis, dtype, options)
     ours = fs.nll_loss_value_and_grad(x, y, axis, reduction=reduction, **given)
     check(
-        ours, lambda z: functional.nll_loss(z, tensor(y), reduction=reduction, **with_weight(given)), x, axis
+        ours,
+        lambda z: functional.nll_loss(z, tensor(y), reduction=reduction, **with_weight(given)),
+        x,
+        axis,
     )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("options", [(), ("weight",)], ids=" ".join)
 def test_binary_cross_entropy(options, reduction, dtype):
-    given = BY_NAME["binary_cross_entropy"].problem((6, 30), dtype, np.random.default_rng(1), options=options)
+    given = BY_NAME["binary_cross_entropy"].problem(
+        (6, 30), dtype, np.random.default_rng(1), options=options
+    )
     x = given.x.clip(1e-3, 1 - 1e-3)
-    ours = fs.binary_cross_entropy_value_and_grad(x, given.targets, reduction=reduction, **given.options)
+    ours = fs.binary_cross_entropy_value_and_grad(
+        x, given.targets, reduction=reduction, **given.options
+    )
     weight = with_weight(given.options)
     check(
         ours,
-        lambda p: functional.binary_cross_entropy(p, tensor(given.targets), reduction=reduction, **weight),
+        lambda p: functional.binary_cross_entropy(
+            p, tensor(given.targets), reduction=reduction, **weight
+        ),
         x,
     )
 
@@ -188,7 +209,10 @@ def test_kl_divergence(reduction, log_target, dtype):
 def test_mean_of_divergences_is_over_rows(dtype):
     """PyTorch's 'mean' divides by the number of elements, which is no divergence."""
     rng = np.random.default_rng(4)
-    log_q, p = fs.log_softmax(rng.normal(0, 3, (6, 20))).astype(dtype), fs.softmax(rng.normal(0, 3, (6, 20)))
+    log_q, p = (
+        fs.log_softmax(rng.normal(0, 3, (6, 20))).astype(dtype),
+        fs.softmax(rng.normal(0, 3, (6, 20))),
+    )
     with pytest.warns(UserWarning, match="batchmean"):
         per_element = functional.kl_div(tensor(log_q), tensor(p), reduction="mean")
     assert float(fs.kl_divergence(log_q, p, reduction="mean")) == pytest.approx(
@@ -208,7 +232,11 @@ def test_kl_divergence_from_logits(temperature, reduction, dtype):
     def theirs(z):
         log_q, log_p = ((a / temperature).log_softmax(-1) for a in (z, tensor(teacher)))
         losses = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-        return losses if reduction == "none" else losses.sum() / (len(x) if reduction == "batchmean" else 1)
+        return (
+            losses
+            if reduction == "none"
+            else losses.sum() / (len(x) if reduction == "batchmean" else 1)
+        )
 
     check(ours, theirs, x)
 
@@ -224,7 +252,9 @@ def test_tensors_are_taken_as_they_are(loss, dtype):
 
 
 def test_log_softmax_is_more_exact_than_in_single_precision():
-    """What both are measured against: in float32 the loss of a confident row is right here, and 0 there."""
+    """What both are measured against: in float32 the loss of a confident row is right here,
+    and 0 there.
+    """
     x = np.array([[20.0, 0.0]], np.float32)
     theirs = functional.cross_entropy(torch.from_numpy(x), torch.tensor([0]))
     exact = float(np.log1p(np.exp(-long(20.0))))

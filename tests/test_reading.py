@@ -1,4 +1,6 @@
-"""logprobs, top_k_logprobs, hardmax and fit_temperature: values, ties, layouts, dtypes, and errors."""
+"""logprobs, top_k_logprobs, hardmax and fit_temperature:
+values, ties, layouts, dtypes, and errors.
+"""
 
 import numpy as np
 import oracle
@@ -36,7 +38,7 @@ def check_log_p(got, x, ids, axis=-1, **options):
     assert np.all(oracle.ulp_error(got, exact) <= BY_NAME["log_softmax"].bound(got.dtype))
 
 
-# --- logprobs ---------------------------------------------------------------------------------------------
+# --- logprobs -------------------------------------------------------------------------------------
 
 
 @sweep(LENGTHS)
@@ -105,7 +107,13 @@ def test_ids_out_of_range(wrong):
 @pytest.mark.once
 def test_logprobs_refuses():
     x = np.zeros((3, 10))
-    for ids in (np.zeros(3), [0.0, 1.0, 2.0], np.zeros(3, bool), ["a", "b", "c"], np.zeros(3, object)):
+    for ids in (
+        np.zeros(3),
+        [0.0, 1.0, 2.0],
+        np.zeros(3, bool),
+        ["a", "b", "c"],
+        np.zeros(3, object),
+    ):
         refuses(lambda ids=ids: fs.logprobs(x, ids), TypeError, "ids")
     for shape in [(4,), (1,), (3, 1, 1), (2, 3), ()]:
         refuses(lambda shape=shape: fs.logprobs(x, np.zeros(shape, int)), ValueError, "ids")
@@ -145,7 +153,11 @@ def test_reading_of_half_precision(half):
 
 def test_reading_of_integers_and_longdouble():
     x = np.array([[1, 5, 3], [4, 4, 0]])
-    for array, dtype in ((x, np.float64), (x.astype(np.longdouble), np.longdouble), (x > 3, np.float64)):
+    for array, dtype in (
+        (x, np.float64),
+        (x.astype(np.longdouble), np.longdouble),
+        (x > 3, np.float64),
+    ):
         values, indices = fs.top_k_logprobs(array, 3)
         for got in (values, fs.logprobs(array, [0, 2]), fs.hardmax(array)):
             assert got.dtype == dtype
@@ -177,7 +189,7 @@ def test_rows_without_a_distribution(dtype):
     np.testing.assert_array_equal(fs.hardmax(x), expected)
 
 
-# --- top_k_logprobs ---------------------------------------------------------------------------------------
+# --- top_k_logprobs -------------------------------------------------------------------------------
 
 
 @sweep(LENGTHS)
@@ -228,7 +240,7 @@ def test_top_k_refuses():
         refuses(lambda make=make: fs.top_k_logprobs(make(), 1), (TypeError, ValueError), "logits")
 
 
-# --- hardmax ----------------------------------------------------------------------------------------------
+# --- hardmax --------------------------------------------------------------------------------------
 
 
 def one_hot(x, axes):
@@ -248,7 +260,9 @@ def test_hardmax(lengths, dtype):
         np.testing.assert_array_equal(fs.hardmax(x, 0), one_hot(x, [0]), strict=True)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, None, (0, 1), (1, 0), (0, 2), (1, 2), (2, 0, 1), ()], ids=repr)
+@pytest.mark.parametrize(
+    "axis", [0, 1, 2, None, (0, 1), (1, 0), (0, 2), (1, 2), (2, 0, 1), ()], ids=repr
+)
 def test_hardmax_in_every_layout(axis, dtype):
     axes = sorted(range(3) if axis is None else axis if isinstance(axis, tuple) else [axis])
     x = np.rint(scores((5, 6, 7), dtype) / 4)  # many equals
@@ -269,7 +283,8 @@ def test_hardmax_into_another_dtype(dtype):
         got = fs.hardmax(x.astype(dtype), dtype=given)
         np.testing.assert_array_equal(got, one_hot(x, [1]).astype(given), strict=True)
     narrow = np.array([1 + 2.0**-40, 1 + 2.0**-39])
-    np.testing.assert_array_equal(fs.hardmax(narrow, dtype=np.float32), [0, 1])  # chosen before it is rounded
+    # chosen before it is rounded
+    np.testing.assert_array_equal(fs.hardmax(narrow, dtype=np.float32), [0, 1])
 
 
 @pytest.mark.once
@@ -283,7 +298,7 @@ def test_hardmax_refuses():
     refuses(lambda: fs.hardmax(x, axis=2), np.exceptions.AxisError)
 
 
-# --- fit_temperature --------------------------------------------------------------------------------------
+# --- fit_temperature ------------------------------------------------------------------------------
 
 
 def labelled(rows=2000, classes=10, right=0.6, seed=1):
@@ -364,7 +379,9 @@ def test_fitted_temperature_with_many_weights_of_half_precision(half):
     """Their sum is beyond the largest float16, and beyond where bfloat16 would stop counting."""
     x = np.tile(np.array([[4, 0], [4, 0], [4, 0], [0, 4]], np.float32), (17_500, 1))
     labels = np.tile([0, 0, 1, 1], 17_500)
-    assert fit(x, labels, sample_weight=np.ones(70_000, half)) == pytest.approx(4 / np.log(3), rel=1e-12)
+    assert fit(x, labels, sample_weight=np.ones(70_000, half)) == pytest.approx(
+        4 / np.log(3), rel=1e-12
+    )
 
 
 def test_fitted_temperature_beyond_the_bounds():
@@ -392,21 +409,33 @@ def test_fitted_temperature_of_labels_that_are_all_best(bounds, dtype):
 
 def test_fitted_temperature_where_none_makes_a_difference(dtype):
     """It is 1, or the bound next to that."""
-    for x in (np.zeros((3, 4)), np.full((3, 4), 1e30), np.array([[7, -np.inf]] * 3), np.zeros((3, 1))):
+    for x in (
+        np.zeros((3, 4)),
+        np.full((3, 4), 1e30),
+        np.array([[7, -np.inf]] * 3),
+        np.zeros((3, 1)),
+    ):
         for bounds, best in (((1e-3, 1e3), 1.0), ((0.25, 0.5), 0.5), ((3, 7), 3)):
             assert fit(x.astype(dtype), [0, 0, 0], bounds=bounds) == best
 
 
 def test_fitted_temperature_keeps_within_the_bounds(rng):
     """To the last bit, though the inverse of an inverse may be beyond them."""
-    assert fit([[1.0, 0.0]], [1], bounds=(47.27872009107901, 94.55744018215802)) == 94.55744018215802
+    assert (
+        fit([[1.0, 0.0]], [1], bounds=(47.27872009107901, 94.55744018215802)) == 94.55744018215802
+    )
     x = np.array([[4.0, 0.0]] * 3 + [[0.0, 4.0]])
     best = fit(x, [0, 0, 1, 1])
     for low in rng.uniform(0.1, 50, 200).tolist():
         high = 2 * low
         assert fit([[1.0, 0.0]], [0], bounds=(low, high)) == low
         assert fit([[1.0, 0.0]], [1], bounds=(low, high)) == high
-    for low, high in [(best, 9), (0.1, best), (np.nextafter(best, 9), 9), (0.1, np.nextafter(best, 0))]:
+    for low, high in [
+        (best, 9),
+        (0.1, best),
+        (np.nextafter(best, 9), 9),
+        (0.1, np.nextafter(best, 0)),
+    ]:
         assert low <= fit(x, [0, 0, 1, 1], bounds=(low, high)) <= high
 
 
@@ -458,7 +487,7 @@ def test_classes_that_cannot_be(dtype):
     assert fit(wide, labels + 3) == pytest.approx(expected, rel=1e-12)
 
 
-# --- threads ----------------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(3000, 40), (7, 5000), (2, 300_007)])

@@ -113,7 +113,11 @@ def test_command(capsys, active):
     assert sum(line.startswith(" yes") for line in table) == 1
     head, *table = explain(capsys, "log_softmax", "4096x10", "float64", "--temperature", "2")
     assert "F order: " not in head
-    assert [line.split()[:2] for line in table[:6:2]] == [["no", "small"], ["no", "strips"], ["yes", "lanes"]]
+    assert [line.split()[:2] for line in table[:6:2]] == [
+        ["no", "small"],
+        ["no", "strips"],
+        ["yes", "lanes"],
+    ]
     assert "strips" in explain(capsys, "softmax", "700x100", "--order", "F")[0]
 
 
@@ -128,4 +132,6 @@ def test_command_with_bad_arguments():
         SystemExit,
         "temperature",
     )
-    refuses(lambda: command_line.main(["explain", "softmax", "4x4", "--axis", "5"]), SystemExit, "axis")
+    refuses(
+        lambda: command_line.main(["explain", "softmax", "4x4", "--axis", "5"]), SystemExit, "axis"
+    )

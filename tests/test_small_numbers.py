@@ -1,4 +1,6 @@
-"""Exponentials, probabilities and weights at the ends of the range, whose products and quotients are not."""
+"""Exponentials, probabilities and weights at the ends of the range,
+whose products and quotients are not.
+"""
 
 import functools
 
@@ -45,7 +47,9 @@ def check(got, answer, bound, about=""):
     """Within a bound in ulp, or in steps of the subnormal numbers; not flushed to 0."""
     error = oracle.ulp_error(got, answer)
     lost = (got == 0) & (np.abs(answer.rounded()) >= float(np.finfo(got.dtype).smallest_subnormal))
-    assert not lost.any(), f"{about}: {np.count_nonzero(lost)} results are 0, the first at {lost.argmax()}"
+    assert not lost.any(), (
+        f"{about}: {np.count_nonzero(lost)} results are 0, the first at {lost.argmax()}"
+    )
     worst = int(error.argmax())
     assert error[worst] <= bound, f"{about}: {error[worst]:.3g} ulp at {worst}"
 
@@ -59,7 +63,7 @@ def powers_of_two(rng, low, high, n):
     return np.exp2(rng.uniform(low, high, n))
 
 
-# --- elementwise functions ----------------------------------------------------------------------------------
+# --- elementwise functions ------------------------------------------------------------------------
 
 
 @functools.cache
@@ -69,7 +73,9 @@ def arguments_of_subnormal_results(name, dtype):
     last = edge(dtype) + float(np.log(2)) * (np.finfo(dtype).nmant - 1)
     x = np.random.default_rng(1).uniform(edge(dtype) - 2, last, 203)
     x = np.concatenate([x if name == "log_sigmoid" else -x, np.linspace(-3, 3, 31)]).astype(dtype)
-    function = {"sigmoid": sigmoid, "softplus": softplus, "log_sigmoid": lambda x: -softplus(-x)}[name]
+    function = {"sigmoid": sigmoid, "softplus": softplus, "log_sigmoid": lambda x: -softplus(-x)}[
+        name
+    ]
     return x, exact(function, x)
 
 
@@ -91,7 +97,9 @@ def arguments_of_gradients(dtype):
     """Slopes of every size, and exponentials down to where no product is left."""
     rng = np.random.default_rng(2)
     largest = np.finfo(dtype).maxexp
-    x = -rng.uniform(edge(dtype) - 30, float(np.log(2)) * (2 * largest + np.finfo(dtype).nmant), 300)
+    x = -rng.uniform(
+        edge(dtype) - 30, float(np.log(2)) * (2 * largest + np.finfo(dtype).nmant), 300
+    )
     x = np.concatenate([x, -x[:50], rng.normal(0, 5, 100), np.linspace(-1, 1, 51)]).astype(dtype)
     g = powers_of_two(rng, -largest + 2, largest, x.size)
     g[::3], g[1::9] = float(np.finfo(dtype).max), float(np.finfo(dtype).smallest_subnormal)
@@ -142,7 +150,7 @@ def test_gradients_of_infinities_and_nan_among_tails(name, dtype):
     np.testing.assert_allclose(case.call_vjp(g, sign * x), expected, rtol=1e-6)
 
 
-# --- binary losses ------------------------------------------------------------------------------------------
+# --- binary losses --------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -186,7 +194,8 @@ def test_improbable_probabilities(dtype):
     check(of_probabilities(p, t)[1], exact(slope, p, t), 4)
     _, grad = of_probabilities(p, t, weight=w, reduction="mean")
     check(grad, exact(lambda p, t, w: slope(p, t, w) / 120, p, t, w), 4)
-    _, grad = of_probabilities(p, t, weight=w, clamp=10.0)  # where a logarithm is clamped it is flat
+    # where a logarithm is clamped it is flat
+    _, grad = of_probabilities(p, t, weight=w, clamp=10.0)
     check(grad, exact(lambda p, t, w: w * (1 - t) / (1 - p), p, t, w), 4)
     _, grad = of_probabilities(p, t, weight=w, clamp=0.0)
     np.testing.assert_array_equal(grad, np.zeros_like(grad))
@@ -266,19 +275,23 @@ def test_weighted_tails_beside_usual_logits(dtype):
     loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, **options)
     for i in range(0, x.size, 7):
         options = {"weight": w[i : i + 2], "pos_weight": q[i : i + 2], "reduction": "none"}
-        a, b = fs.binary_cross_entropy_with_logits_value_and_grad(x[i : i + 2], t[i : i + 2], **options)
+        a, b = fs.binary_cross_entropy_with_logits_value_and_grad(
+            x[i : i + 2], t[i : i + 2], **options
+        )
         np.testing.assert_array_equal(a, loss[i : i + 2])
         np.testing.assert_array_equal(b, grad[i : i + 2])
 
 
 def test_weighted_infinities(dtype):
     x, t = np.array([np.inf, -np.inf, np.inf, -np.inf, np.nan], dtype), np.array([1, 0, 0, 1, 1.0])
-    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(x, t, weight=2.0, reduction="none")
+    loss, grad = fs.binary_cross_entropy_with_logits_value_and_grad(
+        x, t, weight=2.0, reduction="none"
+    )
     np.testing.assert_array_equal(loss, [0, 0, np.inf, np.inf, np.nan])
     np.testing.assert_array_equal(grad, [0, 0, 2, -2, np.nan])
 
 
-# --- divergence ---------------------------------------------------------------------------------------------
+# --- divergence -----------------------------------------------------------------------------------
 
 
 def test_divergence_of_improbable_classes_that_are_far_away(dtype):
@@ -289,7 +302,9 @@ def test_divergence_of_improbable_classes_that_are_far_away(dtype):
         p[1], q[1] = log_p, log_q
         got = fs.kl_divergence(q, p, log_target=True)
         expected = mpmath.exp(number(p[1])) * (number(p[1]) - number(q[1]))
-        assert float(got) == pytest.approx(float(expected), rel=1e-6 if dtype == np.float32 else 1e-14)
+        assert float(got) == pytest.approx(
+            float(expected), rel=1e-6 if dtype == np.float32 else 1e-14
+        )
     masked = np.array([0, -np.inf, -1e9], dtype)
     assert fs.kl_divergence(masked, masked, log_target=True) == 0
     assert fs.kl_divergence(np.array([0, 0, -np.inf], dtype), masked, log_target=True) == 0

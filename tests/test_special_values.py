@@ -31,7 +31,9 @@ KINDS = {
 
 
 def square(n, kind, dtype):
-    """n rows of length n with the special values at the diagonal and right of it, between n ordinary rows."""
+    """n rows of length n with the special values at the diagonal and right of it,
+    between n ordinary rows.
+    """
     x = np.random.default_rng(n).normal(0, 3, (2 * n, n)).astype(dtype)
     largest = float(np.finfo(dtype).max)
     for offset, value in enumerate(KINDS[kind]):
@@ -83,7 +85,9 @@ def test_ends_of_blocks_of_long_rows(case, value, size, dtype):
                 assert np.all(np.isfinite(np.delete(got, position) if not case.reduced else got))
                 assert case.reduced or got[position] == case.masked
             else:
-                np.testing.assert_array_equal(got, np.full(got.shape, value if case.reduced else NAN))
+                np.testing.assert_array_equal(
+                    got, np.full(got.shape, value if case.reduced else NAN)
+                )
 
 
 @sweep(LENGTHS)
@@ -136,7 +140,9 @@ def test_masked_out_at_every_position(case, lengths, value, dtype):
         check(case, case.call(np.ascontiguousarray(x.T), axis=0, where=where), x, exact=exact.T)
 
 
-@pytest.mark.parametrize("option", [{"temperature": 0.5}, {"temperature": 700.0}, {"base": 2}], ids=str)
+@pytest.mark.parametrize(
+    "option", [{"temperature": 0.5}, {"temperature": 700.0}, {"base": 2}], ids=str
+)
 @EVERY_OF_LOGITS
 def test_with_options(case, option, dtype):
     if not set(option) <= set(case.options):
@@ -152,11 +158,15 @@ def test_largest_numbers(dtype):
     largest = np.finfo(dtype).max
     np.testing.assert_array_equal(fs.softmax(np.array([largest, largest])), [0.5, 0.5])
     np.testing.assert_array_equal(fs.softmax(np.array([-largest, largest])), [0, 1])
-    np.testing.assert_array_equal(fs.softmax(np.array([-largest, -largest, -INF], dtype)), [0.5, 0.5, 0])
+    np.testing.assert_array_equal(
+        fs.softmax(np.array([-largest, -largest, -INF], dtype)), [0.5, 0.5, 0]
+    )
     np.testing.assert_array_equal(fs.log_softmax(np.array([-largest, largest])), [-INF, 0])
     assert fs.logsumexp(np.array([largest, largest])) == largest
     assert fs.logsumexp(np.array([-largest])) == -largest
-    np.testing.assert_array_equal(fs.softmax(np.array([largest, largest]), temperature=1e-3), [0.5, 0.5])
+    np.testing.assert_array_equal(
+        fs.softmax(np.array([largest, largest]), temperature=1e-3), [0.5, 0.5]
+    )
     np.testing.assert_array_equal(fs.softmax(np.array([largest, 0]), base=100), [1, 0])
     np.testing.assert_array_equal(fs.sigmoid(np.array([largest, -largest])), [1, 0])
     np.testing.assert_array_equal(fs.log_sigmoid(np.array([largest, -largest])), [0, -largest])
@@ -169,7 +179,9 @@ def test_squares_that_leave_the_range_of_numbers(dtype):
     case = BY_NAME["square_normalize"]
     for n in (1, 2, 5, 20, 33, 150, 3000, 40_000):
         x = np.random.default_rng(n).uniform(0.5, 1, (12, n)).astype(dtype)
-        powers = np.array([info.max, 4 * info.tiny, 1, 1 / np.sqrt(info.max), np.sqrt(info.max), 1], dtype)
+        powers = np.array(
+            [info.max, 4 * info.tiny, 1, 1 / np.sqrt(info.max), np.sqrt(info.max), 1], dtype
+        )
         scaled = x * np.tile(powers, 2)[:, None]
         for axis in (-1, 0):
             given, ordinary = (np.ascontiguousarray(a.T) if axis == 0 else a for a in (scaled, x))
@@ -187,7 +199,10 @@ def test_rows_of_zeros(dtype):
         x[4] = 0
         where = np.ones((5, n), bool)
         where[4] = False
-        for got in (fs.square_normalize(x, where=where), fs.square_normalize(x.T.copy(), 0, where=where.T).T):
+        for got in (
+            fs.square_normalize(x, where=where),
+            fs.square_normalize(x.T.copy(), 0, where=where.T).T,
+        ):
             assert np.all(np.isnan(got[1]))
             assert got[3, 0] == 1
             assert np.all(got[3, 1:] == 0)
@@ -219,7 +234,9 @@ def test_differences_that_overflow(n, rows, dtype):
     for axis in (-1, 0):
         turned = np.ascontiguousarray(np.moveaxis(x, -1, axis))
         got = np.moveaxis(fs.log_softmax(turned, axis, temperature=4.0), axis, -1)
-        np.testing.assert_allclose(got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps
+        )
         ids = np.full(rows, n - 1)
         got = fs.logprobs(turned, ids, axis, temperature=4.0)
         np.testing.assert_allclose(got, expected[ids], rtol=4 * np.finfo(dtype).eps)
@@ -236,11 +253,15 @@ def test_differences_next_to_the_largest_number(n, temperature, dtype):
     for axis in (-1, 0):
         turned = np.ascontiguousarray(np.moveaxis(x, -1, axis))
         got = np.moveaxis(fs.log_softmax(turned, axis, temperature=temperature), axis, -1)
-        np.testing.assert_allclose(got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            got, np.broadcast_to(expected, x.shape), rtol=4 * np.finfo(dtype).eps
+        )
         got = fs.logprobs(turned, np.zeros(5, int), axis, temperature=temperature)
         np.testing.assert_allclose(got, np.full(5, expected[0]), rtol=4 * np.finfo(dtype).eps)
         got = fs.logsumexp(turned, axis, base=10)
-        np.testing.assert_allclose(got, np.full(5, np.log10(n - 2.0)), rtol=4 * np.finfo(dtype).eps, atol=0)
+        np.testing.assert_allclose(
+            got, np.full(5, np.log10(n - 2.0)), rtol=4 * np.finfo(dtype).eps, atol=0
+        )
 
 
 @sweep(LENGTHS, at_most=65)
@@ -271,7 +292,9 @@ def test_every_nan_of_half_precision(case, half):
     assert np.all(np.isnan(got[np.isnan(x[special].astype(np.float32))]))
     for sign in (INF, -INF):
         expected = dict(ELEMENTWISE_VALUES[case.name])[sign]
-        np.testing.assert_array_equal(got[x[special].astype(np.float32) == sign], np.float32([expected]))
+        np.testing.assert_array_equal(
+            got[x[special].astype(np.float32) == sign], np.float32([expected])
+        )
 
 
 @EVERY_ROWWISE

@@ -11,14 +11,19 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 @pytest.fixture
 def script(monkeypatch):
-    """Import a script of benchmarks/ as if it ran there; forget it and what it imports there afterwards."""
+    """Import a script of benchmarks/ as if it ran there;
+    forget it and what it imports there afterwards.
+    """
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("documents", "memory", "quiet", "targets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__).parent == FOLDER:
+        if (
+            getattr(sys.modules[name], "__file__", None)
+            and Path(sys.modules[name].__file__).parent == FOLDER
+        ):
             del sys.modules[name]
 
 
@@ -53,7 +58,9 @@ def test_tables_are_replaced(script, tmp_path):
     begin = documents.BEGIN.format("targets.py")
     path.write_text(f"before\n{begin}\nold\n{documents.END}\nafter\n", encoding="utf-8")
     documents.insert("targets.py", [documents.line(["a", "b"])], path)
-    assert path.read_text(encoding="utf-8") == f"before\n{begin}\n| a | b |\n{documents.END}\nafter\n"
+    assert (
+        path.read_text(encoding="utf-8") == f"before\n{begin}\n| a | b |\n{documents.END}\nafter\n"
+    )
     with pytest.raises(SystemExit, match=r"compare\.py"):
         documents.insert("compare.py", [], path)
 

@@ -1,4 +1,6 @@
-"""How many threads a call uses, that its results do not depend on it, and that forked children never hang."""
+"""How many threads a call uses, that its results do not depend on it,
+and that forked children never hang.
+"""
 
 import os
 import subprocess
@@ -51,7 +53,7 @@ def threads():
     _threads._chosen = before
 
 
-# --- the number -------------------------------------------------------------------------------------------
+# --- the number -----------------------------------------------------------------------------------
 
 GET = "import fastsoftmax; print(fastsoftmax.get_num_threads())"
 
@@ -73,7 +75,9 @@ def test_environment_sets_the_number(environment, expected):
     assert output(GET, **environment) == str(expected)
 
 
-@pytest.mark.parametrize("environment", [{}, {"OMP_NUM_THREADS": ""}, {"OMP_NUM_THREADS": "many"}], ids=str)
+@pytest.mark.parametrize(
+    "environment", [{}, {"OMP_NUM_THREADS": ""}, {"OMP_NUM_THREADS": "many"}], ids=str
+)
 def test_default_is_what_this_process_may_use(environment):
     assert output(GET, **environment) == str(_threads.usable_cpus())
 
@@ -159,8 +163,16 @@ def test_threads_that_are_bound_to_cpus_are_as_many(environment):
         ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
         ("0::/a/b", {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "200000 100000\n"}, 2.0),
         ("0::/of/the/host", {"cpu.max": "50000 100000\n"}, 0.5),
-        ("3:cpu,cpuacct:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, np.inf),
-        ("3:cpu,cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "20000"}, 2.5),
+        (
+            "3:cpu,cpuacct:/\n0::/",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            np.inf,
+        ),
+        (
+            "3:cpu,cpuacct:/x",
+            {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "20000"},
+            2.5,
+        ),
         ("3:memory:/x", {"cpu.max": "50000 100000"}, np.inf),
         ("0::/", {"cpu.max": "nonsense"}, np.inf),
         ("nonsense", {"cpu.max": "50000 100000"}, np.inf),
@@ -189,7 +201,7 @@ def test_threadpoolctl_limits_the_default_only(threads):
         assert fs.get_num_threads() == 3
 
 
-# --- the same bits ----------------------------------------------------------------------------------------
+# --- the same bits --------------------------------------------------------------------------------
 
 CALLS = {
     "softmax": lambda x, n: fs.softmax(x, num_threads=n),
@@ -210,7 +222,10 @@ CALLS = {
 
 FOR_THREE_THREADS = [(1, 100_003), (3, 33_991), (311, 331), (50_003, 2)]
 FOR_MORE = [(1, 1_000_003), (3, 99_991), (1009, 331), (200_003, 2)]
-SHAPES = [pytest.param(FOR_THREE_THREADS, id="few"), pytest.param(FOR_MORE, id="many", marks=exhaustive)]
+SHAPES = [
+    pytest.param(FOR_THREE_THREADS, id="few"),
+    pytest.param(FOR_MORE, id="many", marks=exhaustive),
+]
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
@@ -237,7 +252,12 @@ def compute(n=2):
 
 @pytest.mark.parametrize(
     "environment",
-    [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}, {"OMP_NUM_THREADS": "1"}, {"OMP_NUM_THREADS": "3"}],
+    [
+        {"OMP_THREAD_LIMIT": "1"},
+        {"OMP_DYNAMIC": "true"},
+        {"OMP_NUM_THREADS": "1"},
+        {"OMP_NUM_THREADS": "3"},
+    ],
     ids=str,
 )
 def test_team_smaller_than_asked_for(environment):
@@ -280,12 +300,15 @@ def test_no_call_starts_many_more_threads_than_there_are_cpus():
     if Path("/proc/self/task").exists():
         large = "x = np.zeros((400, 4000), np.float32); expected = fs.softmax(x, num_threads=1)\n"
         script = COUNT.format(n=10**6).replace("before =", large + "before =")
-        assert int(output(script, OMP_WAIT_POLICY="passive")) < _threads.MOST_PER_CPU * _threads.usable_cpus()
+        assert (
+            int(output(script, OMP_WAIT_POLICY="passive"))
+            < _threads.MOST_PER_CPU * _threads.usable_cpus()
+        )
 
 
-# --- forks ------------------------------------------------------------------------------------------------
-# Runtimes of OpenMP lose their threads in a forked child and may wait for them for ever. Each script forks in
-# a process of its own; SIGALRM ends a child that hangs.
+# --- forks ----------------------------------------------------------------------------------------
+# Runtimes of OpenMP lose their threads in a forked child and may wait for them for ever. Each
+# script forks in a process of its own; SIGALRM ends a child that hangs.
 
 FORK = (
     COMPUTE
@@ -311,27 +334,38 @@ def fork(children, work):
 FORKS = {
     "after use": "compute(); fork(20, compute)",
     "before use": "fork(3, compute)",
-    "after use in another thread": """
+    "after use in another thread": (
+        """
 t = threading.Thread(target=compute); t.start(); t.join()
-fork(5, compute)""",
-    "from another thread": """
+fork(5, compute)"""
+    ),
+    "from another thread": (
+        """
 compute()
-t = threading.Thread(target=lambda: (compute(), fork(5, compute))); t.start(); t.join()""",
-    "while another thread computes": """
+t = threading.Thread(target=lambda: (compute(), fork(5, compute))); t.start(); t.join()"""
+    ),
+    "while another thread computes": (
+        """
 stop = threading.Event()
 def work():
     while not stop.is_set(): compute()
 t = threading.Thread(target=work); t.start()
 compute(); fork(5, compute)
-stop.set(); t.join()""",
-    "from a child": "compute(); fork(3, lambda: (compute(), fork(2, lambda: (compute(), fork(1, compute)))))",
-    "child uses threads of its own": """
+stop.set(); t.join()"""
+    ),
+    "from a child": (
+        "compute(); fork(3, lambda: (compute(), fork(2, lambda: (compute(), fork(1, compute)))))"
+    ),
+    "child uses threads of its own": (
+        """
 def work():
     ts = [threading.Thread(target=compute) for _ in range(3)]
     for t in ts: t.start()
     for t in ts: t.join()
-compute(); fork(5, work)""",
-    "from C": """
+compute(); fork(5, work)"""
+    ),
+    "from C": (
+        """
 import ctypes
 def fork_in_c(children):
     for _ in range(children):
@@ -343,14 +377,18 @@ def fork_in_c(children):
         assert os.waitpid(pid, 0)[1] == 0, "a child hung or failed"
         compute()
 compute(); fork_in_c(10)
-t = threading.Thread(target=lambda: (compute(), fork_in_c(5))); t.start(); t.join()""",
-    "multiprocessing pool": """
+t = threading.Thread(target=lambda: (compute(), fork_in_c(5))); t.start(); t.join()"""
+    ),
+    "multiprocessing pool": (
+        """
 import multiprocessing, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of every fork beside threads
+# newer Pythons warn of every fork beside threads
+warnings.simplefilter("ignore", DeprecationWarning)
 compute()
 with multiprocessing.get_context("fork").Pool(4) as pool:
     parts = pool.map_async(fs.softmax, [x] * 20).get(timeout=60)
-assert all(np.array_equal(part, expected) for part in parts)""",
+assert all(np.array_equal(part, expected) for part in parts)"""
+    ),
 }
 
 

@@ -1,4 +1,6 @@
-"""logsumexp with weights where it is hard: totals next to 1, terms that cancel, weights of every exponent."""
+"""logsumexp with weights where it is hard:
+totals next to 1, terms that cancel, weights of every exponent.
+"""
 
 import functools
 import math
@@ -57,19 +59,31 @@ HARD = {
     "mean of N(0,1e-17)": lambda rng, n: (normal(rng, n, 1e-17), np.full((ROWS, n), 1 / n)),
     "mean of N(0,1e-300)": lambda rng, n: (normal(rng, n, 1e-300), np.full((ROWS, n), 1 / n)),
     "total 1": lambda rng, n: summing_to_one(normal(rng, n, 2), rng.random((ROWS, n)) / n),
-    "total 1, small logits": lambda rng, n: summing_to_one(normal(rng, n, 0.01), rng.random((ROWS, n)) / n),
+    "total 1, small logits": lambda rng, n: summing_to_one(
+        normal(rng, n, 0.01), rng.random((ROWS, n)) / n
+    ),
     "total 1, both signs": lambda rng, n: summing_to_one(normal(rng, n, 2), normal(rng, n)),
-    "total 1, shift 700": lambda rng, n: summing_to_one(normal(rng, n, 2, 700), normal(rng, n) * 1e-305),
-    "total 1, shift -700": lambda rng, n: summing_to_one(normal(rng, n, 2, -700), normal(rng, n) * 1e300),
+    "total 1, shift 700": lambda rng, n: summing_to_one(
+        normal(rng, n, 2, 700), normal(rng, n) * 1e-305
+    ),
+    "total 1, shift -700": lambda rng, n: summing_to_one(
+        normal(rng, n, 2, -700), normal(rng, n) * 1e300
+    ),
     "0 and far below": lambda rng, n: (beside_zero(rng, n, 5, -50), np.ones((ROWS, n))),
     "0 and very far below": lambda rng, n: (beside_zero(rng, n, 30, -600), np.ones((ROWS, n))),
     "0 and far below, but heavy": lambda rng, n: far_but_heavy(rng, n, 1.0, 1e300),
     "denormal, and far below, but heavy": lambda rng, n: far_but_heavy(rng, n, 5e-324, 1e300),
     "both signs": lambda rng, n: (normal(rng, n), normal(rng, n)),
     "denormal weights": lambda rng, n: (normal(rng, n, 5), random_denormals(rng, n)),
-    "denormal weights, shift 740": lambda rng, n: (normal(rng, n, 5, 740), random_denormals(rng, n)),
+    "denormal weights, shift 740": lambda rng, n: (
+        normal(rng, n, 5, 740),
+        random_denormals(rng, n),
+    ),
     "huge weights": lambda rng, n: (normal(rng, n, 5), rng.random((ROWS, n)) * 1.7e308),
-    "huge weights, shift -710": lambda rng, n: (normal(rng, n, 5, -710), rng.random((ROWS, n)) * 1.7e308),
+    "huge weights, shift -710": lambda rng, n: (
+        normal(rng, n, 5, -710),
+        rng.random((ROWS, n)) * 1.7e308,
+    ),
     "weights of every exponent": lambda rng, n: (normal(rng, n, 500), any_exponent(rng, n)),
     "huge logits": lambda rng, n: (normal(rng, n, 1e300), rng.random((ROWS, n))),
 }
@@ -86,7 +100,9 @@ def exactly(row, b, base=None, times=1):
 
 
 def ulp(got, exact, row, b):
-    """The error of a result, relative to itself, or to a sixteenth of the maximum if that is larger."""
+    """The error of a result, relative to itself,
+    or to a sixteenth of the maximum if that is larger.
+    """
     if exact is None:
         return 0.0 if np.isnan(got) else math.inf
     if not np.isfinite(got):
@@ -118,14 +134,18 @@ def test_hard_rows(kind, lengths, dtype, backend):
     for n in lengths:
         x, b, exact = hard_rows(kind, n, dtype)
         assert_close(logsumexp(x, b=b), x, b, exact)
-        assert_close(logsumexp(np.ascontiguousarray(x.T), axis=0, b=np.ascontiguousarray(b.T)), x, b, exact)
+        assert_close(
+            logsumexp(np.ascontiguousarray(x.T), axis=0, b=np.ascontiguousarray(b.T)), x, b, exact
+        )
         wide, factors = np.full((2, ROWS, 2 * n), np.nan)
         wide[:, ::2], factors[:, ::2] = x, b
         where = np.arange(2 * n) % 2 == 0
         assert_close(logsumexp(wide.astype(dtype), b=factors, where=where), x, b, exact)
 
 
-@pytest.mark.parametrize("kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "total 1", "0 and far below"])
+@pytest.mark.parametrize(
+    "kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "total 1", "0 and far below"]
+)
 @pytest.mark.parametrize("base", [2, 10, 1.5])
 def test_hard_rows_to_a_base(base, kind, dtype, backend):
     for n in (2, 5, 40):
@@ -145,7 +165,9 @@ def test_hard_rows_of_half_precision(kind, half, backend):
     assert_close(got, wide, b, exact)
 
 
-@pytest.mark.parametrize("kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "0 and far below", "huge weights"])
+@pytest.mark.parametrize(
+    "kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "0 and far below", "huge weights"]
+)
 def test_hard_long_rows(kind, dtype, backend):
     """Five terms, 14,000 times each, with weights that are smaller by so much."""
     x, b, _ = hard_rows(kind, 5, dtype)
@@ -189,7 +211,7 @@ def test_ends_of_the_range(x, b, expected, backend):
     np.testing.assert_allclose(got, np.full(3, expected), rtol=4e-16)
 
 
-# --- logits and weights broadcast against each other -------------------------------------------------------
+# --- logits and weights broadcast against each other ----------------------------------------------
 
 SHAPES = [
     ((), (3,)),
@@ -247,10 +269,16 @@ def test_shapes_as_in_scipy(shapes, keepdims, backend):
         np.testing.assert_allclose(masked, zeros, rtol=1e-14)
 
 
-@pytest.mark.parametrize("shapes", [((3, 4), (3,)), ((3, 4), (4, 3)), ((2,), (3,)), ((0,), (2,))], ids=str)
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (3,)), ((3, 4), (4, 3)), ((2,), (3,)), ((0,), (2,))], ids=str
+)
 def test_shapes_that_do_not_fit(shapes):
     refuses(
-        lambda: logsumexp(np.zeros(shapes[0]), b=np.ones(shapes[1])), ValueError, "x", "b", *map(str, shapes)
+        lambda: logsumexp(np.zeros(shapes[0]), b=np.ones(shapes[1])),
+        ValueError,
+        "x",
+        "b",
+        *map(str, shapes),
     )
 
 

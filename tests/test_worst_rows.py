@@ -9,7 +9,9 @@ KEPT = list(worst_rows.kept())
 
 
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize("find", KEPT, ids=[f"{s.name}-{row.dtype}-{row.size}" for s, row, _ in KEPT])
+@pytest.mark.parametrize(
+    "find", KEPT, ids=[f"{s.name}-{row.dtype}-{row.size}" for s, row, _ in KEPT]
+)
 def test_kept_rows(find):
     """Alone, many times in rows and in columns, and at other places in vectors."""
     subject, row, options = find
@@ -17,7 +19,10 @@ def test_kept_rows(find):
     for count in (1, 3, 17, 70):
         rows = np.stack([np.roll(row, k % turns) for k in range(count)])
         for layout in worst_rows.LAYOUTS:
-            assert subject.errors(rows, layout, options).max() <= subject.bound(row.dtype), (count, layout)
+            assert subject.errors(rows, layout, options).max() <= subject.bound(row.dtype), (
+                count,
+                layout,
+            )
 
 
 @pytest.mark.exhaustive

@@ -1,7 +1,8 @@
-"""A user's script, for ``mypy --strict``: what must be accepted, and (``type: ignore``) what must not.
+"""A user's script, for ``mypy --strict``: what must be accepted, and (``type: ignore``) what must
+not.
 
-An unused ``type: ignore`` is an error, so each of them states that the line is wrong; ``assert_type`` states
-the exact type of a result.
+An unused ``type: ignore`` is an error, so each of them states that the line is wrong;
+``assert_type`` states the exact type of a result.
 """
 
 from contextlib import AbstractContextManager

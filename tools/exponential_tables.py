@@ -1,13 +1,14 @@
-"""Find the unit of a table of exponentials: unit 2^(i/16), i = 0 .. 15, all next to numbers of the format.
+"""Find the unit of a table of exponentials: unit 2^(i/16), i = 0 .. 15, all next to numbers of the
+format.
 
     python tools/exponential_tables.py float32
     python tools/exponential_tables.py float64 --draws 20000000
 
-A softmax does not change when all its exponentials are multiplied by one number. That leaves a free choice,
-and among some millions of candidates there is one for which all sixteen entries round by 0.14 (float32) or
-0.12 (float64) steps at most, not by 0.5 (S. Gal, "Computing elementary functions: a new approach for
-achieving high accuracy and good performance", 1986). Prints the unit and the entries for
-fastsoftmax/kernels/vexp.h.
+A softmax does not change when all its exponentials are multiplied by one number. That leaves a free
+choice, and among some millions of candidates there is one for which all sixteen entries round by
+0.14 (float32) or 0.12 (float64) steps at most, not by 0.5 (S. Gal, "Computing elementary functions:
+a new approach for achieving high accuracy and good performance", 1986). Prints the unit and the
+entries for fastsoftmax/kernels/vexp.h.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def largest_errors(units, bits):
     worst = np.zeros(units.shape)
     with mpmath.workprec(100):
         powers = [
-            np.longdouble(mpmath.nstr(mpmath.mpf(2) ** (mpmath.mpf(i) / ENTRIES), 25)) for i in range(ENTRIES)
+            np.longdouble(mpmath.nstr(mpmath.mpf(2) ** (mpmath.mpf(i) / ENTRIES), 25))
+            for i in range(ENTRIES)
         ]
     for power in powers:
         entry = units.astype(np.longdouble) * power
@@ -44,7 +46,8 @@ def main():
     rng, bits = np.random.default_rng(arguments.seed), np.finfo(arguments.format).nmant
     best = np.inf, 1.0
     for _ in range(0, arguments.draws, BATCH):
-        units = rng.uniform(1, 2 ** (1 / ENTRIES), BATCH)  # all others give one of these tables, turned
+        # all others give one of these tables, turned
+        units = rng.uniform(1, 2 ** (1 / ENTRIES), BATCH)
         error = largest_errors(units, bits)
         best = min(best, (float(error.min()), float(units[error.argmin()])))
     print(f"unit {best[1].hex()}, entries within {best[0]:.3f} of 2^-{bits}")

@@ -1,14 +1,14 @@
 """Breed the rows on which an operation is least exact, and say how far from its bound they are.
 
-    python tools/worst_rows.py                              # every operation, backend and dtype, 10 s each
-    python tools/worst_rows.py --operation softmax --backend avx512 --dtype float32 --seconds 600
-    python tools/worst_rows.py --keep                       # and add the finds to tests/worst_rows.json
+    python tools/worst_rows.py # every operation, backend and dtype, 10 s each python
+    tools/worst_rows.py --operation softmax --backend avx512 --dtype float32 --seconds 600 python
+    tools/worst_rows.py --keep # and add the finds to tests/worst_rows.json
 
-Errors that random inputs never meet are found by selection: of a population of rows the worst are kept,
-mutated (some numbers move by a few units in the last place, are drawn anew, or repeat) and crossed. A
-population has one length, one layout, one set of options and one kind of row to begin with; when it has
-stopped getting worse, another one begins. Errors are those that the tests count, against their exact
-references. The exit status is 1 if a bound was exceeded.
+Errors that random inputs never meet are found by selection: of a population of rows the worst are
+kept, mutated (some numbers move by a few units in the last place, are drawn anew, or repeat) and
+crossed. A population has one length, one layout, one set of options and one kind of row to begin
+with; when it has stopped getting worse, another one begins. Errors are those that the tests count,
+against their exact references. The exit status is 1 if a bound was exceeded.
 """
 
 from __future__ import annotations
@@ -36,11 +36,36 @@ import fastsoftmax as fs  # noqa: E402
 
 POPULATION = 128
 PATIENCE = 60  # generations without a worse row after which another population begins
-LENGTHS = (2, 3, 5, 7, 10, 16, 20, 25, 31, 33, 41, 48, 63, 64, 65, 80, 100, 128, 160, 200, 256, 384, 500, 768)
+LENGTHS = (
+    2,
+    3,
+    5,
+    7,
+    10,
+    16,
+    20,
+    25,
+    31,
+    33,
+    41,
+    48,
+    63,
+    64,
+    65,
+    80,
+    100,
+    128,
+    160,
+    200,
+    256,
+    384,
+    500,
+    768,
+)
 LAYOUTS = ("rows", "columns", "one row")
 
 
-# --- rows to begin with -----------------------------------------------------------------------------------
+# --- rows to begin with ---------------------------------------------------------------------------
 
 
 def _filled(rng, shape):
@@ -65,7 +90,9 @@ def _flat(rng, shape):
 
 
 def _normal(rng, shape):
-    return rng.normal(rng.choice([0, 0, 0, -300, 1000, 1e5]), rng.choice([0.3, 1, 3, 10, 20]), shape)
+    return rng.normal(
+        rng.choice([0, 0, 0, -300, 1000, 1e5]), rng.choice([0.3, 1, 3, 10, 20]), shape
+    )
 
 
 def _ladder(rng, shape):
@@ -87,10 +114,12 @@ def _reals(rng, shape):
 
 
 def _probabilities(rng, shape):
-    return np.where(rng.random(shape) < 0.5, rng.random(shape), 0.5 + 10.0 ** rng.uniform(-8, -0.4, shape))
+    return np.where(
+        rng.random(shape) < 0.5, rng.random(shape), 0.5 + 10.0 ** rng.uniform(-8, -0.4, shape)
+    )
 
 
-# --- what is searched -------------------------------------------------------------------------------------
+# --- what is searched -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -131,7 +160,9 @@ class OfCase:
         """The largest error of each row, in ulp."""
         case = self.case
         if layout == "columns" and case.rowwise:
-            turned = {name: value[:, None] if np.ndim(value) else value for name, value in options.items()}
+            turned = {
+                name: value[:, None] if np.ndim(value) else value for name, value in options.items()
+            }
             got = case.call(np.ascontiguousarray(rows.T), axis=0, **turned)
             found = errors(case, got, rows.T, axis=0, **turned)
             found = found if case.reduced else found.T
@@ -144,7 +175,9 @@ class OfCase:
 
 
 def _normal_errors(got, exact):
-    """Errors in ulp; none of results below the smallest normal number, which every term may round to."""
+    """Errors in ulp; none of results below the smallest normal number,
+    which every term may round to.
+    """
     least = np.finfo(got.dtype).smallest_normal
     tiny = (np.abs(exact.hi) < least) & (np.abs(got) <= least)
     return np.where(tiny, 0, losses.oracle.ulp_error(got, exact))
@@ -175,7 +208,9 @@ class OfLoss:
         """The targets, the same for all rows, and keywords for half of the populations."""
         kind = rng.choice(self.loss.kinds)
         some = np.zeros((1, n))
-        targets = int(rng.integers(n)) if kind == "labels" else self.loss.targets[kind](some, rng)[0]
+        targets = (
+            int(rng.integers(n)) if kind == "labels" else self.loss.targets[kind](some, rng)[0]
+        )
         options = {"targets": targets}
         if self.loss.name == "cross_entropy" and rng.random() < 0.5:
             options |= {"temperature": float(np.exp(rng.normal(0, 1)))}
@@ -202,13 +237,14 @@ class OfLoss:
         return np.maximum(*(f.reshape(len(rows), -1).max(axis=1) for f in found))
 
 
-# The reference of kl_divergence_from_logits cancels for near-equal rows: its own test has a better one.
+# The reference of kl_divergence_from_logits cancels for near-equal rows: its own test has a better
+# one.
 SUBJECTS = [OfCase(case) for case in CASES]
 SUBJECTS += [OfLoss(loss) for loss in losses.LOSSES if loss.name != "kl_divergence_from_logits"]
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
 
 
-# --- breeding ---------------------------------------------------------------------------------------------
+# --- breeding -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -247,7 +283,9 @@ class Population:
         children[crossed] = others[crossed]
         share = rng.choice([1, 2, 4, n / 8, n], (count, 1)) / n
         moved = rng.random((count, n)) < share
-        steps = rng.integers(-1, 2, (count, n)) * 2 ** rng.integers(0, rng.choice([2, 6, 16]), (count, n))
+        steps = rng.integers(-1, 2, (count, n)) * 2 ** rng.integers(
+            0, rng.choice([2, 6, 16]), (count, n)
+        )
         kind = rng.random((count, 1))
         near = children + steps * np.spacing(np.abs(children))
         drawn = children[np.arange(count)[:, None], rng.integers(n, size=(count, n))]
@@ -260,7 +298,9 @@ def population(subject, dtype, rng):
     """A new one, of a random kind."""
     n = int(rng.choice(LENGTHS))
     rows = subject.begin(rng, (POPULATION, n)).astype(dtype)
-    return Population(subject, str(rng.choice(LAYOUTS, p=[0.5, 0.3, 0.2])), subject.options(rng, n), rows)
+    return Population(
+        subject, str(rng.choice(LAYOUTS, p=[0.5, 0.3, 0.2])), subject.options(rng, n), rows
+    )
 
 
 @dataclass
@@ -291,11 +331,13 @@ def search(subject, dtype, seconds, seed=0):
             best = breed.error[0]
         if worst is None or breed.error[0] > worst.error:
             row = breed.rows[0].copy()
-            worst = Find(subject.name, dtype.name, breed.layout, breed.options, row, float(breed.error[0]))
+            worst = Find(
+                subject.name, dtype.name, breed.layout, breed.options, row, float(breed.error[0])
+            )
     return worst
 
 
-# --- what is kept -----------------------------------------------------------------------------------------
+# --- what is kept ---------------------------------------------------------------------------------
 
 
 def kept():
@@ -303,7 +345,9 @@ def kept():
     for find in json.loads(FINDS.read_text()):
         dtype = np.dtype(find["dtype"])
         row = np.frombuffer(base64.b64decode(find["row"]), dtype.newbyteorder("<")).astype(dtype)
-        options = {k: np.asarray(v) if isinstance(v, list) else v for k, v in find["options"].items()}
+        options = {
+            k: np.asarray(v) if isinstance(v, list) else v for k, v in find["options"].items()
+        }
         yield BY_NAME[find["operation"]], row, options
 
 
@@ -327,7 +371,12 @@ def parsed():
     add("--operation", nargs="*", default=list(BY_NAME), choices=list(BY_NAME))
     add("--backend", nargs="*", default=fs.config()["backends"])
     add("--dtype", nargs="*", default=[d.name for d in FLOATS])
-    add("--seconds", type=float, default=10, help="processor time for each operation, backend and dtype")
+    add(
+        "--seconds",
+        type=float,
+        default=10,
+        help="processor time for each operation, backend and dtype",
+    )
     add("--seed", type=int, default=time.time_ns() % 2**32)
     add("--keep", action="store_true", help=f"add the finds to {FINDS.name}")
     return parser.parse_args()

@@ -17,7 +17,9 @@ CLASS_LOSSES = ("cross_entropy", "cross_entropy_value_and_grad")  # of rows of a
 
 
 class Case(NamedTuple):
-    """An operation on scores of a dtype and shape, whose result is new or goes to an array that exists."""
+    """An operation on scores of a dtype and shape,
+    whose result is new or goes to an array that exists.
+    """
 
     operation: str
     dtype: str

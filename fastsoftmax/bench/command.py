@@ -22,7 +22,13 @@ NAMES = (*OPERATIONS, *LOSSES, *(f"{loss}{WITH_GRADIENT}" for loss in LOSSES))
 DTYPES = ("float16", "float32", "float64")
 TINY = 1000  # elements, up to which np.exp tells something
 
-OPERATIONS_BY_DEFAULT = ("softmax", "log_softmax", "logsumexp", "sigmoid", "cross_entropy_value_and_grad")
+OPERATIONS_BY_DEFAULT = (
+    "softmax",
+    "log_softmax",
+    "logsumexp",
+    "sigmoid",
+    "cross_entropy_value_and_grad",
+)
 SHAPES_BY_DEFAULT = ((10,), (4096, 10), (1024, 100), (256, 1000), (64, 32000))
 
 
@@ -35,25 +41,40 @@ class Plan(NamedTuple):
     sweep: list[Case]  # more cases, for the picture
 
 
-# --- the command line -------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def add_to(commands: Any) -> None:
     """Declare the command among others."""
-    text = "Time and error next to other libraries: those that are installed, each in a process of its own."
+    text = (
+        "Time and error next to other libraries: those that are installed, each in a process of its"
+        " own."
+    )
     parser = commands.add_parser("bench", help="compare with other libraries", description=text)
     parser.add_argument(
-        "--operations", type=listed(one_of(NAMES)), help=f"of {', '.join(NAMES)} (separated by commas)"
+        "--operations",
+        type=listed(one_of(NAMES)),
+        help=f"of {', '.join(NAMES)} (separated by commas)",
     )
     parser.add_argument("--dtypes", type=listed(one_of(DTYPES)), help=f"of {', '.join(DTYPES)}")
-    parser.add_argument("--shapes", type=listed(shape), help="such as 10,256x1000; operations run along rows")
-    parser.add_argument("--rivals", type=listed(one_of(LIBRARIES)), help=f"of {', '.join(LIBRARIES)}")
-    parser.add_argument("--turns", type=positive, help="how often each is timed (21; with --quick 5)")
+    parser.add_argument(
+        "--shapes", type=listed(shape), help="such as 10,256x1000; operations run along rows"
+    )
+    parser.add_argument(
+        "--rivals", type=listed(one_of(LIBRARIES)), help=f"of {', '.join(LIBRARIES)}"
+    )
+    parser.add_argument(
+        "--turns", type=positive, help="how often each is timed (21; with --quick 5)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="softmax of float32 alone, unless told otherwise"
     )
     parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="all figures, instead of the table or to a file"
+        "--json",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="all figures, instead of the table or to a file",
     )
     parser.add_argument(
         "--plot", type=picture, metavar="FILE", help='draw a picture (needs the extra "bench")'
@@ -101,17 +122,21 @@ def picture(text: str) -> Path:
         ) from error
     path = Path(text)
     if path.suffix[1:].lower() not in known:
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in one of {', '.join(sorted(known))}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} does not end in one of {', '.join(sorted(known))}"
+        )
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path
 
 
-# --- what is measured -------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------
 
 
 def plan(options: argparse.Namespace) -> Plan:
-    operations = options.operations or (OPERATIONS_BY_DEFAULT[:1] if options.quick else OPERATIONS_BY_DEFAULT)
+    operations = options.operations or (
+        OPERATIONS_BY_DEFAULT[:1] if options.quick else OPERATIONS_BY_DEFAULT
+    )
     dtypes = options.dtypes or (("float32",) if options.quick else ("float32", "float64"))
     cases = list(cases_of(operations, dtypes, options.shapes or SHAPES_BY_DEFAULT))
     if not cases:
@@ -125,7 +150,9 @@ def plan(options: argparse.Namespace) -> Plan:
 def cases_of(
     operations: Iterable[str], dtypes: Sequence[str], shapes: Sequence[tuple[int, ...]]
 ) -> Iterator[Case]:
-    """Every combination that there is: first with a new array for the result, then with one that exists."""
+    """Every combination that there is:
+    first with a new array for the result, then with one that exists.
+    """
     for operation in operations:
         for dtype in dtypes:
             for dimensions in shapes:
@@ -153,7 +180,7 @@ def measure_sweep(workers: Workers, wanted: Plan) -> list[Row]:
     return [swept(workers, case, names, wanted.turns) for case in wanted.sweep]
 
 
-# --- running it -------------------------------------------------------------------------------------------
+# --- running it -----------------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace) -> None:

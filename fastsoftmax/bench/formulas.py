@@ -35,14 +35,16 @@ def numpy_sigmoid(x: Array) -> Any:
 
 
 def accurate_log_softmax(x: Array, axis: int) -> Any:
-    """The reference. Next to 0 the logarithm of the sum loses digits, log1p of the sum of the others none."""
+    """The reference. Next to 0 the logarithm of the sum loses digits,
+    log1p of the sum of the others none.
+    """
     shifted = x - x.max(axis, keepdims=True)
     others = np.exp(shifted)
     np.put_along_axis(others, np.expand_dims(x.argmax(axis), axis), 0, axis)
     return shifted - np.log1p(others.sum(axis, keepdims=True))
 
 
-# --- the same without arrays of the size of x, but for `out` and one to work in ---------------------------
+# --- the same without arrays of the size of x, but for `out` and one to work in -------------------
 
 
 def numpy_softmax_into(out: Array, work: Array, x: Array, axis: int) -> Array:
@@ -68,7 +70,9 @@ def numpy_sigmoid_into(out: Array, work: Array, x: Array) -> Array:
 
 
 class Operation(NamedTuple):
-    """A function of this package, the same in NumPy without and with `out`, and its name in scipy.special."""
+    """A function of this package, the same in NumPy without and with `out`,
+    and its name in scipy.special.
+    """
 
     ours: Callable[..., Any]
     numpy: Callable[..., Any]

@@ -55,7 +55,9 @@ class Loss(NamedTuple):
 
 
 LOSSES = {
-    "cross_entropy": Loss(class_labels, numpy_cross_entropy, numpy_cross_entropy_gradient, "cross_entropy"),
+    "cross_entropy": Loss(
+        class_labels, numpy_cross_entropy, numpy_cross_entropy_gradient, "cross_entropy"
+    ),
     "binary_cross_entropy_with_logits": Loss(
         yes_or_no,
         numpy_binary_cross_entropy,

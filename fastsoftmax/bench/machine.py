@@ -43,7 +43,8 @@ def versions(names: Sequence[str]) -> dict[str, str]:
     found = {RIVALS[name].distribution: RIVALS[name] for name in names if RIVALS[name].installed}
     labels = {"numpy": "NumPy"}  # np.copyto and np.exp are NumPy's, too
     return {"Python": platform.python_version()} | {
-        labels.get(distribution, rival.label): rival.version for distribution, rival in found.items()
+        labels.get(distribution, rival.label): rival.version
+        for distribution, rival in found.items()
     }
 
 
@@ -51,4 +52,6 @@ def described(names: Sequence[str]) -> str:
     """The processor, the backend and the versions, in one line."""
     where = machine()
     installed = ", ".join(f"{label} {version}" for label, version in versions(names).items())
-    return f"{where['processor']}, {where['processors']} CPUs, backend {where['backend']}; {installed}"
+    return (
+        f"{where['processor']}, {where['processors']} CPUs, backend {where['backend']}; {installed}"
+    )

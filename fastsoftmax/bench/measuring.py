@@ -16,7 +16,7 @@ SAMPLE_SECONDS = 0.002  # calls are repeated to this, well above the resolution 
 LEAST_SAMPLES, MOST_SAMPLES = 3, 51
 
 
-# --- time -------------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 def seconds(call: Call, repeat: int) -> float:
@@ -37,7 +37,9 @@ def repeats_for(call: Call) -> int:
 
 
 def interleaved(calls: Mapping[str, Call], budget: float) -> dict[str, list[float]]:
-    """Times of each call. They take turns, so that a slow moment of the machine hits all of them."""
+    """Times of each call. They take turns,
+    so that a slow moment of the machine hits all of them.
+    """
     repeats = {name: repeats_for(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + budget
@@ -50,15 +52,19 @@ def interleaved(calls: Mapping[str, Call], budget: float) -> dict[str, list[floa
 
 
 def median_ratio(times: Sequence[float], ours: Sequence[float]) -> float:
-    """The median over turns: what both share, as the frequency of the CPU, cancels within a turn."""
+    """The median over turns: what both share, as the frequency of the CPU,
+    cancels within a turn.
+    """
     return statistics.median(theirs / own for theirs, own in zip(times, ours, strict=True))
 
 
-# --- error ------------------------------------------------------------------------------------------------
+# --- error ----------------------------------------------------------------------------------------
 
 
 def largest_error(got: Any, exact: Array) -> float:
-    """The largest distance in units in the last place of the dtype of `got`; NaN if `exact` is no finer."""
+    """The largest distance in units in the last place of the dtype of `got`;
+    NaN if `exact` is no finer.
+    """
     info = np.finfo(got.dtype)
     if not np.finfo(exact.dtype).eps < info.eps / 256:
         return float("nan")

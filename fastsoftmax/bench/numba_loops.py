@@ -1,4 +1,6 @@
-"""The loops one writes for Numba, which compiles them: over the rows of a matrix, or over all elements."""
+"""The loops one writes for Numba, which compiles them:
+over the rows of a matrix, or over all elements.
+"""
 
 from __future__ import annotations
 

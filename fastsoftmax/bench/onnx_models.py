@@ -12,7 +12,9 @@ OPSET = 17  # the first with everything below is 13; the newest ones are unknown
 
 
 class Node(NamedTuple):
-    """An operator of ONNX and its attributes. `axis` is the name of the attribute that is a case's axis."""
+    """An operator of ONNX and its attributes.
+    `axis` is the name of the attribute that is a case's axis.
+    """
 
     operator: str
     axis: str = ""
@@ -37,7 +39,9 @@ def model(case: Case, inputs: dict[str, Array]) -> bytes:
     if node.axis:
         attributes[node.axis] = [case.axis] if node.several_axes else case.axis
     values = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
         for name, array in inputs.items()
     ]
     scores = inputs["x"]
@@ -47,7 +51,9 @@ def model(case: Case, inputs: dict[str, Array]) -> bytes:
     nodes = [helper.make_node(node.operator, list(inputs), ["y"], **attributes)]
     opsets = [helper.make_opsetid("", OPSET)]
     graph = helper.make_graph(nodes, case.operation, values, [result])
-    made = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+    made = helper.make_model(
+        graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)
+    )
     return bytes(made.SerializeToString())
 
 
@@ -64,7 +70,9 @@ def session(runtime: Any, case: Case, inputs: dict[str, Array]) -> Any:
     """A session with one thread that runs the model."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return runtime.InferenceSession(model(case, inputs), options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(
+        model(case, inputs), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def bound(session: Any, inputs: dict[str, Array], out: Array) -> Any:

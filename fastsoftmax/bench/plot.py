@@ -1,4 +1,6 @@
-"""One picture: elements per second against size, and error against time. Nothing else imports matplotlib."""
+"""One picture: elements per second against size, and error against time.
+Nothing else imports matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from .cases import CLASS_LOSSES, FILLS_OUT, Case, case_of
 from .rivals import COPY, EXP, OURS, RIVALS
 from .rows import Row
 
-# The colours of Okabe and Ito, which the colour-blind tell apart; greys and other markers for the rest.
+# The colours of Okabe and Ito, which the colour-blind tell apart; greys and other markers for the
+# rest.
 STYLES = {
     OURS: ("#D55E00", "o"),
     "numpy": ("#0072B2", "s"),
@@ -51,7 +54,9 @@ def sweep(operation: str, dtype: str, quick: bool) -> Iterator[Case]:
 
 def draw(rows: Sequence[Row], swept: Sequence[Row], names: Sequence[str], path: Path) -> None:
     """Write the picture to a file."""
-    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(13, 6), layout="constrained")
+    figure = importlib.import_module("matplotlib.figure").Figure(
+        figsize=(13, 6), layout="constrained"
+    )
     left, right = figure.subplots(1, 2, width_ratios=(1.12, 1))
     drawn = [name for name in names if name != EXP]
     draw_speed(left, swept, drawn)
@@ -61,19 +66,23 @@ def draw(rows: Sequence[Row], swept: Sequence[Row], names: Sequence[str], path: 
     figure.savefig(path, dpi=100)
 
 
-# --- elements per second ----------------------------------------------------------------------------------
+# --- elements per second --------------------------------------------------------------------------
 
 
 def draw_speed(axes: Any, swept: Sequence[Row], names: Sequence[str]) -> None:
     """A line for each library, and its name at the end."""
     ends: dict[str, tuple[float, float]] = {}
     for name in names:
-        points = [(row.case.elements, 1 / row.per_element(name)) for row in swept if name in row.seconds]
+        points = [
+            (row.case.elements, 1 / row.per_element(name)) for row in swept if name in row.seconds
+        ]
         if points:
             draw_line(axes, name, *zip(*points, strict=True))
             ends[name] = points[-1]
     case = swept[0].case
-    axes.set(xscale="log", yscale="log", xlabel="elements (rows of 1000)", ylabel="elements per second")
+    axes.set(
+        xscale="log", yscale="log", xlabel="elements (rows of 1000)", ylabel="elements per second"
+    )
     axes.set_title(f"Speed: {case.operation}, {case.dtype} (higher is better)", fontsize=11)
     axes.grid(True, which="major", color="#DDDDDD", linewidth=0.6)
     label_ends(axes, ends, {name for row in swept for name in row.fresh})
@@ -120,11 +129,15 @@ def label_ends(axes: Any, ends: dict[str, tuple[float, float]], fresh: set[str])
         )
     if fresh:
         note = "results go to an array that exists (out=);\n* has none: a new array"
-        axes.text(0.98, 0.02, note, transform=axes.transAxes, ha="right", fontsize=8, color="#555555")
+        axes.text(
+            0.98, 0.02, note, transform=axes.transAxes, ha="right", fontsize=8, color="#555555"
+        )
 
 
 def spread(heights: Sequence[float], step: float) -> list[float]:
-    """Ascending heights moved as little as a simple rule can, so that neighbours are a step apart."""
+    """Ascending heights moved as little as a simple rule can,
+    so that neighbours are a step apart.
+    """
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + step) if moved else height)
@@ -136,16 +149,20 @@ def label(name: str) -> str:
     return "plain copy (np.copyto)" if name == COPY else RIVALS[name].label
 
 
-# --- error against time -----------------------------------------------------------------------------------
+# --- error against time ---------------------------------------------------------------------------
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
-    """Rows with errors of one shape: that of the most rows, then a matrix of about COLUMNS columns."""
+    """Rows with errors of one shape: that of the most rows,
+    then a matrix of about COLUMNS columns.
+    """
     checked = [row for row in rows if row.ulp and not row.case.out]
     shapes = [row.case.shape for row in checked]
     if not shapes:
         return []
-    chosen = max(shapes, key=lambda shape: (shapes.count(shape), len(shape) == 2, -abs(shape[-1] - COLUMNS)))
+    chosen = max(
+        shapes, key=lambda shape: (shapes.count(shape), len(shape) == 2, -abs(shape[-1] - COLUMNS))
+    )
     found = [row for row in checked if row.case.shape == chosen]
     operations = list(dict.fromkeys(row.case.operation for row in found))[:MOST_OPERATIONS]
     return [row for row in found if row.case.operation in operations]
@@ -161,7 +178,9 @@ def draw_error(axes: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
             if row.ulp.get(name, 0) > 0:
                 draw_point(axes, row, name, markers[row.case.operation])
     shape = rows[0].case.size.replace("x", " × ") if rows else ""
-    axes.set(xscale="log", yscale="log", xlabel="nanoseconds per element", ylabel="largest error, ulp")
+    axes.set(
+        xscale="log", yscale="log", xlabel="nanoseconds per element", ylabel="largest error, ulp"
+    )
     axes.set_title(f"Error and time: {shape} (lower left is better)", fontsize=11)
     axes.grid(True, which="major", color="#DDDDDD", linewidth=0.6)
     plain_numbers(axes.xaxis)
@@ -192,7 +211,9 @@ def draw_point(axes: Any, row: Row, name: str, marker: str) -> None:
     )
 
 
-def add_legend(axes: Any, markers: dict[str, str], dtypes: Sequence[str], names: Sequence[str]) -> None:
+def add_legend(
+    axes: Any, markers: dict[str, str], dtypes: Sequence[str], names: Sequence[str]
+) -> None:
     """What colours mean, and what shapes and fillings do."""
     line = importlib.import_module("matplotlib.lines").Line2D
     grey = {"linestyle": "", "color": "#444444", "markersize": 7}
@@ -202,5 +223,9 @@ def add_legend(axes: Any, markers: dict[str, str], dtypes: Sequence[str], names:
     ]
     handles.append(line([], [], linestyle="", label=" "))
     handles += [line([], [], marker=marker, label=name, **grey) for name, marker in markers.items()]
-    handles += [line([], [], marker="h", fillstyle=FILLS[dtype], label=dtype, **grey) for dtype in dtypes]
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False)
+    handles += [
+        line([], [], marker="h", fillstyle=FILLS[dtype], label=dtype, **grey) for dtype in dtypes
+    ]
+    axes.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False
+    )

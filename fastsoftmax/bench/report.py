@@ -16,10 +16,11 @@ DTYPE, SHAPE, TO, NUMBER = 8, 14, 4, 9
 
 ERRORS = "largest error, ulp"
 EXPLANATION = """
-Scores drawn from N(0, 3), one thread and one process for each library; they take turns. `to`: whether the
-result is a new array or goes to one that exists (out=). `us` is the median time of fastsoftmax; the others'
-figures are how many times longer they take, medians of the ratios within a turn. `best` is the fastest
-library of the row. A plain copy of the scores is the limit; np.exp tells what a tiny call costs."""
+Scores drawn from N(0, 3), one thread and one process for each library; they take turns. `to`:
+whether the result is a new array or goes to one that exists (out=). `us` is the median time of
+fastsoftmax; the others' figures are how many times longer they take, medians of the ratios within
+a turn. `best` is the fastest library of the row. A plain copy of the scores is the limit; np.exp
+tells what a tiny call costs."""
 
 
 class Table:
@@ -47,7 +48,9 @@ class Table:
     def errors(self, rows: Sequence[Row]) -> Iterator[str]:
         """A table of largest errors."""
         names = [OURS, *(name for name in self.others if name in LIBRARIES)]
-        yield self.line((ERRORS, "dtype", "shape", ""), ["ours", *(RIVALS[n].short for n in names[1:])])
+        yield self.line(
+            (ERRORS, "dtype", "shape", ""), ["ours", *(RIVALS[n].short for n in names[1:])]
+        )
         for row in rows:
             if row.ulp and not row.case.out:
                 yield self.line((*place(row), ""), (figure(row.ulp.get(name)) for name in names))
@@ -73,10 +76,13 @@ def notes(workers: Workers) -> Iterator[str]:
         yield f"{RIVALS[name].label} failed in {count} of the rows: {reason}"
 
 
-def record(workers: Workers, names: Sequence[str], rows: Sequence[Row], turns: int) -> dict[str, Any]:
+def record(
+    workers: Workers, names: Sequence[str], rows: Sequence[Row], turns: int
+) -> dict[str, Any]:
     """Everything, for JSON."""
     failed = [
-        {"rival": name, **case._asdict(), "reason": reason} for (name, case), reason in workers.failed.items()
+        {"rival": name, **case._asdict(), "reason": reason}
+        for (name, case), reason in workers.failed.items()
     ]
     return {
         "machine": machine.machine(),

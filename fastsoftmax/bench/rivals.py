@@ -15,10 +15,19 @@ import fastsoftmax
 from . import numba_loops, onnx_models
 from .cases import REDUCED, Case
 from .formulas import OPERATIONS, Array, Call
-from .losses import class_labels, fastsoftmax_call, has_gradient, jax_call, loss_of, numpy_call, torch_call
+from .losses import (
+    class_labels,
+    fastsoftmax_call,
+    has_gradient,
+    jax_call,
+    loss_of,
+    numpy_call,
+    torch_call,
+)
 
 VJP = "_vjp"
-FROM_RESULTS = ("softmax", "log_softmax", "sigmoid")  # their vjp takes results, that of others the scores
+# their vjp takes results, that of others the scores
+FROM_RESULTS = ("softmax", "log_softmax", "sigmoid")
 
 
 class Missing(Exception):
@@ -28,8 +37,8 @@ class Missing(Exception):
 class Rival(NamedTuple):
     """A module to import, and how to make a call of it for a case: ``make(module, case, scores)``.
 
-    A call returns something that NumPy turns into an array, and runs in one thread. A rival that lacks the
-    operation raises `Missing`. `label` is for texts, `short` for heads of columns.
+    A call returns something that NumPy turns into an array, and runs in one thread. A rival that
+    lacks the operation raises `Missing`. `label` is for texts, `short` for heads of columns.
     """
 
     label: str
@@ -78,7 +87,7 @@ def no_out(case: Case) -> None:
         raise Missing("out=")
 
 
-# --- this package -----------------------------------------------------------------------------------------
+# --- this package ---------------------------------------------------------------------------------
 
 
 def make_fastsoftmax(fastsoftmax: Any, case: Case, x: Array, threads: int = 1) -> Call:
@@ -95,13 +104,15 @@ def make_fastsoftmax(fastsoftmax: Any, case: Case, x: Array, threads: int = 1) -
 
 
 def vjp_arguments(fastsoftmax: Any, case: Case, x: Array) -> tuple[Array, Array]:
-    """A gradient with respect to the results, here the results themselves, and what the vjp starts from."""
+    """A gradient with respect to the results, here the results themselves,
+    and what the vjp starts from.
+    """
     forward = case.operation.removesuffix(VJP)
     y = getattr(fastsoftmax, forward)(x, **case.our_options)
     return y, y if forward in FROM_RESULTS else x
 
 
-# --- NumPy and its yardsticks -----------------------------------------------------------------------------
+# --- NumPy and its yardsticks ---------------------------------------------------------------------
 
 
 def make_numpy(_: Any, case: Case, x: Array) -> Call:
@@ -112,7 +123,9 @@ def make_numpy(_: Any, case: Case, x: Array) -> Call:
     operation = known(OPERATIONS, case)
     if not case.out:
         return partial(operation.numpy, x, **case.axis_option)
-    return partial(operation.numpy_into, destination(case, x), np.empty_like(x), x, **case.axis_option)
+    return partial(
+        operation.numpy_into, destination(case, x), np.empty_like(x), x, **case.axis_option
+    )
 
 
 def make_exp(numpy: Any, case: Case, x: Array) -> Call:
@@ -131,14 +144,16 @@ def make_copy(numpy: Any, case: Case, x: Array) -> Call:
     return copy
 
 
-# --- other libraries --------------------------------------------------------------------------------------
+# --- other libraries ------------------------------------------------------------------------------
 
 
 def make_scipy(special: Any, case: Case, x: Array) -> Call:
     function = getattr(special, known(OPERATIONS, case).scipy)
     if case.out and not isinstance(function, np.ufunc):
         raise Missing("out=")
-    return partial(function, x, **case.axis_option, **({"out": destination(case, x)} if case.out else {}))
+    return partial(
+        function, x, **case.axis_option, **({"out": destination(case, x)} if case.out else {})
+    )
 
 
 def make_torch(torch: Any, case: Case, x: Array) -> Call:
@@ -196,7 +211,10 @@ def make_numexpr(numexpr: Any, case: Case, x: Array) -> Call:
     def softmax() -> Any:
         e = evaluate("exp(x - top)", x=x, top=x.max(axis, keepdims=True))
         return numexpr.evaluate(
-            "e / total", local_dict={"e": e, "total": e.sum(axis, keepdims=True)}, global_dict={}, out=e
+            "e / total",
+            local_dict={"e": e, "total": e.sum(axis, keepdims=True)},
+            global_dict={},
+            out=e,
         )
 
     def log_softmax() -> Any:
@@ -237,7 +255,9 @@ def make_numba(numba: Any, case: Case, x: Array) -> Call:
         return out
 
     def run() -> Array:
-        return into(np.empty(np.moveaxis(x, axis, -1).shape[:-1], x.dtype) if reduced else np.empty_like(x))
+        return into(
+            np.empty(np.moveaxis(x, axis, -1).shape[:-1], x.dtype) if reduced else np.empty_like(x)
+        )
 
     rows = as_rows(x)
     return partial(into, destination(case, x)) if case.out else run
@@ -263,7 +283,9 @@ RIVALS = {
     "jax": Rival("JAX", "JAX", "jax", make_jax, "jax"),
     "numexpr": Rival("numexpr", "numexpr", "numexpr", make_numexpr, "numexpr"),
     "numba": Rival("Numba", "Numba", "numba", make_numba, "numba"),
-    "sklearn": Rival("scikit-learn", "sklearn", "sklearn.utils.extmath", make_sklearn, "scikit-learn"),
+    "sklearn": Rival(
+        "scikit-learn", "sklearn", "sklearn.utils.extmath", make_sklearn, "scikit-learn"
+    ),
     COPY: Rival("np.copyto", "copyto", "numpy", make_copy, "numpy"),
     EXP: Rival("np.exp", "np.exp", "numpy", make_exp, "numpy"),
 }

@@ -17,9 +17,11 @@ MOST_CHECKED = 2**22  # elements, of which longdouble takes a second
 
 
 class Row(NamedTuple):
-    """Medians in seconds, medians of the ratios to this package's times, and largest errors, by rival.
+    """Medians in seconds, medians of the ratios to this package's times, and largest errors, by
+    rival.
 
-    `fresh` are rivals that have no `out=`, and whose time is that with a new array, though the case has one.
+    `fresh` are rivals that have no `out=`, and whose time is that with a new array, though the case
+    has one.
     """
 
     case: Case
@@ -73,7 +75,9 @@ def swept(workers: Workers, case: Case, names: Sequence[str], turns: int) -> Row
 def timed(case: Case, times: dict[str, list[float]]) -> Row:
     seconds = {name: statistics.median(samples) for name, samples in times.items()}
     ours = times.get(OURS)
-    ratios = {name: median_ratio(times[name], ours) for name in times if name != OURS} if ours else {}
+    ratios = (
+        {name: median_ratio(times[name], ours) for name in times if name != OURS} if ours else {}
+    )
     return Row(case, seconds, ratios, {})
 
 
@@ -85,6 +89,9 @@ def geometric_mean(ratios: Iterable[float]) -> float | None:
 
 def means(rows: Sequence[Row], names: Sequence[str]) -> dict[str, float]:
     """Geometric means of ratios, by rival; `best` is that of the fastest library of each row."""
-    found = {name: geometric_mean(row.ratios[name] for row in rows if name in row.ratios) for name in names}
+    found = {
+        name: geometric_mean(row.ratios[name] for row in rows if name in row.ratios)
+        for name in names
+    }
     found["best"] = geometric_mean(row.best_ratio for row in rows if row.best_ratio is not None)
     return {name: mean for name, mean in found.items() if mean is not None}

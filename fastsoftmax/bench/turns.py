@@ -1,7 +1,7 @@
 """Rivals in processes of their own that take turns.
 
-In one process, a thread pool that spins while it waits and an allocator's habits would be charged to whoever
-runs next.
+In one process, a thread pool that spins while it waits and an allocator's habits would be charged
+to whoever runs next.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ JAX = {
 
 
 class Absent(Exception):
-    """A rival cannot be used at all: it is not installed, its import failed or its process ended."""
+    """A rival cannot be used at all: it is not installed,
+    its import failed or its process ended.
+    """
 
 
 class Failed(Exception):
@@ -61,14 +63,19 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=os.environ | ONE_THREAD | JAX | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | ONE_THREAD
+            | JAX
+            | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         if "absent" in (greeting := self.reply()):
             self.close()
             raise Absent(greeting["absent"])
 
     def ask(self, verb: str, case: Case) -> float | None:
-        """Send a request; None means that the rival has no such operation. Raises `Failed` or `Absent`."""
+        """Send a request; None means that the rival has no such operation.
+        Raises `Failed` or `Absent`.
+        """
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it ended, and reply() tells how
             print(json.dumps([verb, case]), file=self.process.stdin, flush=True)
@@ -92,7 +99,9 @@ class Worker:
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
         self.close()
-        return f"its process ended {status(self.process.returncode)}" + (f": {said}" if said else "")
+        return f"its process ended {status(self.process.returncode)}" + (
+            f": {said}" if said else ""
+        )
 
     def close(self) -> None:
         """Let the process end: it does when there is nothing more to read."""
@@ -151,7 +160,8 @@ class Workers:
     def take_turns(
         self, case: Case, names: Sequence[str], turns: int, budget: float = float("inf")
     ) -> dict[str, list[float]]:
-        """Times in seconds of each rival that has the operation; the i-th of all are of the same turn.
+        """Times in seconds of each rival that has the operation; the i-th of all are of the same
+        turn.
 
         After `budget` seconds there are no more turns than LEAST_TURNS.
         """

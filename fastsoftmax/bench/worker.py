@@ -1,9 +1,10 @@
-"""A process that computes with one library, when told to: ``python -m fastsoftmax.bench.worker NAME``.
+"""A process that computes with one library, when told to: ``python -m fastsoftmax.bench.worker
+NAME``.
 
-It first says ``{"ready": true}``, or ``{"absent": reason}`` if the library cannot be imported. Then each line
-it reads is a request, ``[verb, [operation, dtype, shape, axis, out]]`` in JSON with a verb of `ANSWERS`, and
-each line it writes an answer: ``{"value": number}``, ``{"missing": what}`` if the library has no such
-operation, or ``{"failed": error}``.
+It first says ``{"ready": true}``, or ``{"absent": reason}`` if the library cannot be imported. Then
+each line it reads is a request, ``[verb, [operation, dtype, shape, axis, out]]`` in JSON with a
+verb of `ANSWERS`, and each line it writes an answer: ``{"value": number}``, ``{"missing": what}``
+if the library has no such operation, or ``{"failed": error}``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from .measuring import largest_error, repeats_for, seconds
 from .rivals import RIVALS, Missing
 
 
-@functools.lru_cache(maxsize=4)  # few, since arrays may be large; several, since cases may take turns, too
+# few, since arrays may be large; several, since cases may take turns, too
+@functools.lru_cache(maxsize=4)
 def call_for(name: str, case: Case) -> tuple[Call, int]:
     """A rival's call for a case, and how often to repeat it for a sample."""
     rival = RIVALS[name]
@@ -53,7 +55,8 @@ def answer(name: str, request: str) -> dict[str, Any]:
         return {"value": ANSWERS[verb](name, Case(operation, dtype, tuple(shape), axis, out))}
     except Missing as error:
         return {"missing": str(error)}
-    except Exception as error:  # of whatever kind: one case that a library cannot do must not end the others
+    # of whatever kind: one case that a library cannot do must not end the others
+    except Exception as error:
         return {"failed": describe(error)}
 
 

@@ -1,1 +1,3 @@
-"""Compiled kernels: a module for each instruction set, all with the same names; `_backend` picks one."""
+"""Compiled kernels: a module for each instruction set, all with the same names;
+`_backend` picks one.
+"""

@@ -7,49 +7,63 @@
 namespace {
 namespace fs {
 
-// With e = exp(-|x|) <= 1 neither tail loses relative accuracy: 1 / (1 + e) for x >= 0, e / (1 + e) below.
-// e where sign x is negative, else 1; for e <= 1 (or NaN). The sign of 0 does not matter: there e is 1, too.
-template <class X, int sign> FS_INLINE typename X::V one_or_below(typename X::V x, typename X::V e) {
+// With e = exp(-|x|) <= 1 neither tail loses relative accuracy: 1 / (1 + e) for x >= 0, e / (1 + e)
+// below. e where sign x is negative, else 1; for e <= 1 (or NaN). The sign of 0 does not matter:
+// there e is 1, too.
+template <class X, int sign>
+FS_INLINE typename X::V one_or_below(typename X::V x, typename X::V e) {
     const typename X::V zero = {}, one = X::set(1);
-    [[maybe_unused]] const typename X::V positive = sign > 0 ? one : e, negative = sign > 0 ? e : one;
+    [[maybe_unused]] const typename X::V positive = sign > 0 ? one : e,
+                                         negative = sign > 0 ? e : one;
 #if defined(__AVX__)
-    if constexpr (sizeof x == 32 && X::lanes == 8) return (typename X::V)_mm256_blendv_ps((__m256)positive, (__m256)negative, (__m256)x);
-    if constexpr (sizeof x == 32 && X::lanes == 4) return (typename X::V)_mm256_blendv_pd((__m256d)positive, (__m256d)negative, (__m256d)x);
+    if constexpr (sizeof x == 32 && X::lanes == 8)
+        return (typename X::V)_mm256_blendv_ps((__m256)positive, (__m256)negative, (__m256)x);
+    if constexpr (sizeof x == 32 && X::lanes == 4)
+        return (typename X::V)_mm256_blendv_pd((__m256d)positive, (__m256d)negative, (__m256d)x);
 #endif
     const auto below = sign > 0 ? x < zero : x > zero;
     if constexpr (sizeof x == 16) return larger(below ? zero : one, e);
     return below ? e : one;
 }
 
-template <class X> FS_INLINE typename X::V sigmoid(typename X::V x) {
+template <class X>
+FS_INLINE typename X::V sigmoid(typename X::V x) {
     const typename X::V e = exp_nonpositive<X>(minus_absolute<X>(x));
     return one_or_below<X, 1>(x, e) / (X::set(1) + e);
 }
 
-// g sigmoid(sign x), rounded as if the exponential had no least value. In general for sign x >= -tail_from alone.
-template <class X, int sign> FS_INLINE typename X::V times_sigmoid(typename X::V g, typename X::V x) {
+// g sigmoid(sign x), rounded as if the exponential had no least value. In general for sign x >=
+// -tail_from alone.
+template <class X, int sign>
+FS_INLINE typename X::V times_sigmoid(typename X::V g, typename X::V x) {
     const typename X::V one = X::set(1), z = minus_absolute<X>(x);
     if constexpr (ExpCore<X>::overflows) {
         const SplitExp<X> e(z);
-        return ((sign > 0 ? x < typename X::V{} : x > typename X::V{}) ? e.times(g) : g) / (one + e.value());
+        return ((sign > 0 ? x < typename X::V{} : x > typename X::V{}) ? e.times(g) : g) /
+               (one + e.value());
     } else {
         const typename X::V e = exp_lifted<X, 0>(z);
         return g * (one_or_below<X, sign>(x, e) / (one + e));
     }
 }
-template <class X> constexpr bool has_tails = !ExpCore<X>::overflows;
+template <class X>
+constexpr bool has_tails = !ExpCore<X>::overflows;
 
 // The same for spans in which some are further below.
 template <class X, int sign>
-__attribute__((noinline)) void times_sigmoid_with_tails(const typename X::Scalar *g, const typename X::Scalar *x, typename X::Scalar *out, isize n) {
+__attribute__((noinline)) void times_sigmoid_with_tails(const typename X::Scalar *g,
+                                                        const typename X::Scalar *x,
+                                                        typename X::Scalar *out, isize n) {
     each_vector<X>(n, [&](isize i, auto lanes) {
         const typename X::V a = lanes.load(g + i, 0), z = lanes.load(x + i, 0);
-        lanes.store(out + i, sign * z < -tail_from<X> ? SplitExp<X>(minus_absolute<X>(z)).times(a) : times_sigmoid<X, sign>(a, z));
+        lanes.store(out + i, sign * z < -tail_from<X> ? SplitExp<X>(minus_absolute<X>(z)).times(a)
+                                                      : times_sigmoid<X, sign>(a, z));
     });
 }
 
 // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))
-template <class X> FS_INLINE typename X::V softplus(typename X::V x) {
+template <class X>
+FS_INLINE typename X::V softplus(typename X::V x) {
     using V = typename X::V;
     const Pair<V> l = log1p_nonnegative<X>(exp_nonpositive<X>(minus_absolute<X>(x)), V{});
     const V top = larger(x, V{});
@@ -58,10 +72,15 @@ template <class X> FS_INLINE typename X::V softplus(typename X::V x) {
     return x <= std::numeric_limits<typename X::Scalar>::max() ? y : x;  // +inf and NaN
 }
 
-template <class X> FS_INLINE typename X::V log_sigmoid(typename X::V x) { return -softplus<X>(-x); }
+template <class X>
+FS_INLINE typename X::V log_sigmoid(typename X::V x) {
+    return -softplus<X>(-x);
+}
 
-// log(p / (1 - p)) as the logarithm of a quotient, 1 - p kept in two terms: exact to the last digits next to p = 1/2, 0 and 1.
-template <class X> FS_INLINE typename X::V logit(typename X::V p) {
+// log(p / (1 - p)) as the logarithm of a quotient, 1 - p kept in two terms: exact to the last
+// digits next to p = 1/2, 0 and 1.
+template <class X>
+FS_INLINE typename X::V logit(typename X::V p) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int lift = Format<T>::mantissa + 1;
@@ -70,49 +89,66 @@ template <class X> FS_INLINE typename X::V logit(typename X::V p) {
     const V a = subnormal ? p * T(isize(1) << lift) : p;
     const Pair<V> b = two_sum(one, -p);
     const V l = sum_of(log_ratio<X>({a, zero}, b, a / b.hi, subnormal ? X::set(-lift) : zero));
-    const V inf = X::set(std::numeric_limits<T>::infinity()), nan = X::set(std::numeric_limits<T>::quiet_NaN());
+    const V inf = X::set(std::numeric_limits<T>::infinity()),
+            nan = X::set(std::numeric_limits<T>::quiet_NaN());
     const V y = p == zero ? -inf : p == one ? inf : l;
     return p >= zero ? (p <= one ? y : nan) : nan;
 }
 
-#define FS_UNARY(Name, expression)                                                                             \
-    struct Name {                                                                                              \
-        template <class X> static FS_INLINE typename X::V apply(typename X::V x) { return expression; }        \
+#define FS_UNARY(Name, expression)                              \
+    struct Name {                                               \
+        template <class X>                                      \
+        static FS_INLINE typename X::V apply(typename X::V x) { \
+            return expression;                                  \
+        }                                                       \
     };
 // `sign` is that of the argument of a sigmoid, 0 where there is none.
-#define FS_BINARY(Name, sign, expression)                                                                                              \
-    struct Name {                                                                                                                \
-        static constexpr int sigmoid_sign = sign;                                                                                \
-        template <class X> static FS_INLINE typename X::V apply(typename X::V g, typename X::V y) { return expression; }         \
+#define FS_BINARY(Name, sign, expression)                                        \
+    struct Name {                                                                \
+        static constexpr int sigmoid_sign = sign;                                \
+        template <class X>                                                       \
+        static FS_INLINE typename X::V apply(typename X::V g, typename X::V y) { \
+            return expression;                                                   \
+        }                                                                        \
     };
 FS_UNARY(Sigmoid, sigmoid<X>(x))
 FS_UNARY(LogSigmoid, log_sigmoid<X>(x))
 FS_UNARY(Softplus, softplus<X>(x))
 FS_UNARY(Logit, logit<X>(x))
-FS_BINARY(SigmoidVjp, 0, g * (y * (X::set(1) - y)))
+FS_BINARY(SigmoidVjp, 0, g *(y *(X::set(1) - y)))
 FS_BINARY(LogSigmoidVjp, -1, (times_sigmoid<X, -1>(g, y)))
 FS_BINARY(SoftplusVjp, 1, (times_sigmoid<X, 1>(g, y)))
 #undef FS_UNARY
 #undef FS_BINARY
 
-// What is further below 0 (sign 1), or above it (-1). From AVX2 on by the bits, since the minimum with a number in memory would forget others because of a NaN: as
-// unsigned numbers those of negative ones grow downwards, as signed ones those of positive ones upwards. The upper halves decide between doubles.
-template <class X, int sign> FS_INLINE typename X::V beyond(typename X::V x, typename X::V m) {
+// What is further below 0 (sign 1), or above it (-1). From AVX2 on by the bits, since the minimum
+// with a number in memory would forget others because of a NaN: as unsigned numbers those of
+// negative ones grow downwards, as signed ones those of positive ones upwards. The upper halves
+// decide between doubles.
+template <class X, int sign>
+FS_INLINE typename X::V beyond(typename X::V x, typename X::V m) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof x == 64 && sign > 0) return (typename X::V)_mm512_max_epu32((__m512i)m, (__m512i)x);
-    if constexpr (sizeof x == 64 && sign < 0) return (typename X::V)_mm512_max_epi32((__m512i)m, (__m512i)x);
+    if constexpr (sizeof x == 64 && sign > 0)
+        return (typename X::V)_mm512_max_epu32((__m512i)m, (__m512i)x);
+    if constexpr (sizeof x == 64 && sign < 0)
+        return (typename X::V)_mm512_max_epi32((__m512i)m, (__m512i)x);
 #elif defined(__AVX2__)
-    if constexpr (sizeof x == 32 && sign > 0) return (typename X::V)_mm256_max_epu32((__m256i)m, (__m256i)x);
-    if constexpr (sizeof x == 32 && sign < 0) return (typename X::V)_mm256_max_epi32((__m256i)m, (__m256i)x);
+    if constexpr (sizeof x == 32 && sign > 0)
+        return (typename X::V)_mm256_max_epu32((__m256i)m, (__m256i)x);
+    if constexpr (sizeof x == 32 && sign < 0)
+        return (typename X::V)_mm256_max_epi32((__m256i)m, (__m256i)x);
 #endif
     return sign > 0 ? smaller(x, m) : larger(x, m);  // a NaN in the first argument is dropped
 }
 
 // Elements that are looked at together.
-template <class X> constexpr isize tails_block = 128 * X::lanes;
+template <class X>
+constexpr isize tails_block = 128 * X::lanes;
 
 // Whether sign x <= -from for any of n numbers; NaN may count, too.
-template <class X, int sign> FS_INLINE bool any_tail(const typename X::Scalar *x, isize n, typename X::Scalar from = tail_from<X>) {
+template <class X, int sign>
+FS_INLINE bool any_tail(const typename X::Scalar *x, isize n,
+                        typename X::Scalar from = tail_from<X>) {
     using T = typename X::Scalar;
     typename X::V m = {};  // the least (largest) number
     isize i = 0;
@@ -125,19 +161,25 @@ template <class X, int sign> FS_INLINE bool any_tail(const typename X::Scalar *x
     return any_lane<X>(~(m * T(sign) > -from));
 }
 
-template <class Op, class C> struct UnaryWork final : ElementsWork {
+template <class Op, class C>
+struct UnaryWork final : ElementsWork {
     AnyArray x, out;
-    UnaryWork(const AnyArray &x_, const AnyArray &out_) : ElementsWork({&x_, &out_}), x(x_), out(out_) {}
+    UnaryWork(const AnyArray &x_, const AnyArray &out_)
+        : ElementsWork({&x_, &out_}), x(x_), out(out_) {}
     void run(isize piece) override {
         using X = Vec<C>;
         Source<C> from(x);
         const Sink<C> to(out);
         each_box(piece, [&](Box &box) {
-            const auto direct = [&] { return from.is_direct(box) && to.is_direct(box); };
+            const auto direct = [&] {
+                return from.is_direct(box) && to.is_direct(box);
+            };
             each_block(box, direct, [&](const Box &block) {
                 const C *xs = from.get(block);
                 C *ys = to.place(block);
-                const auto apply = [&](isize i, auto lanes) { lanes.store(ys + i, Op::template apply<X>(lanes.load(xs + i, 0))); };
+                const auto apply = [&](isize i, auto lanes) {
+                    lanes.store(ys + i, Op::template apply<X>(lanes.load(xs + i, 0)));
+                };
                 each_vector<X>(block.count, apply);
                 to.put(block, ys);
             });
@@ -145,14 +187,18 @@ template <class Op, class C> struct UnaryWork final : ElementsWork {
     }
 };
 
-template <class Op, class C> struct BinaryWork final : ElementsWork {
+template <class Op, class C>
+struct BinaryWork final : ElementsWork {
     AnyArray g, y, out;
-    BinaryWork(const AnyArray &g_, const AnyArray &y_, const AnyArray &out_) : ElementsWork({&g_, &y_, &out_}), g(g_), y(y_), out(out_) {}
+    BinaryWork(const AnyArray &g_, const AnyArray &y_, const AnyArray &out_)
+        : ElementsWork({&g_, &y_, &out_}), g(g_), y(y_), out(out_) {}
     void run(isize piece) override {
         Source<C> gs(g), ys(y);
         const Sink<C> to(out);
         each_box(piece, [&](Box &box) {
-            const auto direct = [&] { return gs.is_direct(box) && ys.is_direct(box) && to.is_direct(box); };
+            const auto direct = [&] {
+                return gs.is_direct(box) && ys.is_direct(box) && to.is_direct(box);
+            };
             each_block(box, direct, [&](const Box &block) {
                 C *results = to.place(block);
                 compute(gs.get(block), ys.get(block), results, block.count);
@@ -170,8 +216,11 @@ template <class Op, class C> struct BinaryWork final : ElementsWork {
         if constexpr (Op::sigmoid_sign && has_tails<X>) {
             for (isize i = 0; i < n; i += tails_block<X>) {
                 const isize count = n - i < tails_block<X> ? n - i : tails_block<X>;
-                if (any_tail<X, Op::sigmoid_sign>(y + i, count)) times_sigmoid_with_tails<X, Op::sigmoid_sign>(g + i, y + i, out + i, count);
-                else each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { apply(i + j, lanes); });
+                if (any_tail<X, Op::sigmoid_sign>(y + i, count))
+                    times_sigmoid_with_tails<X, Op::sigmoid_sign>(g + i, y + i, out + i, count);
+                else
+                    each_vector<X>(
+                        count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { apply(i + j, lanes); });
             }
         } else {
             each_vector<X>(n, apply);
@@ -179,14 +228,17 @@ template <class Op, class C> struct BinaryWork final : ElementsWork {
     }
 };
 
-template <class Op> void unary(Op, const AnyArray &x, const AnyArray &out, isize threads, Execute execute) {
+template <class Op>
+void unary(Op, const AnyArray &x, const AnyArray &out, isize threads, Execute execute) {
     with_compute({x.number, out.number}, [&](auto zero) {
         UnaryWork<Op, decltype(zero)> work(x, out);
         execute(&work, threads);
     });
 }
 
-template <class Op> void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads, Execute execute) {
+template <class Op>
+void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads,
+            Execute execute) {
     with_compute({g.number, y.number, out.number}, [&](auto zero) {
         BinaryWork<Op, decltype(zero)> work(g, y, out);
         execute(&work, threads);
@@ -194,7 +246,8 @@ template <class Op> void binary(Op, const AnyArray &g, const AnyArray &y, const 
 }
 
 // A contiguous array.
-template <class Op, class C> void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
+template <class Op, class C>
+void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
     const Contiguous line(rows * row, number_of<C>);
     UnaryWork<Op, C> work(line.array(x), line.array(out));
     execute(&work, threads);

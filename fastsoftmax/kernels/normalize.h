@@ -1,4 +1,5 @@
-// softmax, log_softmax, logsumexp and the gradient of logsumexp: one maximum, one sum of exponentials, one way out.
+// softmax, log_softmax, logsumexp and the gradient of logsumexp: one maximum, one sum of
+// exponentials, one way out.
 #pragma once
 
 #include <type_traits>
@@ -14,30 +15,44 @@ namespace fs {
 enum class Result { softmax, log_softmax, logsumexp, logsumexp_vjp };
 
 // The same as types, by which Cython names them.
-struct Softmax { static constexpr Result result = Result::softmax; };
-struct LogSoftmax { static constexpr Result result = Result::log_softmax; };
-struct LogSumExp { static constexpr Result result = Result::logsumexp; };
-struct LogSumExpVjp { static constexpr Result result = Result::logsumexp_vjp; };
+struct Softmax {
+    static constexpr Result result = Result::softmax;
+};
+struct LogSoftmax {
+    static constexpr Result result = Result::log_softmax;
+};
+struct LogSumExp {
+    static constexpr Result result = Result::logsumexp;
+};
+struct LogSumExpVjp {
+    static constexpr Result result = Result::logsumexp_vjp;
+};
 
-constexpr bool takes_logarithm(Result r) { return r == Result::log_softmax || r == Result::logsumexp; }
+constexpr bool takes_logarithm(Result r) {
+    return r == Result::log_softmax || r == Result::logsumexp;
+}
 
 struct NormalizeArguments {
     AnyView x;
-    AnyView out;                    // one value per row for logsumexp
-    View<const double> temperature = View<const double>::one();  // a value per row; a negative one stands for the softmax of -x
-    AnyView gradient;               // logsumexp_vjp: one value per row
+    AnyView out;  // one value per row for logsumexp
+    // a value per row; a negative one stands for the softmax of -x
+    View<const double> temperature = View<const double>::one();
+    AnyView gradient;  // logsumexp_vjp: one value per row
     Mask where;
     Factor ln_base{1, 0};
 
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
-    void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) { where = {p, shape, strides}; }
+    void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) {
+        where = {p, shape, strides};
+    }
     void set_ln_base(double hi, double lo) { ln_base = {hi, lo}; }
 
     NormalizeArguments swapped() const {
         NormalizeArguments a = *this;
-        a.x = x.swapped(), a.out = out.swapped(), a.temperature = temperature.swapped(), a.gradient = gradient.swapped();
+        a.x = x.swapped(), a.out = out.swapped(), a.temperature = temperature.swapped(),
+        a.gradient = gradient.swapped();
         a.where = where.swapped();
         return a;
     }
@@ -52,33 +67,44 @@ struct NormalizeArguments {
         return true;
     }
     bool negative() const { return *temperature.data < 0; }
-    Factor inverse_temperature(isize o, isize i) const { return Factor{1, 0}.over(*temperature.at(o, i)); }
+    Factor inverse_temperature(isize o, isize i) const {
+        return Factor{1, 0}.over(*temperature.at(o, i));
+    }
     Factor scale(isize o, isize i) const { return ln_base.over(*temperature.at(o, i)); }
 
-    template <Result R, class C> static C absent() { return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0); }
+    template <Result R, class C>
+    static C absent() {
+        return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0);
+    }
 
-    template <class C> Reader<C> reader(isize o, isize i) const {
+    template <class C>
+    Reader<C> reader(isize o, isize i) const {
         Reader<C> r(x, o, i);
         r.negate = negative();
         if (where.data) r.mask = where.at(o, i), r.mask_stride = where.n_stride;
         return r;
     }
-    template <Result R, class C> Writer<C> writer(isize o, isize i) const {
+    template <Result R, class C>
+    Writer<C> writer(isize o, isize i) const {
         Writer<C> w(out, o, i);
         w.absent = absent<R, C>();
         if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
         return w;
     }
     // The logits of a row, from the reader of the first.
-    template <class C> __attribute__((noinline)) const C *gathered(Reader<C> first, isize o, isize i, C *buffer) const {
+    template <class C>
+    __attribute__((noinline)) const C *gathered(Reader<C> first, isize o, isize i,
+                                                C *buffer) const {
         first.p += x.offset(o, i);
         if (first.mask) first.mask += where.offset(o, i);
         return first.get(0, x.n, buffer);
     }
 };
 
-// The logits of rows that wait for others: where they are, as numbers of type S, or (S is C) gathered, each row to a place of its own.
-template <class C, class S = C> struct RowSource {
+// The logits of rows that wait for others: where they are, as numbers of type S, or (S is C)
+// gathered, each row to a place of its own.
+template <class C, class S = C>
+struct RowSource {
     const NormalizeArguments *a = nullptr;
     Reader<C> from{};
     bool direct = false;
@@ -86,7 +112,8 @@ template <class C, class S = C> struct RowSource {
     isize places = 1, pitch = 0;
 
     RowSource() = default;
-    RowSource(const NormalizeArguments &arguments, C *buffer_) : a(&arguments), from(arguments.reader<C>(0, 0)), buffer(buffer_) {
+    RowSource(const NormalizeArguments &arguments, C *buffer_)
+        : a(&arguments), from(arguments.reader<C>(0, 0)), buffer(buffer_) {
         direct = !std::is_same<S, C>::value || from.direct();
         const isize n = a->x.n;
         pitch = (n + Vec<C>::lanes - 1) / Vec<C>::lanes * Vec<C>::lanes;
@@ -95,52 +122,67 @@ template <class C, class S = C> struct RowSource {
     // Of at most `most` rows.
     isize limit(isize most) const { return direct || places > most ? most : places; }
     FS_INLINE const S *get(isize o, isize i, isize place) const {
-        if constexpr (!std::is_same<S, C>::value) return reinterpret_cast<const S *>(a->x.at(o, i));
-        else return direct ? reinterpret_cast<const C *>(a->x.at(o, i)) : a->gathered(from, o, i, buffer + place * pitch);
+        if constexpr (!std::is_same<S, C>::value)
+            return reinterpret_cast<const S *>(a->x.at(o, i));
+        else
+            return direct ? reinterpret_cast<const C *>(a->x.at(o, i))
+                          : a->gathered(from, o, i, buffer + place * pitch);
     }
 };
 
 // What stands above the total: 1, or the gradient of the row.
-template <Result R> double numerator(const AnyView &gradient, isize outer, isize inner) {
+template <Result R>
+double numerator(const AnyView &gradient, isize outer, isize inner) {
     return R == Result::logsumexp_vjp ? gradient.value(outer, inner) : 1.0;
 }
 
 // Those of `count` rows (of a vector of double or two), or false if they are all 1.
-template <Result R, isize size> bool numerators_of(const AnyView &gradient, isize outer, isize first, isize count, double (&numerators)[size]) {
+template <Result R, isize size>
+bool numerators_of(const AnyView &gradient, isize outer, isize first, isize count,
+                   double (&numerators)[size]) {
     if (R != Result::logsumexp_vjp) return false;
-    for (isize l = 0; l < size; ++l) numerators[l] = numerator<R>(gradient, outer, first + (l < count ? l : count - 1));
+    for (isize l = 0; l < size; ++l)
+        numerators[l] = numerator<R>(gradient, outer, first + (l < count ? l : count - 1));
     return true;
 }
 
-// log(sum of exponentials relative to the maximum), natural, from the sum of exp(s x) 2^-N (or of exp(s (x - max)) where the shift is the maximum)
-// in the given unit. D is a vector of double with one row per lane.
-template <class D> struct LogTotal {
+// log(sum of exponentials relative to the maximum), natural, from the sum of exp(s x) 2^-N (or of
+// exp(s (x - max)) where the shift is the maximum) in the given unit. D is a vector of double with
+// one row per lane.
+template <class D>
+struct LogTotal {
     using V = typename D::V;
 
     static Pair<V> from(Pair<V> sum, double unit, V exponent, V scaled_max, V scaled_max_lo) {
         const V zero = {};
         const Pair<V> total = two_sum(sum.hi, sum.lo);
-        Pair<V> l = log_ratio<D>(total, {D::set(unit), zero}, total.hi * D::set(1 / unit), exponent);
+        Pair<V> l =
+            log_ratio<D>(total, {D::set(unit), zero}, total.hi * D::set(1 / unit), exponent);
         Pair<V> d = two_sum(l.hi, -scaled_max);
         d.lo = d.lo + (l.lo - scaled_max_lo);
         const V none = D::set(-std::numeric_limits<double>::infinity());
-        const V y = total.hi - total.hi == zero ? d.hi : total.hi - total.hi;  // NaN from NaN, and from the infinite sum that +inf in a row makes
+        // NaN from NaN, and from the infinite sum that +inf in a row makes
+        const V y = total.hi - total.hi == zero ? d.hi : total.hi - total.hi;
         return {total.hi == zero ? none : y, total.hi == zero ? zero : d.lo};
     }
 
-    // The maximum carries a good part of the total (more than a seventh): log1p of the others, summed without it, keeps the digits that the
-    // total would lose. `copies` counts the maxima.
+    // The maximum carries a good part of the total (more than a seventh): log1p of the others,
+    // summed without it, keeps the digits that the total would lose. `copies` counts the maxima.
     static Pair<V> from_rest(Pair<V> rest, V copies) {
         const Pair<V> others = two_sum(copies - 1.0, rest.hi);
         const Pair<V> sum = two_sum(others.hi, others.lo + rest.lo);
         return log1p_nonnegative<D>(sum.hi, sum.lo);
     }
-    // The others relative to the maximum, from the sum of all exponentials and that of the maximum, exp(s (max - center)) 2^-exponent as the row's own type has
-    // it. The logarithm is log1p of them.
-    template <bool Scaled> static FS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center, V exponent, const Scale<D> &scale) {
+    // The others relative to the maximum, from the sum of all exponentials and that of the maximum,
+    // exp(s (max - center)) 2^-exponent as the row's own type has it. The logarithm is log1p of
+    // them.
+    template <bool Scaled>
+    static FS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center,
+                                    V exponent, const Scale<D> &scale) {
         Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
         if (unit != 1) e = product(e, unit);
-        const Pair<V> apart = two_sum(total.hi, -at_max), rest = two_sum(apart.hi, apart.lo + total.lo);
+        const Pair<V> apart = two_sum(total.hi, -at_max),
+                      rest = two_sum(apart.hi, apart.lo + total.lo);
         const V q = rest.hi / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest.hi);
         return {q, (residue + (rest.lo - q * e.lo)) / e.hi};
     }
@@ -160,9 +202,11 @@ template <class D> struct LogTotal {
 };
 
 // (x - max) / temperature - log(total) with the logarithm in two terms.
-template <class X, bool Scaled> struct LogWriter {
+template <class X, bool Scaled>
+struct LogWriter {
     using V = typename X::V;
-    V max, hi, lo, inverse_hi, inverse_lo, unit;  // unit, if Scaled: 1, or 1/2 where x - max may overflow; then max is half of it, too
+    // unit, if Scaled: 1, or 1/2 where x - max may overflow; then max is half of it, too
+    V max, hi, lo, inverse_hi, inverse_lo, unit;
 
     void set_lane(isize l, double max_, double log_hi, double log_lo, Factor inverse) {
         using T = typename X::Scalar;
@@ -183,7 +227,8 @@ template <class X, bool Scaled> struct LogWriter {
     }
     void broadcast() {
         max = X::set(max[0]), hi = X::set(hi[0]), lo = X::set(lo[0]);
-        inverse_hi = X::set(inverse_hi[0]), inverse_lo = X::set(inverse_lo[0]), unit = X::set(unit[0]);
+        inverse_hi = X::set(inverse_hi[0]), inverse_lo = X::set(inverse_lo[0]),
+        unit = X::set(unit[0]);
     }
     FS_INLINE V apply(V x) const {
         const V d = Scaled ? multiply_add(x, unit, -max) : x - max;
@@ -193,19 +238,23 @@ template <class X, bool Scaled> struct LogWriter {
     }
 };
 
-// ------------------------------------------------------------------------------------------------------------------- spans
-// The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256) times too large, so that terms below the smallest
-// normal number are not lost where they are all there is.
-template <class C> constexpr C rest_exponent = sizeof(C) == 4 ? -64 : -256;
-template <class C, class S> S true_rest(S s) {
+// --- spans ---------------------------------------------------------------------------------------
+// The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256)
+// times too large, so that terms below the smallest normal number are not lost where they are all
+// there is.
+template <class C>
+constexpr C rest_exponent = sizeof(C) == 4 ? -64 : -256;
+template <class C, class S>
+S true_rest(S s) {
     constexpr double power = sizeof(C) == 4 ? 0x1p-64 : 0x1p-256;
     return {s.hi * power, s.lo * power};
 }
 
-// Those exponentials, and how often the maximum occurs. Each term is added with its rounding error: where the rest is small, half an ulp of it is one
-// of the result.
+// Those exponentials, and how often the maximum occurs. Each term is added with its rounding error:
+// where the rest is small, half an ulp of it is one of the result.
 template <class X, bool Scaled, class C>
-inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums<X> &rest, LaneSums<X> &copies) {
+inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums<X> &rest,
+                     LaneSums<X> &copies) {
     const auto top = X::set(max);
     const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
     each_vector<X>(n, [&](isize i, auto lanes) {
@@ -216,19 +265,24 @@ inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums
 }
 
 // The sum of all exponentials of a row, in units, and its maximum.
-template <class C> struct ExpTotal {
+template <class C>
+struct ExpTotal {
     static constexpr double unit = ExpCore<Vec<C>>::unit;
     Sum sum;
-    C max, at_max;    // and its exponential
-    C center;         // the shift: unit exp(s (x - center)) 2^-exponent
+    C max, at_max;  // and its exponential
+    C center;       // the shift: unit exp(s (x - center)) 2^-exponent
     double exponent;
 
-    // The logarithm of the total, relative to the maximum, is below 1: then it is made of the sum of the others, which must have its own digits.
+    // The logarithm of the total, relative to the maximum, is below 1: then it is made of the sum
+    // of the others, which must have its own digits.
     static constexpr double dominates = 2.75;
     bool dominated() const { return sum.hi < dominates * static_cast<double>(at_max); }
     // The others are so small that they must be summed relative to the maximum.
     static constexpr double tiny_rest = 0x1p-14;
-    bool wants_rest() const { return sum.hi - static_cast<double>(at_max) <= tiny_rest * static_cast<double>(at_max) && at_max > 0; }
+    bool wants_rest() const {
+        return sum.hi - static_cast<double>(at_max) <= tiny_rest * static_cast<double>(at_max) &&
+               at_max > 0;
+    }
     void set_others(Sum others) {
         sum = others;
         sum.add({static_cast<double>(at_max), 0});
@@ -236,18 +290,21 @@ template <class C> struct ExpTotal {
 };
 
 // The logarithms of several such totals, relative to their maxima, in vectors.
-template <class C, bool Scaled, isize size> struct LogTotals {
+template <class C, bool Scaled, isize size>
+struct LogTotals {
     using D = Vec<double>;
     using Log = LogTotal<D>;
     static constexpr double unit = ExpTotal<C>::unit;
-    double hi[size], lo[size], max[size], at_max[size], center[size], exponent[size], top_hi[size], top_lo[size];
+    double hi[size], lo[size], max[size], at_max[size], center[size], exponent[size], top_hi[size],
+        top_lo[size];
     Factor factor[Scaled ? size : 1];
 
     void set(isize l, const ExpTotal<C> &t, Factor scale) {
         const double m = static_cast<double>(t.max);
         const Factor top = t.center == 0 && m - m == 0 ? scale.times(m) : Factor{0, 0};
         hi[l] = t.sum.hi, lo[l] = t.sum.lo, max[l] = m, at_max[l] = static_cast<double>(t.at_max);
-        center[l] = static_cast<double>(t.center), exponent[l] = t.exponent, top_hi[l] = top.hi, top_lo[l] = top.lo;
+        center[l] = static_cast<double>(t.center), exponent[l] = t.exponent, top_hi[l] = top.hi,
+        top_lo[l] = top.lo;
         if constexpr (Scaled) factor[l] = scale;
     }
     // Of the first `count`; that of a total that wants the rest is of no use.
@@ -257,37 +314,50 @@ template <class C, bool Scaled, isize size> struct LogTotals {
         Scale<D> scale = Scale<D>::one();
         for (isize l = 0; l < count; l += D::lanes) {
             for (isize k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
-            const auto x = [&](const double *p) FS_INLINE_LAMBDA { return D::load(p + l); };
+            const auto x = [&](const double *p) FS_INLINE_LAMBDA {
+                return D::load(p + l);
+            };
             const auto far = Log::from({x(hi), x(lo)}, unit, x(exponent), x(top_hi), x(top_lo));
-            const auto others = Log::template others<Scaled>({x(hi), x(lo)}, unit, x(at_max), x(max), x(center), x(exponent), scale);
+            const auto others = Log::template others<Scaled>({x(hi), x(lo)}, unit, x(at_max),
+                                                             x(max), x(center), x(exponent), scale);
             const auto near = log1p_nonnegative<D>(others.hi, others.lo);
-            const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);  // log1p of the others keeps the digits that the total would lose
+            // log1p of the others keeps the digits that the total would lose
+            const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
-            for (isize k = 0; k < D::lanes && l + k < count; ++k) logs[l + k] = {log_hi[k], log_lo[k]};
+            for (isize k = 0; k < D::lanes && l + k < count; ++k)
+                logs[l + k] = {log_hi[k], log_lo[k]};
         }
     }
 };
 
-template <bool Scaled, class C> Sum log_of_total(const ExpTotal<C> &t, Factor scale) {
+template <bool Scaled, class C>
+Sum log_of_total(const ExpTotal<C> &t, Factor scale) {
     LogTotals<C, Scaled, Vec<double>::lanes> totals;
     Sum log;
     totals.set(0, t, scale);
     totals.solve(1, &log);
     return log;
 }
-// Whether the maximum and the logarithm of the total may cancel in their sum (natural): that needs more digits than they have.
-template <class V> FS_INLINE auto may_cancel(V max, V natural) { return (max < 0) & (natural < 1) & (natural > -1); }
+// Whether the maximum and the logarithm of the total may cancel in their sum (natural): that needs
+// more digits than they have.
+template <class V>
+FS_INLINE auto may_cancel(V max, V natural) {
+    return (max < 0) & (natural < 1) & (natural > -1);
+}
 
-// The same for a vector of rows or columns, one in each lane, that all have the typical shift and are not scaled; part(k) are the totals in the k-th vector of
-// double. Where wants_rest they are of no use.
-template <class X> struct UsualLogs {
+// The same for a vector of rows or columns, one in each lane, that all have the typical shift and
+// are not scaled; part(k) are the totals in the k-th vector of double. Where wants_rest they are of
+// no use.
+template <class X>
+struct UsualLogs {
     using V = typename X::V;
     using D = Vec<double>;
     using Total = ExpTotal<typename X::Scalar>;
     V max, hi, lo;
     typename D::I wants_rest[wide_parts<X>];
 
-    template <class Part> FS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
+    template <class Part>
+    FS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
         Pair<typename D::V> others[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
             const Pair<typename D::V> total = part(k);
@@ -295,7 +365,8 @@ template <class X> struct UsualLogs {
             others[k] = relative(total, e, m);
             wants_rest[k] = total.hi - e <= Total::tiny_rest * e;
         }
-        const Pair<V> rest = pair_from_wide<X>(others), log = log1p_nonnegative<X>(rest.hi, rest.lo);
+        const Pair<V> rest = pair_from_wide<X>(others),
+                      log = log1p_nonnegative<X>(rest.hi, rest.lo);
         hi = log.hi, lo = log.lo;
     }
     FS_INLINE bool any_wants_rest() const {
@@ -310,26 +381,39 @@ template <class X> struct UsualLogs {
     }
 
   private:
-    static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max, typename D::V max) {
+    static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max,
+                                                  typename D::V max) {
         constexpr int exponent = Shift<X>::typical_exponent;
-        if constexpr (wide_parts<X> > 1) return {(total.hi - at_max) / (FixedExp<D, false, exponent>(Scale<D>::one())(max) * Total::unit), typename D::V{}};
-        else return LogTotal<D>::template others<false>(total, Total::unit, at_max, max, typename D::V{}, D::set(exponent), Scale<D>::one());
+        if constexpr (wide_parts<X> > 1)
+            return {(total.hi - at_max) /
+                        (FixedExp<D, false, exponent>(Scale<D>::one())(max) * Total::unit),
+                    typename D::V{}};
+        else
+            return LogTotal<D>::template others<false>(total, Total::unit, at_max, max,
+                                                       typename D::V{}, D::set(exponent),
+                                                       Scale<D>::one());
     }
 };
 
 // The same from what add_rest adds.
-template <class C> Sum log_of_rest(Sum rest, Sum copies) {
+template <class C>
+Sum log_of_rest(Sum rest, Sum copies) {
     using D = Vec<double, 16>;
     const Sum r = true_rest<C>(rest);
     const auto log = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.value()));
     return {log.hi[0], log.lo[0]};
 }
 
-// Whether each exponential of a row is added to the wider sums by itself, so that none takes digits of the others. Of short rows this takes less time than
-// to sum the maximum's block again, of every second row.
-template <class X> FS_INLINE bool summed_singly(isize n) { return n < 4 * block * X::lanes || n <= singly_summed; }
+// Whether each exponential of a row is added to the wider sums by itself, so that none takes digits
+// of the others. Of short rows this takes less time than to sum the maximum's block again, of every
+// second row.
+template <class X>
+FS_INLINE bool summed_singly(isize n) {
+    return n < 4 * block * X::lanes || n <= singly_summed;
+}
 
-template <bool singly, class X, class C, class Exp> FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
+template <bool singly, class X, class C, class Exp>
+FS_INLINE C add_exp_and_max(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
     auto most = X::set(absent_logit<C>);
     const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         fetch_ahead<X>(x + i);
@@ -337,13 +421,18 @@ template <bool singly, class X, class C, class Exp> FS_INLINE C add_exp_and_max(
         most = larger(v, most);
         return exp(v);
     };
-    if constexpr (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add_stored(term(i, lanes)); });
-    else sum_vectors<X, added_by_twos, true>(n, sums, term);
+    if constexpr (singly)
+        each_vector<X>(
+            n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add_stored(term(i, lanes)); });
+    else
+        sum_vectors<X, added_by_twos, true>(n, sums, term);
     return largest_lane<X>(most);
 }
 
-// The others of a dominated total: the maximum's block is summed again without it. get(start, count) are logits of the chunk that holds the maximum.
-template <class X, class C, class Get, class Exp> void refine(ExpTotal<C> &t, isize start, isize end, Get get, const Exp &exp) {
+// The others of a dominated total: the maximum's block is summed again without it. get(start,
+// count) are logits of the chunk that holds the maximum.
+template <class X, class C, class Get, class Exp>
+void refine(ExpTotal<C> &t, isize start, isize end, Get get, const Exp &exp) {
     constexpr isize size = summed_elements<X>;
     for (isize at = start; at < end; at += size) {
         const isize count = end - at < size ? end - at : size;
@@ -353,23 +442,32 @@ template <class X, class C, class Get, class Exp> void refine(ExpTotal<C> &t, is
     }
 }
 // Of a contiguous row, with the shift from its maximum.
-template <class X, bool Scaled, class C> ExpTotal<C> careful_total(const C *x, isize n, const Scale<X> &scale) {
+template <class X, bool Scaled, class C>
+ExpTotal<C> careful_total(const C *x, isize n, const Scale<X> &scale) {
     ExpTotal<C> t;
     t.max = span_max<X>(x, n);
     const Shift<X> shift = Shift<X>::from(X::set(t.max), scale);
-    const auto exp = [&](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); };
+    const auto exp = [&](auto v) FS_INLINE_LAMBDA {
+        return exp_shifted<X, Scaled>(v, shift, scale);
+    };
     const bool singly = summed_singly<X>(n);
     LaneSums<X> sums;
-    if (singly) each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { sums.add(exp(lanes.load(x + i, absent_logit<C>))); });
-    else add_exp<X, added_by_twos>(x, n, exp, sums);
-    t.sum = sums.total(), t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0], t.exponent = shift.exponent(0);
+    if (singly)
+        each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+            sums.add(exp(lanes.load(x + i, absent_logit<C>)));
+        });
+    else
+        add_exp<X, added_by_twos>(x, n, exp, sums);
+    t.sum = sums.total(), t.at_max = exp(X::set(t.max))[0], t.center = shift.center[0],
+    t.exponent = shift.exponent(0);
     if (!singly && t.dominated()) refine<X>(t, 0, n, [&](isize at, isize) { return x + at; }, exp);
     return t;
 }
 
-// log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials of more than the result's precision: in pairs of
-// double, whatever the input.
-inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a, isize o, isize i, double max) {
+// log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials
+// of more than the result's precision: in pairs of double, whatever the input.
+inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a, isize o, isize i,
+                                                     double max) {
     using X = Vec<double>;
     using D = Vec<double, 16>;
     const auto source = a.reader<double>(o, i);
@@ -394,20 +492,26 @@ inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a
 }
 
 template <class X, class C, class Exp, class N>
-inline void write_exp(const C *x, C *y, isize n, bool streaming, const Exp &exp, const N &normalizer) {
-    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return normalizer.apply(exp(lanes.load(x + i, absent_logit<C>))); });
+inline void write_exp(const C *x, C *y, isize n, bool streaming, const Exp &exp,
+                      const N &normalizer) {
+    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        return normalizer.apply(exp(lanes.load(x + i, absent_logit<C>)));
+    });
 }
 
-// logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives -inf.
+// logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives
+// -inf.
 template <class HasNan>
-double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log, HasNan has_nan) {
+double log_sum(const NormalizeArguments &a, isize o, isize i, double max,
+               Pair<Vec<double, 16>::V> log, HasNan has_nan) {
     const auto sum = [&] {
         const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
         Sum s{max, 0};
         s.add({l.hi[0], l.lo[0]});
         return s;
     };
-    if (max == std::numeric_limits<double>::infinity()) return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
+    if (max == std::numeric_limits<double>::infinity())
+        return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
     if (!(log.hi[0] - log.hi[0] == 0)) return max + log.hi[0];
     const double y = sum().value(), natural = y * a.ln_base.hi;
     if (!may_cancel(max, natural)) return y;
@@ -419,10 +523,14 @@ double log_sum(const NormalizeArguments &a, isize o, isize i, double max, Pair<V
 template <class C, class HasNan>
 void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log, HasNan has_nan) {
     using D = Vec<double, 16>;
-    a.out.store(o, 0, i, log_sum(a, o, i, static_cast<double>(max), {D::set(log.hi), D::set(log.lo)}, has_nan));
+    a.out.store(
+        o, 0, i,
+        log_sum(a, o, i, static_cast<double>(max), {D::set(log.hi), D::set(log.lo)}, has_nan));
 }
 // ... or what log_softmax takes from logits.
-template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max, Sum log) {
+template <bool Scaled, class C>
+LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max,
+                                     Sum log) {
     using D = Vec<double, 16>;
     if (!a.ln_base.is_one()) {
         const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
@@ -434,10 +542,12 @@ template <bool Scaled, class C> LogWriter<Vec<C>, Scaled> log_writer(const Norma
     return w;
 }
 
-// ------------------------------------------------------------------------------------------------- the logarithm of a row
-// Maximum and log of the total of a row in sweeps over its chunks, for operations that want the log-probability of single classes: start(), then rounds
-// of sweep() for every chunk and next() until it says no.
-template <class C, bool Scaled> struct RowLog {
+// --- the logarithm of a row ----------------------------------------------------------------------
+// Maximum and log of the total of a row in sweeps over its chunks, for operations that want the
+// log-probability of single classes: start(), then rounds of sweep() for every chunk and next()
+// until it says no.
+template <class C, bool Scaled>
+struct RowLog {
     using X = Vec<C>;
     using V = typename X::V;
     enum Stage { guess, maximum, total, rest };
@@ -453,8 +563,8 @@ template <class C, bool Scaled> struct RowLog {
     Scale<X> scale{};
     Shift<X> shift{};
     C max = 0;
-    Sum sum;                         // of the exponentials that `shift` makes
-    Sum log;                         // of the total, relative to the maximum
+    Sum sum;  // of the exponentials that `shift` makes
+    Sum log;  // of the total, relative to the maximum
     LogWriter<X, Scaled> writer{};
 
     explicit RowLog(const NormalizeArguments &arguments) : a(arguments) {}
@@ -475,10 +585,15 @@ template <class C, bool Scaled> struct RowLog {
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
             const C *v = x.get(at, size, buffer);
-            if (stage == guess) most = larger(most, add_exp_and_max<false, X>(v, size, TypicalExp<X, Scaled>(scale), sums));
-            else if (stage == maximum) most = larger(most, span_max<X>(v, size));
-            else if (stage == total) most = larger(most, add_exp_and_max<false, X>(v, size, shifted(), sums));
-            else add_rest<X, Scaled>(v, size, max, scale, sums, copies);
+            if (stage == guess)
+                most = larger(
+                    most, add_exp_and_max<false, X>(v, size, TypicalExp<X, Scaled>(scale), sums));
+            else if (stage == maximum)
+                most = larger(most, span_max<X>(v, size));
+            else if (stage == total)
+                most = larger(most, add_exp_and_max<false, X>(v, size, shifted(), sums));
+            else
+                add_rest<X, Scaled>(v, size, max, scale, sums, copies);
         }
         return {most, sums.total(), copies.total()};
     }
@@ -503,8 +618,10 @@ template <class C, bool Scaled> struct RowLog {
         if (guessed) max = all.max, shift = Shift<X>::typical(scale), stage = total;
         ExpTotal<C> t{all.sum, max, shifted()(X::set(max))[0], shift.center[0], shift.exponent(0)};
         if (t.dominated()) {
-            if (guessed) refine_with(t, partial, TypicalExp<X, Scaled>(scale));
-            else refine_with(t, partial, shifted());
+            if (guessed)
+                refine_with(t, partial, TypicalExp<X, Scaled>(scale));
+            else
+                refine_with(t, partial, shifted());
         }
         sum = t.sum;
         if (t.wants_rest()) return stage = rest, true;
@@ -523,23 +640,31 @@ template <class C, bool Scaled> struct RowLog {
 
   private:
     auto shifted() const {
-        return [sh = shift, sc = scale](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
+        return [sh = shift, sc = scale](V v) FS_INLINE_LAMBDA {
+            return exp_shifted<X, Scaled>(v, sh, sc);
+        };
     }
-    template <class Exp> void refine_with(ExpTotal<C> &t, const ChunkResults<Partial> &partial, const Exp &exp) const {
+    template <class Exp>
+    void refine_with(ExpTotal<C> &t, const ChunkResults<Partial> &partial, const Exp &exp) const {
         isize start = 0;
         for (std::size_t k = 0; k < partial.size() && partial[k].max != t.max; ++k) start += chunk;
         C buffer[summed_elements<X>];
-        refine<X>(t, start, a.x.n - start < chunk ? a.x.n : start + chunk, [&](isize at, isize count) { return x.get(at, count, buffer); }, exp);
+        refine<X>(
+            t, start, a.x.n - start < chunk ? a.x.n : start + chunk,
+            [&](isize at, isize count) { return x.get(at, count, buffer); }, exp);
     }
     void set_writer() { writer = log_writer<Scaled>(a, outer, inner, max, log); }
 };
 
-// ------------------------------------------------------------------------------------------------------------------- rows
-// softmax guesses the shift and sums at once (the shift need not be the maximum); where the sum shows that the guess was wrong (a logit far above,
-// NaN, infinities) the maximum is found and the sum made again. Logarithms need the maximum too, and find it in the same sweep.
+// --- rows ----------------------------------------------------------------------------------------
+// softmax guesses the shift and sums at once (the shift need not be the maximum); where the sum
+// shows that the guess was wrong (a logit far above, NaN, infinities) the maximum is found and the
+// sum made again. Logarithms need the maximum too, and find it in the same sweep.
 //
-// A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps over chunks, computing them twice.
-template <class C, bool Scaled> struct RowOfArguments {
+// A row of one chunk is done in one go, softmax keeping its exponentials; a longer one in sweeps
+// over chunks, computing them twice.
+template <class C, bool Scaled>
+struct RowOfArguments {
     using X = Vec<C>;
     const NormalizeArguments *a;
     explicit RowOfArguments(const NormalizeArguments &arguments) : a(&arguments) {}
@@ -547,11 +672,15 @@ template <class C, bool Scaled> struct RowOfArguments {
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }
     isize chunk_end(isize start) const { return n() - start < chunk ? n() : start + chunk; }
-    FS_INLINE Scale<X> scale_of(isize o, isize i) const { return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one(); }
+    FS_INLINE Scale<X> scale_of(isize o, isize i) const {
+        return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one();
+    }
 };
 
-// Rows of one chunk, the results of which are exponentials. S is the type of numbers that are converted on their way in and out.
-template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArguments<C, Scaled> {
+// Rows of one chunk, the results of which are exponentials. S is the type of numbers that are
+// converted on their way in and out.
+template <class C, Result R, bool Scaled, class S = C>
+struct ExpRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n;
     using Kept = KeptRows<C, R == Result::softmax, Scaled, S>;
@@ -564,7 +693,8 @@ template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArgu
     void begin(isize) {
         C *buffer = scratch<C>(chunk + kept.memory);
         logits = RowSource<C, S>(*a, buffer);
-        kept.begin(a->x, a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk, logits.limit(Kept::most));
+        kept.begin(a->x, a->out, a->where, a->template writer<R, C>(0, 0), buffer + chunk,
+                   logits.limit(Kept::most));
     }
     void end() {
         if (kept.unsettled()) settle();
@@ -572,21 +702,26 @@ template <class C, Result R, bool Scaled, class S = C> struct ExpRow : RowOfArgu
     }
     void rows(isize o, isize i, isize count) {
         for (const isize end = i + count; i < end;) {
-            i += kept.keep(logits.get(o, i, kept.place()), a->x.inner_stride, o, i, logits.direct ? end - i : 1);
+            i += kept.keep(logits.get(o, i, kept.place()), a->x.inner_stride, o, i,
+                           logits.direct ? end - i : 1);
             if (kept.full()) settle();
         }
     }
 
   private:
     FS_INLINE void settle() {
-        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); }, [this](typename Kept::Batch &b) FS_INLINE_LAMBDA {
-            for (isize k = 0; R != Result::softmax && k < b.count; ++k) b.numerator[k] = numerator<R>(this->a->gradient, b.outer[k], b.inner[k]);
-        });
+        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); },
+                    [this](typename Kept::Batch &b) FS_INLINE_LAMBDA {
+                        for (isize k = 0; R != Result::softmax && k < b.count; ++k)
+                            b.numerator[k] =
+                                numerator<R>(this->a->gradient, b.outer[k], b.inner[k]);
+                    });
     }
 };
 
 // Longer ones.
-template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, Scaled> {
+template <class C, Result R, bool Scaled>
+struct LongExpRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n;
     using X = Vec<C>;
@@ -610,7 +745,8 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
     void start(isize o, isize i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(this->chunks()));
-        from = a->template reader<C>(o, i), to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
+        from = a->template reader<C>(o, i), to = a->template writer<R, C>(o, i),
+        streaming = streams<C>(a->x, a->out, a->where);
         scale = this->scale_of(o, i);
         C first;
         guessed = worth_a_guess(*from.get(0, 1, &first) * scale.hi[0]);
@@ -618,12 +754,15 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
     }
 
     void sweep(isize k) {
-        const isize start = k * chunk, end = this->chunk_end(start), step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
+        const isize start = k * chunk, end = this->chunk_end(start),
+                    step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
         Partial &p = partial[static_cast<std::size_t>(k)];
         Scratch<C> buffer(gather_block), results(gather_block);
         LaneSums<X> sums;
         p.max = absent_logit<C>;
-        const auto shifted = [sh = shift, sc = scale](auto v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, sh, sc); };
+        const auto shifted = [sh = shift, sc = scale](auto v) FS_INLINE_LAMBDA {
+            return exp_shifted<X, Scaled>(v, sh, sc);
+        };
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
             const C *x = from.get(at, size, buffer);
@@ -636,8 +775,10 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
             } else {
                 C *y = to.place(at, results);
                 normalizer.hand_to([&](const auto &shorter) FS_INLINE_LAMBDA {
-                    if (guessed) write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), shorter);
-                    else write_exp<X>(x, y, size, streaming, shifted, shorter);
+                    if (guessed)
+                        write_exp<X>(x, y, size, streaming, TypicalExp<X, Scaled>(scale), shorter);
+                    else
+                        write_exp<X>(x, y, size, streaming, shifted, shorter);
                 });
                 to.put(at, size, results);
             }
@@ -650,18 +791,22 @@ template <class C, Result R, bool Scaled> struct LongExpRow : RowOfArguments<C, 
         if (stage == write) return false;
         Partial all{absent_logit<C>, {}};
         for (const Partial &p : partial) all.max = larger(p.max, all.max), all.sum.add(p.sum);
-        if (stage == guess && !near_enough<C>(all.sum.value())) return guessed = false, stage = maximum, true;
+        if (stage == guess && !near_enough<C>(all.sum.value()))
+            return guessed = false, stage = maximum, true;
         if (stage == maximum) {
             shift = Shift<X>::from(X::set(all.max), scale);
             return stage = total, true;
         }
-        normalizer = Normalizer<X, R == Result::softmax>::all(numerator<R>(a->gradient, outer, inner), all.sum);
+        normalizer = Normalizer<X, R == Result::softmax>::all(
+            numerator<R>(a->gradient, outer, inner), all.sum);
         return stage = write, true;
     }
 };
 
-// Rows of one chunk, the results of which are logarithms. These are taken of several rows together, if they are still in the cache when they are written.
-template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scaled> {
+// Rows of one chunk, the results of which are logarithms. These are taken of several rows together,
+// if they are still in the cache when they are written.
+template <class C, Result R, bool Scaled>
+struct LogRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n, Base::scale_of;
     using X = Vec<C>;
@@ -685,7 +830,8 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     void begin(isize) {
         C *buffer = scratch<C>(2 * chunk);
         logits = RowSource<C>(*a, buffer), results = buffer + chunk;
-        if constexpr (keeps) to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
+        if constexpr (keeps)
+            to = a->template writer<R, C>(0, 0), streaming = streams<C>(a->x, a->out, a->where);
         direct_out = keeps ? to.direct() : a->out.number == number_of<C>;
         batch.begin(n() > kept_in_l1 ? 1 : logits.limit(most));
     }
@@ -708,24 +854,33 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
     void flush() {
         Guess g;
         guess(g);
-        if (!Scaled && g.sum.template near_enough<C>(batch.count)) write_usual(g);
-        else write_any(g);
+        if (!Scaled && g.sum.template near_enough<C>(batch.count))
+            write_usual(g);
+        else
+            write_any(g);
         batch.count = 0;
     }
     bool singly() const { return summed_singly<X>(n()); }
     void guess(Guess &g) const {
-        const auto scale_at = [this](isize k) { return this->scale_of(batch.rows[k].outer, batch.rows[k].inner); };
-        guess_sums<X, Scaled, most>(batch.count, scale_at, g.sum, g.max, g.at_max, [this, alone = singly()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
-            const C *x = batch.rows[k].x;
-            if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
-            return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s) : add_exp_and_max<false, X>(x, this->n(), exp, s);
-        });
+        const auto scale_at = [this](isize k) {
+            return this->scale_of(batch.rows[k].outer, batch.rows[k].inner);
+        };
+        guess_sums<X, Scaled, most>(
+            batch.count, scale_at, g.sum, g.max, g.at_max,
+            [this, alone = singly()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+                const C *x = batch.rows[k].x;
+                if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
+                return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s)
+                             : add_exp_and_max<false, X>(x, this->n(), exp, s);
+            });
     }
     ExpTotal<C> guessed(const Guess &g, isize k) const {
         ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, Shift<X>::typical_exponent};
         const Row &row = batch.rows[k];
         if (!singly() && t.dominated()) {
-            refine<X>(t, 0, n(), [&](isize at, isize) { return row.x + at; }, TypicalExp<X, Scaled>(scale_of(row.outer, row.inner)));
+            refine<X>(
+                t, 0, n(), [&](isize at, isize) { return row.x + at; },
+                TypicalExp<X, Scaled>(scale_of(row.outer, row.inner)));
         }
         return t;
     }
@@ -735,16 +890,23 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         for (isize k = 0; !singly() && k < batch.count; ++k) g.sum.set(k, guessed(g, k).sum);
         alignas(64) C hi[most], lo[most], sum[most];
         for (isize k = 0; k < batch.count; k += X::lanes) {
-            const UsualLogs<X> log(X::load(g.max + k), X::load(g.at_max + k), [&](int p) FS_INLINE_LAMBDA { return g.sum.template part<D>(k + p * D::lanes); });
+            const UsualLogs<X> log(
+                X::load(g.max + k), X::load(g.at_max + k),
+                [&](int p) FS_INLINE_LAMBDA { return g.sum.template part<D>(k + p * D::lanes); });
             X::store(hi + k, log.hi), X::store(lo + k, log.lo), X::store(sum + k, log.sum());
         }
         for (isize k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
             const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
-            if (t.wants_rest() || (!keeps && may_cancel(g.max[k], sum[k]))) write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
-            else if (keeps) write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{}, V{}, V{}});
-            else if (direct_out) *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
-            else a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
+            if (t.wants_rest() || (!keeps && may_cancel(g.max[k], sum[k])))
+                write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
+            else if (keeps)
+                write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{},
+                                                V{}, V{}});
+            else if (direct_out)
+                *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
+            else
+                a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
         }
     }
     void write_any(const Guess &g) const {
@@ -753,7 +915,9 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
         LogTotals<C, Scaled, most> totals;
         for (isize k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
-            total[k] = near_enough<C>(g.sum.hi[k]) ? guessed(g, k) : careful_total<X, Scaled>(row.x, n(), scale_of(row.outer, row.inner));
+            total[k] = near_enough<C>(g.sum.hi[k])
+                           ? guessed(g, k)
+                           : careful_total<X, Scaled>(row.x, n(), scale_of(row.outer, row.inner));
             totals.set(k, total[k], Scaled ? a->scale(row.outer, row.inner) : Factor{1, 0});
         }
         totals.solve(batch.count, log);
@@ -765,8 +929,11 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
             add_rest<X, Scaled>(row.x, n(), t.max, scale_of(row.outer, row.inner), rest, copies);
             log = log_of_rest<C>(rest.total(), copies.total());
         }
-        if constexpr (keeps) write(row, log_writer<Scaled>(*a, row.outer, row.inner, t.max, log));
-        else store_log_sum(*a, row.outer, row.inner, t.max, log, [&] { return span_has_nan(row.x, n()); });
+        if constexpr (keeps)
+            write(row, log_writer<Scaled>(*a, row.outer, row.inner, t.max, log));
+        else
+            store_log_sum(*a, row.outer, row.inner, t.max, log,
+                          [&] { return span_has_nan(row.x, n()); });
     }
     FS_INLINE void write(const Row &row, const LogWriter<X, Scaled> &writer) const {
         C *y = direct_out ? reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) : results;
@@ -782,7 +949,8 @@ template <class C, Result R, bool Scaled> struct LogRow : RowOfArguments<C, Scal
 };
 
 // Longer ones.
-template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, Scaled> {
+template <class C, Result R, bool Scaled>
+struct LongLogRow : RowOfArguments<C, Scaled> {
     using Base = RowOfArguments<C, Scaled>;
     using Base::a, Base::n;
     using X = Vec<C>;
@@ -797,18 +965,22 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
     void start(isize o, isize i) {
         partial.resize(static_cast<std::size_t>(this->chunks()));
         row.start(o, i);
-        if constexpr (keeps) to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
+        if constexpr (keeps)
+            to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
         writes = false;
     }
     void sweep(isize k) {
         const isize start = k * chunk, end = this->chunk_end(start);
-        if (!writes) partial[static_cast<std::size_t>(k)] = row.sweep(start, end);
-        else write(start, end);
+        if (!writes)
+            partial[static_cast<std::size_t>(k)] = row.sweep(start, end);
+        else
+            write(start, end);
     }
     bool next() {
         if (writes) return false;
         if (row.next(partial)) return true;
-        if constexpr (!keeps) store_log_sum(*a, row.outer, row.inner, row.max, row.log, [&] { return has_nan(); });
+        if constexpr (!keeps)
+            store_log_sum(*a, row.outer, row.inner, row.max, row.log, [&] { return has_nan(); });
         return writes = keeps;
     }
 
@@ -818,7 +990,8 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
         const isize step = row.x.direct() && to.direct() ? chunk : gather_block;
         for (isize at = start; at < end; at += step) {
             const isize size = end - at < step ? end - at : step;
-            write_with<X>(row.writer, row.x.get(at, size, buffer), to.place(at, results), size, streaming);
+            write_with<X>(row.writer, row.x.get(at, size, buffer), to.place(at, results), size,
+                          streaming);
             to.put(at, size, results);
         }
         if (streaming) stream_fence();
@@ -834,19 +1007,24 @@ template <class C, Result R, bool Scaled> struct LongLogRow : RowOfArguments<C, 
     }
 };
 
-// -------------------------------------------------------------------------------------------------------------- short rows
+// --- short rows ----------------------------------------------------------------------------------
 // The scales of the rows in a vector, in its lanes.
-template <class X, bool Scaled> Scale<X> lane_scales(const NormalizeArguments &a, isize outer, isize first, isize count) {
+template <class X, bool Scaled>
+Scale<X> lane_scales(const NormalizeArguments &a, isize outer, isize first, isize count) {
     if (!Scaled) return Scale<X>::one();
-    if (!a.temperature.outer_stride && !a.temperature.inner_stride) return Scale<X>::all(a.scale(0, 0));
+    if (!a.temperature.outer_stride && !a.temperature.inner_stride)
+        return Scale<X>::all(a.scale(0, 0));
     Scale<X> scale;
-    for (isize l = 0; l < X::lanes; ++l) scale.set_lane(l, a.scale(outer, first + (l < count ? l : count - 1)));
+    for (isize l = 0; l < X::lanes; ++l)
+        scale.set_lane(l, a.scale(outer, first + (l < count ? l : count - 1)));
     return scale;
 }
 
-// The logarithms of the totals of rows, relative to their maxima, as precise_log_of_total has them: of those in the k-th vector of double.
+// The logarithms of the totals of rows, relative to their maxima, as precise_log_of_total has them:
+// of those in the k-th vector of double.
 template <class X>
-Pair<typename Vec<double>::V> precise_log(Columns<X> x, isize n, typename X::V max, int k, const Scale<Vec<double>> &scale) {
+Pair<typename Vec<double>::V> precise_log(Columns<X> x, isize n, typename X::V max, int k,
+                                          const Scale<Vec<double>> &scale) {
     using D = Vec<double>;
     const auto below = D::set(rest_exponent<double>), top = wide_part<X>(max, k);
     LaneSums<D> rest;
@@ -861,9 +1039,11 @@ Pair<typename Vec<double>::V> precise_log(Columns<X> x, isize n, typename X::V m
     return LogTotal<D>::from_rest(true_rest<double>(rest.part(0)), copies);
 }
 
-// Short rows, one in each lane. Softmax of scores on a lattice is one of their exact differences: it does not change when all scores
-// move. For logarithms every exponential is one of the exact difference from the maximum, and the logarithm that of 1 and the sum of the others.
-template <class C, Result R, bool Scaled> struct ShortTile {
+// Short rows, one in each lane. Softmax of scores on a lattice is one of their exact differences:
+// it does not change when all scores move. For logarithms every exponential is one of the exact
+// difference from the maximum, and the logarithm that of 1 and the sum of the others.
+template <class C, Result R, bool Scaled>
+struct ShortTile {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
@@ -883,7 +1063,8 @@ template <class C, Result R, bool Scaled> struct ShortTile {
             for (; used < vectors && at < count; ++used, at += X::lanes) {
                 group[used].place(outer, first + at, count - at < X::lanes ? count - at : X::lanes);
             }
-            // Step by step for all of them: one alone would wait for its maximum, its sum and its reciprocal (20 % at 32 elements).
+            // Step by step for all of them: one alone would wait for its maximum, its sum and its
+            // reciprocal (20 % at 32 elements).
             for (isize v = 0; v < used; ++v) find_maximum(group[v]);
             for (isize v = 0; v < used; ++v) sum(group[v]);
             for (isize v = 0; v < used; ++v) write(group[v]);
@@ -909,16 +1090,21 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         g.in_memory = direct && g.count == X::lanes;
         C *tile = g.rows.columns;
         Columns<X> x{tile, X::lanes};
-        if (g.in_memory) x = {reinterpret_cast<const C *>(a->x.at(g.outer, g.first)), a->x.n_stride / isize(sizeof(C))};
-        else g.rows.gather(a->x, g.outer, g.first, g.count, a->where, a->negative());
+        if (g.in_memory)
+            x = {reinterpret_cast<const C *>(a->x.at(g.outer, g.first)),
+                 a->x.n_stride / isize(sizeof(C))};
+        else
+            g.rows.gather(a->x, g.outer, g.first, g.count, a->where, a->negative());
         g.scale = lane_scales<X, Scaled>(*a, g.outer, g.first, g.count);
-        V max = X::set(-std::numeric_limits<C>::infinity()), other = max;  // two chains of half the latency
+        // two chains of half the latency
+        V max = X::set(-std::numeric_limits<C>::infinity()), other = max;
         typename X::I off{};
         const auto look = [&](V v, V &most) FS_INLINE_LAMBDA {
             most = larger(v, most);
             if constexpr (!logarithmic) off |= off_lattice<X>(v);
         };
-        // Columns in memory are copied: their rows may lie a multiple of 4096 bytes apart, where few of them fit the cache.
+        // Columns in memory are copied: their rows may lie a multiple of 4096 bytes apart, where
+        // few of them fit the cache.
         const auto look_at = [&](isize j, V &most) FS_INLINE_LAMBDA {
             const V v = x[j];
             look(v, most);
@@ -932,8 +1118,11 @@ template <class C, Result R, bool Scaled> struct ShortTile {
     }
 
     void sum(Group &g) const {
-        if constexpr (logarithmic) g.rest = others({g.rows.columns, X::lanes}, g.max, g.scale);
-        else g.normalizer = exponentials({g.rows.columns, X::lanes}, g.shift, g.scale, g.outer, g.first, g.count, g.rows.columns);
+        if constexpr (logarithmic)
+            g.rest = others({g.rows.columns, X::lanes}, g.max, g.scale);
+        else
+            g.normalizer = exponentials({g.rows.columns, X::lanes}, g.shift, g.scale, g.outer,
+                                        g.first, g.count, g.rows.columns);
     }
 
     void write(Group &g) const {
@@ -942,20 +1131,29 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         } else {
             C *y = g.rows.columns;
             isize step = X::lanes;
-            if (g.in_memory) y = reinterpret_cast<C *>(a->out.at(g.outer, g.first)), step = a->out.n_stride / isize(sizeof(C));
+            if (g.in_memory)
+                y = reinterpret_cast<C *>(a->out.at(g.outer, g.first)),
+                step = a->out.n_stride / isize(sizeof(C));
             if constexpr (logarithmic) {
                 const auto writer = log_writer(g.max, g.rest, g.outer, g.first, g.count);
-                for (isize j = 0; j < n(); ++j) X::store(y + j * step, writer.apply(X::load(g.rows.columns + j * X::lanes)));
+                for (isize j = 0; j < n(); ++j)
+                    X::store(y + j * step, writer.apply(X::load(g.rows.columns + j * X::lanes)));
             } else {
                 const auto normalizer = g.normalizer;
-                for (isize j = 0; j < n(); ++j) X::store(y + j * step, normalizer.apply(X::load(g.rows.columns + j * X::lanes)));
+                for (isize j = 0; j < n(); ++j)
+                    X::store(y + j * step,
+                             normalizer.apply(X::load(g.rows.columns + j * X::lanes)));
             }
-            if (!g.in_memory) g.rows.scatter(a->out, g.outer, g.first, g.count, a->where, NormalizeArguments::absent<R, C>());
+            if (!g.in_memory)
+                g.rows.scatter(a->out, g.outer, g.first, g.count, a->where,
+                               NormalizeArguments::absent<R, C>());
         }
     }
 
-    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, const Shift<X> &shift, const Scale<X> &scale, isize outer, isize first,
-                                                                isize count, C *e) const {
+    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, const Shift<X> &shift,
+                                                               const Scale<X> &scale, isize outer,
+                                                               isize first, isize count,
+                                                               C *e) const {
         const auto term = [&](isize j) FS_INLINE_LAMBDA {
             const V y = exp_shifted<X, Scaled>(x[j], shift, scale);
             X::store(e + j * X::lanes, y);
@@ -964,17 +1162,21 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         const isize n = this->n();
         PairSums<X> sums{sum_of_four(0, n < 4 ? n : 4, term), V{}};
         for (isize j = 4; j < n; j += 4) sums.add(sum_of_four(j, j + 4 < n ? j + 4 : n, term));
-        return Normalizer<X, R == Result::softmax>::of_pairs(numerators(outer, first, count), {sums.hi, sums.lo});
+        return Normalizer<X, R == Result::softmax>::of_pairs(numerators(outer, first, count),
+                                                             {sums.hi, sums.lo});
     }
     Pair<V> numerators(isize outer, isize first, isize count) const {
         double numerators[X::lanes];
-        if (!numerators_of<R>(a->gradient, outer, first, count, numerators)) return {X::set(1), V{}};
+        if (!numerators_of<R>(a->gradient, outer, first, count, numerators))
+            return {X::set(1), V{}};
         Pair<typename D::V> wide[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k) wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
+        for (int k = 0; k < wide_parts<X>; ++k)
+            wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
         return pair_from_wide<X>(wide);
     }
 
-    // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN; finite, but of no use, where the maximum is infinite.
+    // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN;
+    // finite, but of no use, where the maximum is infinite.
     FS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
         const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
         LaneSums<X> rest;
@@ -985,10 +1187,12 @@ template <class C, Result R, bool Scaled> struct ShortTile {
             copies = copies + (v == max ? X::set(1) : V{});
         }
         Pair<typename D::V> sums[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k) sums[k] = with_copies(true_rest<C>(rest.part(k)), wide_part<X>(copies, k));
+        for (int k = 0; k < wide_parts<X>; ++k)
+            sums[k] = with_copies(true_rest<C>(rest.part(k)), wide_part<X>(copies, k));
         return pair_from_wide<X>(sums);
     }
-    static FS_INLINE Pair<typename D::V> with_copies(Pair<typename D::V> rest, typename D::V copies) {
+    static FS_INLINE Pair<typename D::V> with_copies(Pair<typename D::V> rest,
+                                                     typename D::V copies) {
         const auto s = two_sum(copies - 1.0, rest.hi);
         return {s.hi, s.lo + rest.lo};
     }
@@ -998,16 +1202,19 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         if (a->ln_base.is_one()) return l;
         Pair<typename D::V> quotient[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            quotient[k] = LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)), a->ln_base);
+            quotient[k] = LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)),
+                                              a->ln_base);
         }
         return pair_from_wide<X>(quotient);
     }
 
-    FS_INLINE LogWriter<X, Scaled> log_writer(V max, Pair<V> rest, isize outer, isize first, isize count) const {
+    FS_INLINE LogWriter<X, Scaled> log_writer(V max, Pair<V> rest, isize outer, isize first,
+                                              isize count) const {
         const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo));
         LogWriter<X, Scaled> w;
         w.max = max, w.hi = l.hi + (max - max), w.lo = l.lo;
-        for (isize k = 0; Scaled && k < X::lanes; ++k) w.set_inverse(k, a->inverse_temperature(outer, first + (k < count ? k : count - 1)));
+        for (isize k = 0; Scaled && k < X::lanes; ++k)
+            w.set_inverse(k, a->inverse_temperature(outer, first + (k < count ? k : count - 1)));
         return w;
     }
 
@@ -1018,7 +1225,8 @@ template <class C, Result R, bool Scaled> struct ShortTile {
         const V y = max - max == V{} ? usual : max + rest.hi;
         return any<X>(cancels) ? (cancels ? precise_log_sum(x, max) : y) : y;
     }
-    // Where the maximum and the logarithm nearly cancel, exponentials of more than the result's precision are needed.
+    // Where the maximum and the logarithm nearly cancel, exponentials of more than the result's
+    // precision are needed.
     V precise_log_sum(Columns<X> x, V max) const {
         typename D::V results[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
@@ -1038,9 +1246,10 @@ template <class C, Result R, bool Scaled> struct ShortTile {
     }
 };
 
-// ---------------------------------------------------------------------------------------------------------------- columns
+// --- columns -------------------------------------------------------------------------------------
 // A tile of columns, one column per lane, with the shift of each lane from its exact maximum.
-template <class C, Result R, bool Scaled> struct NormalizeTile {
+template <class C, Result R, bool Scaled>
+struct NormalizeTile {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
@@ -1051,7 +1260,7 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         C *p;
         isize step;
     };
-    struct Column {  // the state of one vector of columns
+    struct Column {     // the state of one vector of columns
         V max, at_max;  // and its exponential
         Scale<X> scale;
         Shift<X> shift, zero;
@@ -1071,7 +1280,8 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             const C *x = reinterpret_cast<const C *>(a->x.at(outer, first));
             C *y = keeps ? reinterpret_cast<C *>(a->out.at(outer, first)) : nullptr;
             const isize step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
-            // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of 4096 bytes apart share few lines of the cache.
+            // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of
+            // 4096 bytes apart share few lines of the cache.
             const isize across = (count + X::lanes - 1) / X::lanes * X::lanes;
             const bool apart = keeps && n() * across * size <= tile_bytes;
             const Scratch<C> exponentials(apart ? n() * across : 0);
@@ -1080,21 +1290,27 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
         const Scratch<C> room(n() * width);
         C *tile = room;
-        const C *x = gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
+        const C *x =
+            gather_columns(a->x, true, outer, first, count, width, tile, a->where, a->negative());
         solve(x, width, {tile, width}, {tile, width}, false, outer, first, count);
-        if (keeps) scatter_columns(a->out, outer, first, count, width, tile, a->where, NormalizeArguments::absent<R, C>());
+        if (keeps)
+            scatter_columns(a->out, outer, first, count, width, tile, a->where,
+                            NormalizeArguments::absent<R, C>());
     }
 
   private:
     // body(vector, offset, lanes) for the vectors of a tile `count` columns wide.
-    template <class Body> static FS_INLINE void vectors(isize count, Body body) {
+    template <class Body>
+    static FS_INLINE void vectors(isize count, Body body) {
         isize v = 0;
         for (; (v + 1) * X::lanes <= count; ++v) body(v, v * X::lanes, AllLanes<X>());
         if (v * X::lanes < count) body(v, v * X::lanes, FirstLanes<X>{count - v * X::lanes});
     }
 
-    // Sums term(row, vector, offset, lanes) down every column: in blocks, or each term added to the wider sums by itself.
-    template <bool ByItself, class Term> FS_INLINE void sum_columns(isize count, Column *column, Term term) const {
+    // Sums term(row, vector, offset, lanes) down every column: in blocks, or each term added to the
+    // wider sums by itself.
+    template <bool ByItself, class Term>
+    FS_INLINE void sum_columns(isize count, Column *column, Term term) const {
         for (isize i = 0; i < n(); i += 4 * block) {
             const isize end = n() - i < 4 * block ? n() : i + 4 * block;
             vectors(count, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
@@ -1102,28 +1318,36 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
                 if constexpr (ByItself) {
                     for (isize j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
                 } else {
-                    sum_rows<X>(i, end, sums, [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); });
+                    sum_rows<X>(i, end, sums,
+                                [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); });
                 }
                 column[v].sum = sums;
             });
         }
     }
 
-    // Exponentials are summed, and kept if they are results; then the results are written. A guess of the shift, as for rows, needs no maximum first.
-    void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer, isize first, isize count) const {
+    // Exponentials are summed, and kept if they are results; then the results are written. A guess
+    // of the shift, as for rows, needs no maximum first.
+    void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer,
+               isize first, isize count) const {
         const Scratch<Column> column(tile_vectors);
         if (!may_guess || !guess(column, x, step, kept, count)) {
             for (isize v = 0; v < tile_vectors; ++v) column[v].sum = {};
             find_shifts(column, x, step, outer, first, count);
             sum_exponentials(column, x, step, kept, count);
         }
-        if constexpr (logarithmic) settle_logarithms(column, x, step, out, outer, first, count);
-        else write(column, kept, out, outer, first, count);
+        if constexpr (logarithmic)
+            settle_logarithms(column, x, step, out, outer, first, count);
+        else
+            write(column, kept, out, outer, first, count);
     }
 
-    // How many rows ahead columns are fetched from memory, which are too far apart for the processor to do so by itself. (Measured, out of the cache:
-    // logsumexp 30 to 40 % less time, softmax 10 %.)
-    isize ahead(isize rows) const { return a->x.outer * n() * a->x.inner * isize(sizeof(C)) >= fetch_from ? rows : 0; }
+    // How many rows ahead columns are fetched from memory, which are too far apart for the
+    // processor to do so by itself. (Measured, out of the cache: logsumexp 30 to 40 % less time,
+    // softmax 10 %.)
+    isize ahead(isize rows) const {
+        return a->x.outer * n() * a->x.inner * isize(sizeof(C)) >= fetch_from ? rows : 0;
+    }
 
     // False: the guess was wrong. It is judged by the first logit of each column, and by the sums.
     bool guess(Column *column, const C *x, isize step, Place kept, isize count) const {
@@ -1132,24 +1356,32 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         const Scale<X> one = Scale<X>::one();
         const TypicalExp<X, false> exp(one);
         const isize far = ahead(4 * block);
-        for (isize v = 0; v < tile_vectors; ++v) column[v].max = X::set(least), column[v].scale = one, column[v].shift = Shift<X>::typical(one);
-        sum_columns<logarithmic>(count, column, [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-            __builtin_prefetch(x + (i + far) * step + at);
-            const V logit = lanes.load(x + i * step + at, least), e = exp(logit);
-            if constexpr (logarithmic) column[v].max = larger(logit, column[v].max);
-            else lanes.store(kept.p + i * kept.step + at, e);
-            return e;
-        });
-        for (isize v = 0; logarithmic && v * X::lanes < count; ++v) column[v].at_max = exp(column[v].max);
+        for (isize v = 0; v < tile_vectors; ++v)
+            column[v].max = X::set(least), column[v].scale = one,
+            column[v].shift = Shift<X>::typical(one);
+        sum_columns<logarithmic>(
+            count, column, [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
+                __builtin_prefetch(x + (i + far) * step + at);
+                const V logit = lanes.load(x + i * step + at, least), e = exp(logit);
+                if constexpr (logarithmic)
+                    column[v].max = larger(logit, column[v].max);
+                else
+                    lanes.store(kept.p + i * kept.step + at, e);
+                return e;
+            });
+        for (isize v = 0; logarithmic && v * X::lanes < count; ++v)
+            column[v].at_max = exp(column[v].max);
         bool right = true;
-        for (isize l = 0; l < count; ++l) right &= near_enough<C>(column[l / X::lanes].sum.lane(l % X::lanes).value());
+        for (isize l = 0; l < count; ++l)
+            right &= near_enough<C>(column[l / X::lanes].sum.lane(l % X::lanes).value());
         return right;
     }
 
     void sum_exponentials(Column *column, const C *x, isize step, Place kept, isize count) const {
         const C least = -std::numeric_limits<C>::infinity();
         const auto shifted = [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-            return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift, column[v].scale);
+            return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift,
+                                          column[v].scale);
         };
         const auto keep = [&](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
             lanes.store(kept.p + i * kept.step + at, e);
@@ -1157,9 +1389,14 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         };
         if constexpr (logarithmic) {
             sum_columns<true>(count, column, shifted);
-            for (isize v = 0; v * X::lanes < count; ++v) column[v].at_max = exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
+            for (isize v = 0; v * X::lanes < count; ++v)
+                column[v].at_max =
+                    exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
         } else {
-            sum_columns<false>(count, column, [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA { return keep(i, at, lanes, shifted(i, v, at, lanes)); });
+            sum_columns<false>(count, column,
+                               [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
+                                   return keep(i, at, lanes, shifted(i, v, at, lanes));
+                               });
         }
     }
 
@@ -1169,7 +1406,9 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         bool one_term = true;
         vectors(count, [&](isize v, isize at, auto) {
             double numerators[X::lanes];
-            const bool given = numerators_of<R>(a->gradient, outer, first + at, count - at < X::lanes ? count - at : X::lanes, numerators);
+            const bool given =
+                numerators_of<R>(a->gradient, outer, first + at,
+                                 count - at < X::lanes ? count - at : X::lanes, numerators);
             normalizer[v] = Normal::each(given ? numerators : nullptr, column[v].sum);
             one_term &= normalizer[v].has_one_term();
         });
@@ -1178,15 +1417,20 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             for (isize i = 0; i < n(); ++i) {
                 vectors(count, [&](isize v, isize at, auto lanes) {
                     __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
-                    lanes.store(out.p + i * out.step + at, normalizer[v].template apply<decltype(shorter)::value>(lanes.load(kept.p + i * kept.step + at, 0)));
+                    lanes.store(out.p + i * out.step + at,
+                                normalizer[v].template apply<decltype(shorter)::value>(
+                                    lanes.load(kept.p + i * kept.step + at, 0)));
                 });
             }
         };
-        if (Normal::seldom_two && one_term) scale_all(std::true_type());
-        else scale_all(std::false_type());
+        if (Normal::seldom_two && one_term)
+            scale_all(std::true_type());
+        else
+            scale_all(std::false_type());
     }
 
-    void find_shifts(Column *column, const C *x, isize step, isize outer, isize first, isize count) const {
+    void find_shifts(Column *column, const C *x, isize step, isize outer, isize first,
+                     isize count) const {
         const C least = -std::numeric_limits<C>::infinity();
         vectors(count, [&](isize v, isize, auto) {
             column[v].max = X::set(least);
@@ -1208,7 +1452,8 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
     }
 
     // The logarithms of the totals, in vectors of double.
-    void settle_logarithms(Column *column, const C *x, isize step, Place out, isize outer, isize first, isize count) const {
+    void settle_logarithms(Column *column, const C *x, isize step, Place out, isize outer,
+                           isize first, isize count) const {
         const Scratch<Sum> logs(width);
         const Scratch<LogTotals<C, Scaled, width>> in(1);
         LogTotals<C, Scaled, width> &totals = *in;
@@ -1216,7 +1461,8 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         for (isize v = 0; v * X::lanes < count; ++v) {
             const Column &c = column[v];
             for (isize k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
-                const ExpTotal<C> t{c.sum.lane(k), c.max[k], c.at_max[k], c.shift.center[k], c.shift.exponent(k)};
+                const ExpTotal<C> t{c.sum.lane(k), c.max[k], c.at_max[k], c.shift.center[k],
+                                    c.shift.exponent(k)};
                 totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
                 wanted[l] = t.wants_rest();
                 any |= wanted[l];
@@ -1224,7 +1470,8 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
         totals.solve(count, logs);
         if (any) sum_rests(column, wanted, logs, x, step, count);
-        for (isize l = 0; l < count; ++l) finish(column[l / X::lanes], l % X::lanes, logs[l], outer, first + l, x + l, step);
+        for (isize l = 0; l < count; ++l)
+            finish(column[l / X::lanes], l % X::lanes, logs[l], outer, first + l, x + l, step);
         if (R != Result::log_softmax) return;
         const C least = -std::numeric_limits<C>::infinity();
         const isize far = ahead(block);
@@ -1232,15 +1479,19 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 __builtin_prefetch(x + (i + far) * step + at);
                 __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
-                lanes.store(out.p + i * out.step + at, column[v].logarithm.apply(lanes.load(x + i * step + at, least)));
+                lanes.store(out.p + i * out.step + at,
+                            column[v].logarithm.apply(lanes.load(x + i * step + at, least)));
             });
         }
     }
 
-    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, isize step, isize count) const {
+    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, isize step,
+                   isize count) const {
         const C least = -std::numeric_limits<C>::infinity();
         LaneSums<X> rest[tile_vectors], copies[tile_vectors];
-        vectors(count, [&](isize v, isize, auto) { column[v].zero = Shift<X>::fixed(rest_exponent<C>, column[v].scale); });
+        vectors(count, [&](isize v, isize, auto) {
+            column[v].zero = Shift<X>::fixed(rest_exponent<C>, column[v].scale);
+        });
         for (isize i = 0; i < n(); ++i) {
             vectors(count, [&](isize v, isize at, auto lanes) {
                 const Column &c = column[v];
@@ -1251,34 +1502,43 @@ template <class C, Result R, bool Scaled> struct NormalizeTile {
         }
         for (isize l = 0; l < count; ++l) {
             if (!wanted[l]) continue;
-            logs[l] = log_of_rest<C>(rest[l / X::lanes].lane(l % X::lanes), copies[l / X::lanes].lane(l % X::lanes));
+            logs[l] = log_of_rest<C>(rest[l / X::lanes].lane(l % X::lanes),
+                                     copies[l / X::lanes].lane(l % X::lanes));
         }
     }
 
-    void finish(Column &c, isize k, Sum log, isize outer, isize inner, const C *x, isize step) const {
+    void finish(Column &c, isize k, Sum log, isize outer, isize inner, const C *x,
+                isize step) const {
         using E = Vec<double, 16>;
         const Pair<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
         if constexpr (R == Result::logsumexp) {
-            a->out.store(outer, 0, inner, log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
-                bool nan = false;
-                for (isize i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
-                return nan;
-            }));
+            a->out.store(outer, 0, inner,
+                         log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
+                             bool nan = false;
+                             for (isize i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
+                             return nan;
+                         }));
         } else {
             const auto l = a->ln_base.is_one() ? pair : LogTotal<E>::divide(pair, a->ln_base);
-            c.logarithm.set_lane(k, c.max[k], l.hi[0], l.lo[0], Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
+            c.logarithm.set_lane(k, c.max[k], l.hi[0], l.lo[0],
+                                 Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
         }
     }
 };
 
-// Wide strips of columns in memory, where no scale is wanted. Rows of a strip are long runs of memory, which the processor fetches ahead of itself: sums for
-// eight rows at a time, with the typical shift, then the results. Where a strip that is still wide fits L2, its exponentials are kept, in the output; else they
-// are computed again: to store and to load them would take more time, and tiles as narrow as they would have to be are a few cache lines from each of many
-// pages. (Measured, AVX-512, ns per element of softmax, tiles and strips: 32 x 1000 0.32 and 0.23, 100 x 1000 0.30 and 0.25, 32 x 32000 0.42 and 0.28 (0.32
-// computed again), 4000 x 4000 0.83 and 0.55, 20 x 1000000 1.15 and 0.48.)
+// Wide strips of columns in memory, where no scale is wanted. Rows of a strip are long runs of
+// memory, which the processor fetches ahead of itself: sums for eight rows at a time, with the
+// typical shift, then the results. Where a strip that is still wide fits L2, its exponentials are
+// kept, in the output; else they are computed again: to store and to load them would take more
+// time, and tiles as narrow as they would have to be are a few cache lines from each of many pages.
+// (Measured, AVX-512, ns per element of softmax, tiles and strips: 32 x 1000 0.32 and 0.23, 100 x
+// 1000 0.30 and 0.25, 32 x 32000 0.42 and 0.28 (0.32 computed again), 4000 x 4000 0.83 and 0.55, 20
+// x 1000000 1.15 and 0.48.)
 //
-// Columns whose sums show that the shift was wrong are done again, by Careful, with those next to them (`group`: the same ones wherever strips end).
-template <class C, Result R, class Careful> struct NormalizeStrip {
+// Columns whose sums show that the shift was wrong are done again, by Careful, with those next to
+// them (`group`: the same ones wherever strips end).
+template <class C, Result R, class Careful>
+struct NormalizeStrip {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
@@ -1289,17 +1549,21 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
 
     const NormalizeArguments *a;
     Careful careful;
-    bool exact;      // scores on a lattice are not for this: they have exact differences
+    bool exact;  // scores on a lattice are not for this: they have exact differences
     bool streaming;
-    bool kept;       // exponentials, in the output, until they are scaled there
+    bool kept;  // exponentials, in the output, until they are scaled there
 
     isize n() const { return a->x.n; }
 
     // Columns of a strip that fits L2 with all its rows, and whether they are enough.
-    static isize in_l2(const NormalizeArguments &a) { return tile_bytes / (a.x.n * isize(sizeof(C))); }
+    static isize in_l2(const NormalizeArguments &a) {
+        return tile_bytes / (a.x.n * isize(sizeof(C)));
+    }
     static bool fits(const NormalizeArguments &a) { return in_l2(a) >= strip_columns; }
     static isize width(const NormalizeArguments &a, isize threads) {
-        const isize narrow = !fits(a) ? most : in_l2(a) < most / 4 ? in_l2(a) / group * group : most / 4;
+        const isize narrow = !fits(a)              ? most
+                             : in_l2(a) < most / 4 ? in_l2(a) / group * group
+                                                   : most / 4;
         const isize share = (a.x.outer * a.x.inner + threads - 1) / threads;
         const isize wide = narrow < share ? narrow : share;
         return (wide + group - 1) / group * group;
@@ -1308,20 +1572,28 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
     void run(isize outer, isize first, isize count) const {
         Strip s{};
         s.outer = outer, s.first = first, s.count = count;
-        s.x = reinterpret_cast<const C *>(a->x.at(outer, first)), s.step = a->x.n_stride / isize(sizeof(C));
-        if constexpr (keeps) s.y = reinterpret_cast<C *>(a->out.at(outer, first)), s.y_step = a->out.n_stride / isize(sizeof(C));
+        s.x = reinterpret_cast<const C *>(a->x.at(outer, first)),
+        s.step = a->x.n_stride / isize(sizeof(C));
+        if constexpr (keeps)
+            s.y = reinterpret_cast<C *>(a->out.at(outer, first)),
+            s.y_step = a->out.n_stride / isize(sizeof(C));
         const Scratch<Column> columns((count + X::lanes - 1) / X::lanes);
         s.columns = columns;
         sum(s);
         judge(s);
         if constexpr (!logarithmic && Normal::seldom_two) {
-            if (s.two_terms) write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.apply(e); });
-            else write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.template apply<true>(e); });
+            if (s.two_terms)
+                write(s, [](const Column &c, V e) FS_INLINE_LAMBDA { return c.writer.apply(e); });
+            else
+                write(s, [](const Column &c, V e)
+                             FS_INLINE_LAMBDA { return c.writer.template apply<true>(e); });
         } else if constexpr (keeps) {
             write(s, [](const Column &c, V v) FS_INLINE_LAMBDA { return c.writer.apply(v); });
         }
         for (isize g = 0; g * group < count; ++g) {
-            if (s.wrong[g]) careful.run(outer, first + g * group, count - g * group < group ? count - g * group : group);
+            if (s.wrong[g])
+                careful.run(outer, first + g * group,
+                            count - g * group < group ? count - g * group : group);
         }
     }
 
@@ -1344,14 +1616,18 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
     };
 
     // body(vector, offset, lanes) for the columns from `at` to `end`.
-    template <class Body> static FS_INLINE void vectors(isize at, isize end, Body body) {
+    template <class Body>
+    static FS_INLINE void vectors(isize at, isize end, Body body) {
         for (; at + X::lanes <= end; at += X::lanes) body(at / X::lanes, at, AllLanes<X>());
         if (at < end) body(at / X::lanes, at, FirstLanes<X>{end - at});
     }
 
     void sum(Strip &s) const {
         const TypicalExp<X, false> exp(Scale<X>::one());
-        vectors(0, s.count, [&](isize v, isize, auto) { s.columns[v].sum = {}, s.columns[v].max = X::set(absent_logit<C>), s.columns[v].off = typename X::I{}; });
+        vectors(0, s.count, [&](isize v, isize, auto) {
+            s.columns[v].sum = {}, s.columns[v].max = X::set(absent_logit<C>),
+            s.columns[v].off = typename X::I{};
+        });
         for (isize i = 0; i < n(); i += block) {
             const isize end = n() - i < block ? n() : i + block;
             vectors(0, s.count, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
@@ -1359,7 +1635,8 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                 LaneSums<X> sums = c.sum;
                 const C *x = s.x + at;
                 if (exact && any<X>(c.off == 0)) {  // hardly ever after the first rows
-                    for (isize j = i; j < end; ++j) c.off |= off_lattice<X>(lanes.load(x + j * s.step, 0));
+                    for (isize j = i; j < end; ++j)
+                        c.off |= off_lattice<X>(lanes.load(x + j * s.step, 0));
                 }
                 if constexpr (logarithmic) {
                     V most = c.max;
@@ -1377,7 +1654,9 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
                         return y;
                     });
                 } else {
-                    sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA { return exp(lanes.load(x + j * s.step, 0)); });
+                    sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA {
+                        return exp(lanes.load(x + j * s.step, 0));
+                    });
                 }
                 c.sum = sums;
             });
@@ -1401,15 +1680,19 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         const isize count = s.count - at < X::lanes ? s.count - at : X::lanes;
         if constexpr (!logarithmic) {
             double numerators[X::lanes];
-            const bool given = numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
+            const bool given =
+                numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
             c.writer = Normal::each(given ? numerators : nullptr, c.sum);
             s.two_terms |= !c.writer.has_one_term();
             return true;
         } else {
-            const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max), [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });
+            const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max),
+                                   [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });
             if (log.any_wants_rest()) return false;
-            if constexpr (keeps) c.writer = {log.max, log.hi, log.lo, V{}, V{}, V{}};
-            else return store(s.outer, s.first + at, count, log);
+            if constexpr (keeps)
+                c.writer = {log.max, log.hi, log.lo, V{}, V{}, V{}};
+            else
+                return store(s.outer, s.first + at, count, log);
             return true;
         }
     }
@@ -1419,26 +1702,33 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
         if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C))) {
             X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         } else {
-            for (isize l = 0; l < count; ++l) a->out.store(outer, 0, first + l, static_cast<double>(y[l]));
+            for (isize l = 0; l < count; ++l)
+                a->out.store(outer, 0, first + l, static_cast<double>(y[l]));
         }
         return true;
     }
 
-    template <class Apply> void write(const Strip &s, Apply apply) const {
+    template <class Apply>
+    void write(const Strip &s, Apply apply) const {
         const TypicalExp<X, false> exp(Scale<X>::one());
         const C *x = s.x;
         C *y = s.y;
         for (isize i = 0; i < n(); ++i, x += s.step, y += s.y_step) {
-            for (isize start = 0, end; start < s.count; start = end) {  // the groups from one wrong one to the next
+            // the groups from one wrong one to the next
+            for (isize start = 0, end; start < s.count; start = end) {
                 end = start + group;
                 if (s.wrong[start / group]) continue;
                 while (end < s.count && !s.wrong[end / group]) end += group;
                 if (end > s.count) end = s.count;
-                const bool stream = streaming && reinterpret_cast<std::uintptr_t>(y + start) % sizeof(V) == 0;
+                const bool stream =
+                    streaming && reinterpret_cast<std::uintptr_t>(y + start) % sizeof(V) == 0;
                 vectors(start, end, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-                    const V value = lanes.load((kept ? y : x) + at, 0), result = apply(s.columns[v], logarithmic || kept ? value : exp(value));
-                    if (decltype(lanes)::whole && stream) X::stream(y + at, result);
-                    else lanes.store(y + at, result);
+                    const V value = lanes.load((kept ? y : x) + at, 0),
+                            result = apply(s.columns[v], logarithmic || kept ? value : exp(value));
+                    if (decltype(lanes)::whole && stream)
+                        X::stream(y + at, result);
+                    else
+                        lanes.store(y + at, result);
                 });
             }
         }
@@ -1446,86 +1736,117 @@ template <class C, Result R, class Careful> struct NormalizeStrip {
     }
 };
 
-// -------------------------------------------------------------------------------------------------------------- entry points
-template <Result R> constexpr Traits traits_of = {
-    R == Result::softmax ? "softmax" : R == Result::log_softmax ? "log_softmax" : R == Result::logsumexp ? "logsumexp" : "logsumexp_vjp",
-    takes_logarithm(R) ? short_log_row : short_row, R != Result::logsumexp_vjp, true, takes_logarithm(R)};
+// --- entry points --------------------------------------------------------------------------------
+template <Result R>
+constexpr Traits traits_of = {R == Result::softmax       ? "softmax"
+                              : R == Result::log_softmax ? "log_softmax"
+                              : R == Result::logsumexp   ? "logsumexp"
+                                                         : "logsumexp_vjp",
+                              takes_logarithm(R) ? short_log_row : short_row,
+                              R != Result::logsumexp_vjp, true, takes_logarithm(R)};
 
 // Columns where they are, of rows as they are: without options that only gathering understands.
-template <Result R, class C> bool direct(const NormalizeArguments &a) {
+template <Result R, class C>
+bool direct(const NormalizeArguments &a) {
     const bool written = R != Result::logsumexp;
-    return !a.where.data && !a.negative() && columns_direct<C>(a.x) && (!written || columns_direct<C>(a.out));
+    return !a.where.data && !a.negative() && columns_direct<C>(a.x) &&
+           (!written || columns_direct<C>(a.out));
 }
 
-template <Result R, class C, class Careful> void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads, Execute execute) {
+template <Result R, class C, class Careful>
+void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads,
+                      Execute execute) {
     using Strip = NormalizeStrip<C, R, Careful>;
     const bool apart = a.out.data != a.x.data;
-    const bool streaming = R != Result::logsumexp && a.x.outer * a.x.n * a.x.inner * isize(sizeof(C)) >= stream_from && apart;
+    const bool streaming = R != Result::logsumexp &&
+                           a.x.outer * a.x.n * a.x.inner * isize(sizeof(C)) >= stream_from && apart;
     const bool exact = a.x.n <= traits_of<R>.longest_lane_row;
     const bool kept = !takes_logarithm(R) && Strip::fits(a) && apart;
-    TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner, Strip::width(a, threads));
+    TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner,
+                          Strip::width(a, threads));
     execute(&work, threads);
 }
-template <class Tile> void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads, Execute execute) {
+template <class Tile>
+void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads,
+                     Execute execute) {
     TilesWork<Tile> work(tile, a.x.outer, a.x.inner, Tile::width);
     execute(&work, threads);
 }
-template <class Row> void normalize_whole(const NormalizeArguments &a, isize threads, Execute execute) {
+template <class Row>
+void normalize_whole(const NormalizeArguments &a, isize threads, Execute execute) {
     WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
     execute(&work, threads);
 }
 // Logits and results are lines of contiguous 16-bit numbers.
-template <class H> bool halves(const NormalizeArguments &a) { return a.x.contiguous(half_number<H>) && a.out.contiguous(half_number<H>); }
+template <class H>
+bool halves(const NormalizeArguments &a) {
+    return a.x.contiguous(half_number<H>) && a.out.contiguous(half_number<H>);
+}
 
-template <Result R, bool Scaled, class C> void normalize_batches(const NormalizeArguments &a, isize threads, Execute execute) {
+template <Result R, bool Scaled, class C>
+void normalize_batches(const NormalizeArguments &a, isize threads, Execute execute) {
     const bool as_they_are = !a.where.data && !a.negative();
-    if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
-    if (sizeof(C) == 4 && as_they_are && halves<Float16>(a)) return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
-    if (sizeof(C) == 4 && as_they_are && halves<BFloat16>(a)) return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
+    if constexpr (takes_logarithm(R))
+        return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
+    if (sizeof(C) == 4 && as_they_are && halves<Float16>(a))
+        return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
+    if (sizeof(C) == 4 && as_they_are && halves<BFloat16>(a))
+        return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
     normalize_whole<ExpRow<C, R, Scaled>>(a, threads, execute);
 }
 
-template <Result R, bool Scaled, class C> void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
+template <Result R, bool Scaled, class C>
+void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
     using Tile = NormalizeTile<C, R, Scaled>;
     using Short = ShortTile<C, R, Scaled>;
-    using Row = std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
+    using Row =
+        std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
     Problem p = Problem::of(a.x, sizeof(C), Scaled);
     p.columns_direct = direct<R, C>(a);
     const NormalizeArguments s = a.swapped();
     switch (decide(p, traits_of<R>)) {
-    case Driver::small:  // was done before there were arguments
-    case Driver::strips:
-        if constexpr (Scaled) return;
-        else if (p.n <= traits_of<R>.longest_lane_row) return normalize_strips<R, C>(a, Short{&a, true}, threads, execute);
-        else return normalize_strips<R, C>(a, Tile{&a, false}, threads, execute);
-    case Driver::lanes: {
-        const bool inner = short_rows_run(a.x, p.n) == along_inner;
-        const NormalizeArguments &t = inner ? a : s;
-        return normalize_tiles(Short{&t, p.columns_direct && inner}, t, threads, execute);
-    }
-    case Driver::tiles: return normalize_tiles(Tile{&a, false}, a, threads, execute);
-    case Driver::gathered_tiles: {
-        const NormalizeArguments &t = columns_staged(a.x) ? a : s;
-        return normalize_tiles(Tile{&t, true}, t, threads, execute);
-    }
-    case Driver::row_batch: return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads, execute);
-    case Driver::long_rows: {
-        RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
-        return execute(&work, threads);
-    }
+        case Driver::small:  // was done before there were arguments
+        case Driver::strips:
+            if constexpr (Scaled)
+                return;
+            else if (p.n <= traits_of<R>.longest_lane_row)
+                return normalize_strips<R, C>(a, Short{&a, true}, threads, execute);
+            else
+                return normalize_strips<R, C>(a, Tile{&a, false}, threads, execute);
+        case Driver::lanes: {
+            const bool inner = short_rows_run(a.x, p.n) == along_inner;
+            const NormalizeArguments &t = inner ? a : s;
+            return normalize_tiles(Short{&t, p.columns_direct && inner}, t, threads, execute);
+        }
+        case Driver::tiles:
+            return normalize_tiles(Tile{&a, false}, a, threads, execute);
+        case Driver::gathered_tiles: {
+            const NormalizeArguments &t = columns_staged(a.x) ? a : s;
+            return normalize_tiles(Tile{&t, true}, t, threads, execute);
+        }
+        case Driver::row_batch:
+            return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads, execute);
+        case Driver::long_rows: {
+            RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
+            return execute(&work, threads);
+        }
     }
 }
 
-template <class Kind> void normalize(Kind, const NormalizeArguments &a, isize threads, Execute execute) {
+template <class Kind>
+void normalize(Kind, const NormalizeArguments &a, isize threads, Execute execute) {
     with_compute({a.x.number, a.out.number}, [&](auto zero) {
         using C = decltype(zero);
-        if (a.plain()) normalize_scaled<Kind::result, false, C>(a, threads, execute);
-        else normalize_scaled<Kind::result, true, C>(a, threads, execute);
+        if (a.plain())
+            normalize_scaled<Kind::result, false, C>(a, threads, execute);
+        else
+            normalize_scaled<Kind::result, true, C>(a, threads, execute);
     });
 }
 
 // Of so few elements that anything else than computing would take longer.
-template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
+template <class C>
+void softmax_small(const C *x, C *y, isize rows, isize n) {
     using X = Vec<C>;
     alignas(64) C e[small_call + X::lanes];
     const Scale<X> one = Scale<X>::one();
@@ -1537,38 +1858,48 @@ template <class C> void softmax_small(const C *x, C *y, isize rows, isize n) {
 }
 
 // The logarithm of the total of a row, relative to its maximum, as the sum of the others tells it.
-template <class C> Sum log_of_row(const C *x, isize n, C max) {
+template <class C>
+Sum log_of_row(const C *x, isize n, C max) {
     using X = Vec<C>;
     LaneSums<X> rest, copies;
     add_rest<X, false>(x, n, max, Scale<X>::one(), rest, copies);
     return log_of_rest<C>(rest.total(), copies.total());
 }
-template <class C> void log_softmax_small(const C *x, C *y, isize rows, isize n) {
+template <class C>
+void log_softmax_small(const C *x, C *y, isize rows, isize n) {
     using X = Vec<C>;
     for (isize r = 0; r < rows; ++r, x += n, y += n) {
         const C max = span_max<X>(x, n);
         const Sum log = log_of_row(x, n, max);
         LogWriter<X, false> writer;
-        writer.set_lane(0, max, log.hi + static_cast<double>(max - max), log.lo, {1, 0});  // NaN where the maximum is infinite
+        // NaN where the maximum is infinite
+        writer.set_lane(0, max, log.hi + static_cast<double>(max - max), log.lo, {1, 0});
         writer.broadcast();
         write_with<X>(writer, x, y, n, false);
     }
 }
-template <class C> void logsumexp_small(const NormalizeArguments &a) {
+template <class C>
+void logsumexp_small(const NormalizeArguments &a) {
     const C *x = reinterpret_cast<const C *>(a.x.data);
     for (isize r = 0; r < a.x.outer; ++r, x += a.x.n) {
         const C max = span_max<Vec<C>>(x, a.x.n);
-        store_log_sum(a, r, 0, max, log_of_row(x, a.x.n, max), [&] { return span_has_nan(x, a.x.n); });
+        store_log_sum(a, r, 0, max, log_of_row(x, a.x.n, max),
+                      [&] { return span_has_nan(x, a.x.n); });
     }
 }
 
 // Contiguous rows and default options.
-template <class Kind, class C> void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads, Execute execute) {
+template <class Kind, class C>
+void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads,
+                     Execute execute) {
     constexpr Result result = Kind::result;
     const bool small = is_small(rows, n);  // the first line of the table, without the others
-    if (small && watched.load(std::memory_order_relaxed)) remember(Problem::fresh_rows(rows, n, sizeof(C)), traits_of<result>);
-    if (small && result == Result::softmax) return softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
-    if (small && result == Result::log_softmax) return log_softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
+    if (small && watched.load(std::memory_order_relaxed))
+        remember(Problem::fresh_rows(rows, n, sizeof(C)), traits_of<result>);
+    if (small && result == Result::softmax)
+        return softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
+    if (small && result == Result::log_softmax)
+        return log_softmax_small(static_cast<const C *>(x), static_cast<C *>(out), rows, n);
     NormalizeArguments a;
     a.x = AnyView::matrix(x, number_of<C>, rows, n);
     a.out = AnyView::matrix(out, number_of<C>, rows, result == Result::logsumexp ? 1 : n);

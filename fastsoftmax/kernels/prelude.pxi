@@ -40,7 +40,8 @@ cdef extern from "views.h" namespace "fs" nogil:
 
 
 cdef extern from "views.h" namespace "fs::Number" nogil:
-    Number float16, bfloat16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64, boolean
+    Number float16, bfloat16, float32, float64, boolean
+    Number int8, int16, int32, int64, uint8, uint16, uint32, uint64
 
 
 cdef extern from "views.h" namespace "fs::Bytes" nogil:
@@ -75,7 +76,8 @@ cdef extern from "normalize.h" namespace "fs" nogil:
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_ln_base(double, double) noexcept
     void normalize[Kind](Kind, NormalizeArguments&, Py_ssize_t, Execute) noexcept
-    void normalize_plain[Kind, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
+    void normalize_plain[Kind, T](
+        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "weighted.h" namespace "fs" nogil:
@@ -100,7 +102,8 @@ cdef extern from "cross_entropy.h" namespace "fs" nogil:
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
     double cross_entropy(CrossEntropyArguments&, Py_ssize_t, Execute) noexcept
     double plain_cross_entropy[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+        ) noexcept
     cppclass GradHessArguments:
         AnyView x, target, sample_weight, gradient, hessian
         double factor, floor
@@ -129,8 +132,10 @@ cdef extern from "flat.h" namespace "fs" nogil:
     cppclass SoftplusVjp:
         SoftplusVjp() noexcept
     void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
-    void binary[Op](Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
-    void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
+    void binary[Op](
+        Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
+    void unary_plain[Op, T](
+        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
 
 
 cdef extern from "pointwise.h" namespace "fs" nogil:
@@ -155,7 +160,8 @@ cdef extern from "pointwise.h" namespace "fs" nogil:
     double elements_loss[Op](Op, ElementArguments&, Py_ssize_t, Execute) noexcept
     double binary_logits_loss(ElementArguments&, Py_ssize_t, Execute) noexcept
     double plain_binary_logits[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+        ) noexcept
     double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
     double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t, Execute) noexcept
     void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t, Execute) noexcept
@@ -176,11 +182,13 @@ cdef extern from "reading.h" namespace "fs" nogil:
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
     void logprobs(LogprobsArguments&, Py_ssize_t, Execute) noexcept
     void hardmax(const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
-    void temperature_derivatives(const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t, Execute) noexcept
+    void temperature_derivatives(
+        const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t, Execute
+        ) noexcept
 
 
-# All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial branch stands apart because an OpenMP region costs a
-# microsecond even for one thread.
+# All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial
+# branch stands apart because an OpenMP region costs a microsecond even for one thread.
 cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
     cdef Py_ssize_t piece, pieces = work.pieces()
     cdef int team = affordable(<int> max(1, min(threads, pieces)))
@@ -214,8 +222,9 @@ def watch_decisions(bint on):
     watch(on)
 
 
-# Which driver ran last in this thread, by the table of regime.h: the operation, and for each line its name, condition, figure, and whether it holds. The
-# first that does decides. None if nothing ran since it was asked last, or nobody watched.
+# Which driver ran last in this thread, by the table of regime.h: the operation, and for each line
+# its name, condition, figure, and whether it holds. The first that does decides. None if nothing
+# ran since it was asked last, or nobody watched.
 def last_decision():
     cdef Decision last = forget_decision()
     cdef const RegimeLine* line
@@ -225,22 +234,27 @@ def last_decision():
     lines = []
     for k in range(7):
         line = &regime_table[k]
-        lines.append((line.name.decode(), line.condition.decode(), line.measured.decode(), bool(last.holds(line[0]))))
+        holds = bool(last.holds(line[0]))
+        lines.append((line.name.decode(), line.condition.decode(), line.measured.decode(), holds))
     return last.operation().decode(), lines
 
 
-# Arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every kernel once for each pair of dtypes; arrays that have one
-# dtype only (temperatures, masks) are memoryviews. What is not native or not aligned is for kernels that read it through readers alone.
-#
+# Arrays of any real dtype, or None. Typed memoryviews know no 16-bit floats, and would want every
+# kernel once for each pair of dtypes; arrays that have one dtype only (temperatures, masks) are
+# memoryviews. What is not native or not aligned is for kernels that read it through readers alone.
 # (outer, n, inner), or (outer, inner): one value for each row.
 cdef AnyView any_view(cnp.ndarray a) noexcept:
     if a is None:
         return AnyView()
     cdef AnyView view
     if cnp.PyArray_NDIM(a) == 2:
-        view = AnyView.per_row(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+        view = AnyView.per_row(
+            cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a),
+            <Py_ssize_t*> cnp.PyArray_STRIDES(a))
     else:
-        view = AnyView(cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+        view = AnyView(
+            cnp.PyArray_DATA(a), number_of(a), <Py_ssize_t*> cnp.PyArray_DIMS(a),
+            <Py_ssize_t*> cnp.PyArray_STRIDES(a))
     view.bytes = bytes_of(a)
     return view
 
@@ -249,8 +263,9 @@ cdef AnyView any_view(cnp.ndarray a) noexcept:
 cdef AnyArray any_array(cnp.ndarray a) noexcept:
     if a is None:
         return AnyArray()
-    return AnyArray(cnp.PyArray_DATA(a), number_of(a), bytes_of(a), cnp.PyArray_NDIM(a), <Py_ssize_t*> cnp.PyArray_DIMS(a),
-                    <Py_ssize_t*> cnp.PyArray_STRIDES(a))
+    return AnyArray(
+        cnp.PyArray_DATA(a), number_of(a), bytes_of(a), cnp.PyArray_NDIM(a),
+        <Py_ssize_t*> cnp.PyArray_DIMS(a), <Py_ssize_t*> cnp.PyArray_STRIDES(a))
 
 
 cdef Bytes bytes_of(cnp.ndarray a) noexcept:
@@ -272,26 +287,33 @@ cdef Number number_of(cnp.ndarray a) noexcept:
     return uint8 if size == 1 else uint16 if size == 2 else uint32 if size == 4 else uint64
 
 
-# The short lane. Plain arrays with default options go straight from the public function to the row routines: no views, no memoryviews.
-ctypedef void (*Plain)(const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept nogil
+# The short lane. Plain arrays with default options go straight from the public function to the row
+# routines: no views, no memoryviews.
+ctypedef void (*Plain)(
+    const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept nogil
 
 cdef Py_ssize_t TINY = 4096  # elements below which it does not pay to let other Python threads run
 cdef Py_ssize_t POOLED = 1 << 22  # bytes from which _memory may have kept an array
-cdef Py_ssize_t SERIAL = 16384  # elements below which nobody need be asked for a number of threads; _threads would say 1
+# elements below which nobody need be asked for a number of threads; _threads would say 1
+cdef Py_ssize_t SERIAL = 16384
 
 
 # Whether x is plain: native float32 or float64, C-contiguous, aligned, not 0-d and not empty.
 cdef inline bint is_plain(object x) noexcept:
     if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x):
         return False
-    if cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_FLOAT and cnp.PyArray_TYPE(<cnp.ndarray> x) != cnp.NPY_DOUBLE:
+    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray> x)
+    if number != cnp.NPY_FLOAT and number != cnp.NPY_DOUBLE:
         return False
     return cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_SIZE(x) > 0
 
 
-# Whether results of x may go to `out`: plain, writeable, of x's dtype and shape, and x itself or apart from it.
+# Whether results of x may go to `out`: plain, writeable, of x's dtype and shape, and x itself or
+# apart from it.
 cdef inline bint is_plain_out(object out, cnp.ndarray x) noexcept:
-    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) or cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
+    if not is_plain(out) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out):
+        return False
+    if cnp.PyArray_TYPE(<cnp.ndarray> out) != cnp.PyArray_TYPE(x):
         return False
     if cnp.PyArray_NDIM(<cnp.ndarray> out) != cnp.PyArray_NDIM(x) or not begins_with_shape(x, out):
         return False
@@ -325,21 +347,27 @@ cdef cnp.ndarray new_like(cnp.ndarray x, bint reduced):
     if not reduced and cnp.PyArray_NBYTES(x) >= POOLED:
         from fastsoftmax._memory import empty
         return empty((<object> x).shape, x.dtype)
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x) - reduced, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    return cnp.PyArray_EMPTY(
+        cnp.PyArray_NDIM(x) - reduced, cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
 
 
-# Whether an argument is one that no code of its own runs for. (What such code did to arrays, it must have done before they are looked at.)
+# Whether an argument is one that no code of its own runs for. (What such code did to arrays, it
+# must have done before they are looked at.)
 cdef inline bint is_settled_count(object num_threads) noexcept:
     return num_threads is None or PyLong_CheckExact(num_threads)
 
 
-# Whether an array is as it was. Other threads may have run while Python code did, and have resized it in place.
+# Whether an array is as it was. Other threads may have run while Python code did, and have resized
+# it in place.
 cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, Py_ssize_t n) noexcept:
-    return cnp.PyArray_NDIM(x) > 0 and cnp.PyArray_SIZE(x) == size and cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1) == n
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    return ndim > 0 and cnp.PyArray_SIZE(x) == size and cnp.PyArray_DIM(x, ndim - 1) == n
 
 
-# The result of a plain call, or None if it is not one; `reduced` says whether results lack the last axis.
-cdef object plain(object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
+# The result of a plain call, or None if it is not one; `reduced` says whether results lack the last
+# axis.
+cdef object plain(
+        object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
     cdef cnp.ndarray a, y
     cdef Py_ssize_t n, rows, size, threads
     cdef const void* source
@@ -371,12 +399,15 @@ cdef object plain(object x, object out, object num_threads, bint reduced, Plain 
     return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y
 
 
-# The short lane of losses: logits, their targets (labels of rows or, like the other targets, as many as logits), and the gradient if that is wanted.
+# The short lane of losses: logits, their targets (labels of rows or, like the other targets, as
+# many as logits), and the gradient if that is wanted.
 ctypedef double (*PlainLoss)(
-    const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute) noexcept nogil
+    const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+    ) noexcept nogil
 
 
-# Whether targets are plain and fit x; `labels` says whether they are one integer for each row, every one of which is a class.
+# Whether targets are plain and fit x; `labels` says whether they are one integer for each row,
+# every one of which is a class.
 cdef inline bint is_plain_target(object target, cnp.ndarray x, bint labels) noexcept:
     cdef cnp.ndarray t
     cdef char kind
@@ -387,13 +418,15 @@ cdef inline bint is_plain_target(object target, cnp.ndarray x, bint labels) noex
     if cnp.PyArray_NDIM(t) != cnp.PyArray_NDIM(x) - labels or not begins_with_shape(x, t):
         return False
     if labels:
-        return (kind == c'i' or kind == c'u') and are_classes(cnp.PyArray_DATA(t), number_of(t), cnp.PyArray_SIZE(t), n)
+        return (kind == c'i' or kind == c'u') and are_classes(
+            cnp.PyArray_DATA(t), number_of(t), cnp.PyArray_SIZE(t), n)
     return kind == c'f' and (cnp.PyArray_ITEMSIZE(t) == 4 or cnp.PyArray_ITEMSIZE(t) == 8)
 
 
 # The loss of a plain call, with the gradient if that is wanted, or None if it is not one.
-cdef object plain_loss(object x, object target, object reduction, bint gradient, object out, object num_threads, bint of_rows, PlainLoss for_float,
-                       PlainLoss for_double):
+cdef object plain_loss(
+        object x, object target, object reduction, bint gradient, object out, object num_threads,
+        bint of_rows, PlainLoss for_float, PlainLoss for_double):
     cdef cnp.ndarray a, t, g = None, value
     cdef Py_ssize_t n, rows, size, threads
     cdef double divisor = 1, total
@@ -412,7 +445,8 @@ cdef object plain_loss(object x, object target, object reduction, bint gradient,
         g = new_like(a, False)
     if not is_still(a, size, n):
         return None
-    labels = of_rows and cnp.PyArray_CheckExact(target) and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
+    labels = of_rows and cnp.PyArray_CheckExact(target)
+    labels = labels and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
     if not is_plain_target(target, a, labels):
         return None
     t = target
@@ -431,7 +465,9 @@ cdef object plain_loss(object x, object target, object reduction, bint gradient,
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
     number = number_of(t)
     with nogil:
-        total = run(cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads, execute)
+        total = run(
+            cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads,
+            execute)
         settled()
     value = cnp.PyArray_EMPTY(0, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
     if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT:

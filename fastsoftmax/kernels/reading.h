@@ -1,4 +1,5 @@
-// Reading logits: log-probabilities of some classes, the most probable classes, the first maximum, and what fits a temperature.
+// Reading logits: log-probabilities of some classes, the most probable classes, the first maximum,
+// and what fits a temperature.
 #pragma once
 
 #include <algorithm>
@@ -9,9 +10,10 @@
 namespace {
 namespace fs {
 
-// -------------------------------------------------------------------------------------------------------- log-probabilities
-// Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log p = (x - max) / T - log(total) as log_softmax has
-// it, of few elements of a row. The row itself is only read.
+// --- log-probabilities ---------------------------------------------------------------------------
+// Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log
+// p = (x - max) / T - log(total) as log_softmax has it, of few elements of a row. The row itself is
+// only read.
 struct LogprobsArguments {
     AnyView x;
     AnyView ids;          // (outer, k, inner); without data: the most probable classes are found
@@ -19,7 +21,9 @@ struct LogprobsArguments {
     View<isize> indices;  // likewise; where the most probable classes go
     View<const double> temperature = View<const double>::one();
 
-    void set_indices(isize *p, const isize *shape, const isize *strides) { indices = {p, shape, strides}; }
+    void set_indices(isize *p, const isize *shape, const isize *strides) {
+        indices = {p, shape, strides};
+    }
     void set_temperature(const double *p, const isize *shape, const isize *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
@@ -30,17 +34,22 @@ struct LogprobsArguments {
     }
     LogprobsArguments swapped() const {
         LogprobsArguments a = *this;
-        a.x = x.swapped(), a.ids = ids.swapped(), a.out = out.swapped(), a.indices = indices.swapped(), a.temperature = temperature.swapped();
+        a.x = x.swapped(), a.ids = ids.swapped(), a.out = out.swapped(),
+        a.indices = indices.swapped(), a.temperature = temperature.swapped();
         return a;
     }
 };
 
-// The k best of numbers that are given in ascending order of their indices, which decide between equals.
+// The k best of numbers that are given in ascending order of their indices, which decide between
+// equals.
 //
-// A few are kept in order. Of many, numbers above a threshold are collected; when there is no room for more, all but the k best are dropped, and the worst of
-// these is the next threshold. The k-th largest is found by bisection of the bits, each step of which is a count in vectors. So a number costs a comparison or,
-// where every one is better than all before it, a few ns (k = 500 of 5000 ascending ones: 12 times less than with a heap).
-template <class C> class BestNumbers {
+// A few are kept in order. Of many, numbers above a threshold are collected; when there is no room
+// for more, all but the k best are dropped, and the worst of these is the next threshold. The k-th
+// largest is found by bisection of the bits, each step of which is a count in vectors. So a number
+// costs a comparison or, where every one is better than all before it, a few ns (k = 500 of 5000
+// ascending ones: 12 times less than with a heap).
+template <class C>
+class BestNumbers {
     using X = Vec<C>;
     using Int = typename Format<C>::Int;
     static constexpr isize step = 64, few = 16;
@@ -58,17 +67,25 @@ template <class C> class BestNumbers {
 
   public:
     static isize capacity(isize k) { return k > few ? 2 * k + 2 * step : 0; }
-    static isize memory(isize k) { return capacity(k) * isize(sizeof(C) + sizeof(isize)) + k * isize(sizeof(Entry)) + 3 * 64; }
+    static isize memory(isize k) {
+        return capacity(k) * isize(sizeof(C) + sizeof(isize)) + k * isize(sizeof(Entry)) + 3 * 64;
+    }
 
-    explicit BestNumbers(isize k_) : k(k_), values(scratch<C>(capacity(k))), indices(scratch<isize>(capacity(k))), sorted(scratch<Entry>(k)) {}
+    explicit BestNumbers(isize k_)
+        : k(k_),
+          values(scratch<C>(capacity(k))),
+          indices(scratch<isize>(capacity(k))),
+          sorted(scratch<Entry>(k)) {}
 
     void clear() { count = 0, full = k == 0, threshold = std::numeric_limits<C>::infinity(); }
     void add(const C *x, isize n, isize first) {
         for (isize at = 0; at < n; at += step) {
             const isize size = n - at < step ? n - at : step;
             if (full && !(span_max<X>(x + at, size) > threshold)) continue;
-            if (k <= few) insert(x + at, size, first + at);
-            else collect(x + at, size, first + at);
+            if (k <= few)
+                insert(x + at, size, first + at);
+            else
+                collect(x + at, size, first + at);
         }
     }
     // From here on they are in descending order.
@@ -76,7 +93,9 @@ template <class C> class BestNumbers {
         if (k <= few) return;
         if (count > k) drop();
         for (isize j = 0; j < count; ++j) sorted[j] = {values[j], indices[j]};
-        std::sort(sorted, sorted + count, [](const Entry &p, const Entry &q) { return p.value > q.value || (p.value == q.value && p.index < q.index); });
+        std::sort(sorted, sorted + count, [](const Entry &p, const Entry &q) {
+            return p.value > q.value || (p.value == q.value && p.index < q.index);
+        });
     }
     isize index(isize j) const { return sorted[j].index; }
     C value(isize j) const { return sorted[j].value; }
@@ -102,7 +121,8 @@ template <class C> class BestNumbers {
     // All but the k best, of more than k.
     void drop() {
         const C least = kth();
-        isize equals = k - count_if([&](auto v) FS_INLINE_LAMBDA { return v > X::set(least); }), kept = 0;
+        isize equals = k - count_if([&](auto v) FS_INLINE_LAMBDA { return v > X::set(least); }),
+              kept = 0;
         C worst = std::numeric_limits<C>::infinity();
         for (isize j = 0; j < count; ++j) {
             const C v = values[j];
@@ -113,9 +133,12 @@ template <class C> class BestNumbers {
         }
         count = k, threshold = worst, full = true;
     }
-    template <class Holds> FS_INLINE isize count_if(Holds holds) const {
+    template <class Holds>
+    FS_INLINE isize count_if(Holds holds) const {
         typename X::I found{};
-        each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { found -= holds(lanes.load(values + j, std::numeric_limits<C>::quiet_NaN())); });
+        each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA {
+            found -= holds(lanes.load(values + j, std::numeric_limits<C>::quiet_NaN()));
+        });
         isize sum = 0;
         for (isize l = 0; l < X::lanes; ++l) sum += static_cast<isize>(found[l]);
         return sum;
@@ -123,15 +146,23 @@ template <class C> class BestNumbers {
     // A number that at least k are not below, and fewer than k above.
     C kth() const {
         C least = values[0], most = values[0];
-        for (isize j = 1; j < count; ++j) least = std::min(least, values[j]), most = std::max(most, values[j]);
-        Int low = order(least), high = order(most);  // at least k are not below the first; fewer are above the second
+        for (isize j = 1; j < count; ++j)
+            least = std::min(least, values[j]), most = std::max(most, values[j]);
+        // at least k are not below the first; fewer are above the second
+        Int low = order(least), high = order(most);
         while (low < high) {
-            const Int middle = low + static_cast<Int>((static_cast<typename Format<C>::Uint>(high) - static_cast<typename Format<C>::Uint>(low) + 1) / 2);
+            const Int middle =
+                low + static_cast<Int>((static_cast<typename Format<C>::Uint>(high) -
+                                        static_cast<typename Format<C>::Uint>(low) + 1) /
+                                       2);
             const C v = number(middle);
-            const isize not_below = count_if([&](auto w) FS_INLINE_LAMBDA { return w >= X::set(v); });
+            const isize not_below =
+                count_if([&](auto w) FS_INLINE_LAMBDA { return w >= X::set(v); });
             if (not_below == k) return v;
-            if (not_below > k) low = middle;
-            else high = middle - 1;
+            if (not_below > k)
+                low = middle;
+            else
+                high = middle - 1;
         }
         return number(low);
     }
@@ -149,13 +180,15 @@ template <class C> class BestNumbers {
     }
 };
 
-template <class C, bool Scaled> struct LogprobsRow {
+template <class C, bool Scaled>
+struct LogprobsRow {
     const LogprobsArguments *a;
     RowLog<C, Scaled> row;
     ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
     BestNumbers<C> *best = nullptr;
 
-    explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments.logits()) {}
+    explicit LogprobsRow(const LogprobsArguments &arguments)
+        : a(&arguments), row(arguments.logits()) {}
 
     isize n() const { return a->x.n; }
     isize k() const { return a->out.n; }
@@ -172,9 +205,12 @@ template <class C, bool Scaled> struct LogprobsRow {
     }
     bool next() {
         if (row.next(partial)) return true;
-        if (a->ids) named();
-        else if (row.defined()) most_probable();
-        else undefined();
+        if (a->ids)
+            named();
+        else if (row.defined())
+            most_probable();
+        else
+            undefined();
         return false;
     }
 
@@ -182,10 +218,13 @@ template <class C, bool Scaled> struct LogprobsRow {
     void named() const {
         for (isize j = 0; j < k(); ++j) {
             const isize c = a->ids.label(row.outer, j, row.inner, n());
-            a->out.store(row.outer, j, row.inner, c < 0 ? std::numeric_limits<double>::quiet_NaN() : row.log_p(c));
+            a->out.store(row.outer, j, row.inner,
+                         c < 0 ? std::numeric_limits<double>::quiet_NaN() : row.log_p(c));
         }
     }
-    isize &index(isize j) const { return *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride); }
+    isize &index(isize j) const {
+        return *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride);
+    }
 
     void undefined() const {
         for (isize j = 0; j < k(); ++j) {
@@ -204,19 +243,23 @@ template <class C, bool Scaled> struct LogprobsRow {
         const Writer<C> to(a->out, row.outer, row.inner);
         for (isize at = 0; at < k(); at += gather_block) {
             const isize size = k() - at < gather_block ? k() - at : gather_block;
-            for (isize j = 0; j < size; ++j) buffer[j] = best->value(at + j), index(at + j) = best->index(at + j);
-            write_with<Vec<C>>(row.writer, static_cast<const C *>(buffer), static_cast<C *>(buffer), size, false);
+            for (isize j = 0; j < size; ++j)
+                buffer[j] = best->value(at + j), index(at + j) = best->index(at + j);
+            write_with<Vec<C>>(row.writer, static_cast<const C *>(buffer), static_cast<C *>(buffer),
+                               size, false);
             to.copy(at, size, buffer);
         }
     }
 };
 
-template <class C, bool Scaled> isize further_memory(const LogprobsRow<C, Scaled> &row) {
+template <class C, bool Scaled>
+isize further_memory(const LogprobsRow<C, Scaled> &row) {
     return row.a->ids ? 0 : BestNumbers<C>::memory(row.k()) + rounded_up(sizeof(BestNumbers<C>));
 }
 
 // The same with rows in lanes.
-template <class C, bool Scaled> struct LogprobsLanes {
+template <class C, bool Scaled>
+struct LogprobsLanes {
     using X = Vec<C>;
     using V = typename X::V;
     using Block = LaneBlock<X, 1>;
@@ -228,7 +271,8 @@ template <class C, bool Scaled> struct LogprobsLanes {
     LogprobsArguments a;
     NormalizeArguments logits;
 
-    explicit LogprobsLanes(const LogprobsArguments &arguments) : a(arguments), logits(arguments.logits()) {}
+    explicit LogprobsLanes(const LogprobsArguments &arguments)
+        : a(arguments), logits(arguments.logits()) {}
     LogprobsLanes swapped() const { return LogprobsLanes(a.swapped()); }
     const AnyView &input(int) const { return a.x; }
     AnyView output() const { return {}; }
@@ -236,17 +280,22 @@ template <class C, bool Scaled> struct LogprobsLanes {
 
     void begin(isize) {}
     void end() {}
-    void start(State &s, const LaneRows &rows) const { s.log.start(logits, rows), s.summing = false; }
+    void start(State &s, const LaneRows &rows) const {
+        s.log.start(logits, rows), s.summing = false;
+    }
     void sweep(State &s, const Block &b) const {
-        if (s.summing) s.log.add(b.x[0], b.count);
-        else s.log.find_max(b.x[0], b.count);
+        if (s.summing)
+            s.log.add(b.x[0], b.count);
+        else
+            s.log.find_max(b.x[0], b.count);
     }
     bool next(State &s, const LaneRows &rows, const Block &b) const {
         if (!s.summing) return s.summing = true;
         const auto writer = s.log.writer(logits, rows);
         C logit[X::lanes] = {};
         for (isize j = 0; j < a.out.n; ++j) {
-            for (isize l = 0; l < rows.count; ++l) logit[l] = named(a.ids.label(rows.outer, j, rows.first + l, a.x.n), rows, l, b);
+            for (isize l = 0; l < rows.count; ++l)
+                logit[l] = named(a.ids.label(rows.outer, j, rows.first + l, a.x.n), rows, l, b);
             store_lanes<X>(a.out, rows, j, writer.apply(X::load(logit)));
         }
         return false;
@@ -261,11 +310,12 @@ template <class C, bool Scaled> struct LogprobsLanes {
     }
 };
 
-// The k best of each row, in the order of their values and, of equals, of their indices: a class that is better than the worst of them moves those below it
-// one down.
+// The k best of each row, in the order of their values and, of equals, of their indices: a class
+// that is better than the worst of them moves those below it one down.
 constexpr isize best_in_lanes = 8;
 
-template <class C, bool Scaled> struct TopLanes {
+template <class C, bool Scaled>
+struct TopLanes {
     using X = Vec<C>;
     using V = typename X::V;
     using I = typename X::I;
@@ -281,7 +331,8 @@ template <class C, bool Scaled> struct TopLanes {
     LogprobsArguments a;
     NormalizeArguments logits;
 
-    explicit TopLanes(const LogprobsArguments &arguments) : a(arguments), logits(arguments.logits()) {}
+    explicit TopLanes(const LogprobsArguments &arguments)
+        : a(arguments), logits(arguments.logits()) {}
     TopLanes swapped() const { return TopLanes(a.swapped()); }
     const AnyView &input(int) const { return a.x; }
     AnyView output() const { return {}; }
@@ -290,11 +341,16 @@ template <class C, bool Scaled> struct TopLanes {
     isize k() const { return a.out.n; }
     void begin(isize) {}
     void end() {}
-    void start(State &s, const LaneRows &rows) const { s.log.start(logits, rows), s.summing = false; }
+    void start(State &s, const LaneRows &rows) const {
+        s.log.start(logits, rows), s.summing = false;
+    }
     void sweep(State &s, const Block &b) const {
-        if (s.summing) s.log.add(b.x[0], b.count);
-        else if (k() == 1) find_first(s, b);
-        else find(s, b);
+        if (s.summing)
+            s.log.add(b.x[0], b.count);
+        else if (k() == 1)
+            find_first(s, b);
+        else
+            find(s, b);
     }
     bool next(State &s, const LaneRows &rows, const Block &) const {
         if (!s.summing) {
@@ -306,7 +362,8 @@ template <class C, bool Scaled> struct TopLanes {
             const V y = writer.apply(s.best[j]);
             store_lanes<X>(a.out, rows, j, y);
             for (isize l = 0; l < rows.count; ++l) {
-                *advance(a.indices.at(rows.outer, rows.first + l), j * a.indices.n_stride) = writer.hi[l] == writer.hi[l] ? isize(s.index[j][l]) : j;
+                *advance(a.indices.at(rows.outer, rows.first + l), j * a.indices.n_stride) =
+                    writer.hi[l] == writer.hi[l] ? isize(s.index[j][l]) : j;
             }
         }
         return false;
@@ -344,22 +401,29 @@ template <class C, bool Scaled> struct TopLanes {
     }
 };
 
-template <class C, bool Scaled> void logprobs_scaled(const LogprobsArguments &a, isize threads, Execute execute) {
+template <class C, bool Scaled>
+void logprobs_scaled(const LogprobsArguments &a, isize threads, Execute execute) {
     if (a.ids && run_in_lanes(LogprobsLanes<C, Scaled>(a), threads, execute)) return;
-    if (!a.ids && a.out.n <= best_in_lanes && run_in_lanes(TopLanes<C, Scaled>(a), threads, execute)) return;
-    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n, threads);
+    if (!a.ids && a.out.n <= best_in_lanes &&
+        run_in_lanes(TopLanes<C, Scaled>(a), threads, execute))
+        return;
+    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n,
+                                          threads);
     execute(&work, threads);
 }
 inline void logprobs(const LogprobsArguments &a, isize threads, Execute execute) {
     with_compute({a.x.number}, [&](auto zero) {
         using C = decltype(zero);
-        if (a.logits().plain()) logprobs_scaled<C, false>(a, threads, execute);
-        else logprobs_scaled<C, true>(a, threads, execute);
+        if (a.logits().plain())
+            logprobs_scaled<C, false>(a, threads, execute);
+        else
+            logprobs_scaled<C, true>(a, threads, execute);
     });
 }
 
-// ------------------------------------------------------------------------------------------------------------------ hardmax
-template <class C> struct HardmaxRow {
+// --- hardmax -------------------------------------------------------------------------------------
+template <class C>
+struct HardmaxRow {
     AnyView x, out;
     C *buffer = nullptr, *results = nullptr;
 
@@ -397,7 +461,8 @@ template <class C> struct HardmaxRow {
 };
 
 // With rows in lanes.
-template <class C> struct HardmaxLanes {
+template <class C>
+struct HardmaxLanes {
     using X = Vec<C>;
     using V = typename X::V;
     using I = typename X::I;
@@ -432,13 +497,16 @@ template <class C> struct HardmaxLanes {
         }
         s.top = top, s.other = other, s.first = first;
     }
-    bool next(State &s, const LaneRows &, const Block &) const { return !s.writing && (s.writing = true); }
+    bool next(State &s, const LaneRows &, const Block &) const {
+        return !s.writing && (s.writing = true);
+    }
 
   private:
     void write(const State &s, const Block &b) const {
         const V chosen = s.other == V{} ? X::set(1) : s.other, other = s.other;
         const I first = s.first;
-        for (isize j = 0; j < b.count; ++j) b.store(j, first == I{} + static_cast<Int>(b.first + j) ? chosen : other);
+        for (isize j = 0; j < b.count; ++j)
+            b.store(j, first == I{} + static_cast<Int>(b.first + j) ? chosen : other);
     }
 };
 
@@ -450,11 +518,14 @@ inline void hardmax(const AnyView &x, const AnyView &out, isize threads, Execute
     });
 }
 
-// -------------------------------------------------------------------------------------------------------------- temperature
-// The sum over rows of w (log(sum exp(b x)) - b x_y) and its first two derivatives with respect to b: w (E[x] - x_y) and w Var[x] under softmax(b x).
+// --- temperature ---------------------------------------------------------------------------------
+// The sum over rows of w (log(sum exp(b x)) - b x_y) and its first two derivatives with respect to
+// b: w (E[x] - x_y) and w Var[x] under softmax(b x).
 struct Derivatives {
     Sum loss, first, second;
-    void add(const Derivatives &other) { loss.add(other.loss), first.add(other.first), second.add(other.second); }
+    void add(const Derivatives &other) {
+        loss.add(other.loss), first.add(other.first), second.add(other.second);
+    }
 };
 
 // The sums of exp(b d), exp(b d) d and exp(b d) d^2 with d = x - max.
@@ -478,7 +549,7 @@ struct TemperatureRow {
     };
 
     AnyView x, labels, weight;
-    double inverse;  // b
+    double inverse;                   // b
     PieceResults<Derivatives> *sums;  // one for each piece
     isize outer = 0, inner = 0;
     bool summing = false;
@@ -508,9 +579,12 @@ struct TemperatureRow {
                 p.max = larger(p.max, span_max<X>(v, size));
                 continue;
             }
-            each_vector<X>(size, [&](isize j, auto lanes) FS_INLINE_LAMBDA { sums_of_chunk.add(lanes.load(v + j, absent_logit<double>), top, b); });
+            each_vector<X>(size, [&](isize j, auto lanes) FS_INLINE_LAMBDA {
+                sums_of_chunk.add(lanes.load(v + j, absent_logit<double>), top, b);
+            });
         }
-        p.total = sums_of_chunk.total.total(), p.mean = sums_of_chunk.mean.total(), p.square = sums_of_chunk.square.total();
+        p.total = sums_of_chunk.total.total(), p.mean = sums_of_chunk.mean.total(),
+        p.square = sums_of_chunk.square.total();
     }
 
     bool next() {
@@ -523,13 +597,16 @@ struct TemperatureRow {
             max = all.max;
             return summing = true;
         }
-        const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(), mean = all.mean.value() / total;
+        const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(),
+                     mean = all.mean.value() / total;
         if (w == 0) return false;  // the row is left out, whatever it holds
         const isize y = labels.label(outer, 0, inner, n());
-        const double label = y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(outer, y, inner) - max;
+        const double label =
+            y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(outer, y, inner) - max;
         const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);
         const double second = w * (all.square.value() / total - mean * mean);
-        (*sums)[static_cast<std::size_t>((outer * x.inner + inner) / rows_per_piece(n()))].add({{loss, 0}, {first, 0}, {second, 0}});
+        (*sums)[static_cast<std::size_t>((outer * x.inner + inner) / rows_per_piece(n()))].add(
+            {{loss, 0}, {first, 0}, {second, 0}});
         return false;
     }
 };
@@ -551,13 +628,18 @@ struct TemperatureLanes {
     isize piece = 0;
     LaneSums<X> losses{}, firsts{}, seconds{};
 
-    TemperatureLanes swapped() const { return {x.swapped(), labels.swapped(), weight.swapped(), inverse, sums}; }
+    TemperatureLanes swapped() const {
+        return {x.swapped(), labels.swapped(), weight.swapped(), inverse, sums};
+    }
     const AnyView &input(int) const { return x; }
     AnyView output() const { return {}; }
     bool writes(const State &) const { return false; }
 
     void begin(isize p) { piece = p, losses = firsts = seconds = {}; }
-    void end() { (*sums)[static_cast<std::size_t>(piece)].add({losses.total(), firsts.total(), seconds.total()}); }
+    void end() {
+        (*sums)[static_cast<std::size_t>(piece)].add(
+            {losses.total(), firsts.total(), seconds.total()});
+    }
     void start(State &s, const LaneRows &) const { s = {X::set(absent_logit<double>), {}, false}; }
     void sweep(State &s, const Block &b) const {
         if (s.summing) {
@@ -570,13 +652,17 @@ struct TemperatureLanes {
     }
     bool next(State &s, const LaneRows &rows, const Block &) {
         if (!s.summing) return s.summing = true;
-        const auto sum = [](const LaneSums<X> &all) { return all.hi - all.hi == V{} ? all.hi + all.lo : all.hi; };
-        const V total = sum(s.sums.total), mean = sum(s.sums.mean) / total, square = sum(s.sums.square) / total;
+        const auto sum = [](const LaneSums<X> &all) {
+            return all.hi - all.hi == V{} ? all.hi + all.lo : all.hi;
+        };
+        const V total = sum(s.sums.total), mean = sum(s.sums.mean) / total,
+                square = sum(s.sums.square) / total;
         V w{}, label{};
         for (isize l = 0; l < rows.count; ++l) {
             w[l] = weight ? weight.value(rows.outer, rows.first + l) : 1;
             const isize y = labels.label(rows.outer, 0, rows.first + l, x.n);
-            label[l] = y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(rows.outer, y, rows.first + l) - s.max[l];
+            label[l] = y < 0 ? std::numeric_limits<double>::quiet_NaN()
+                             : x.value(rows.outer, y, rows.first + l) - s.max[l];
         }
         const Pair<V> log = log_ratio<X>(two_sum(total, V{}), {X::set(1), V{}}, total, V{});
         const auto counts = w != V{};  // others are left out, whatever they hold
@@ -587,12 +673,15 @@ struct TemperatureLanes {
     }
 };
 
-inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight, double inverse, double *results, isize threads,
+inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight,
+                                    double inverse, double *results, isize threads,
                                     Execute execute) {
-    const std::size_t row_pieces = static_cast<std::size_t>((x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n));
+    const std::size_t row_pieces = static_cast<std::size_t>(
+        (x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n));
     PieceResults<Derivatives> sums(std::max(row_pieces, lane_pieces<Vec<double>>(x)));
     if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads, execute)) {
-        RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n, threads);
+        RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
+                                      threads);
         execute(&work, threads);
     }
     Derivatives all;

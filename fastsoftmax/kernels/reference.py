@@ -1,8 +1,9 @@
-"""What the NumPy twins share: exponentials, sums and logarithms with the accuracy of the compiled kernels.
+"""What the NumPy twins share: exponentials, sums and logarithms with the accuracy of the compiled
+kernels.
 
-float32 and the 16-bit formats are computed in float64 and rounded once. float64 (and longdouble) put the
-rounding error of each subtraction back, and sum in blocks. NaN, infinities and overflow are ordinary values
-here.
+float32 and the 16-bit formats are computed in float64 and rounded once. float64 (and longdouble)
+put the rounding error of each subtraction back, and sum in blocks. NaN, infinities and overflow are
+ordinary values here.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ BLOCK = 1 << 15  # elements that a twin handles at a time: its temporaries stay 
 def blockwise(twin: Twin) -> Twin:
     """Decorate a twin for rows: call it on blocks of whole rows.
 
-    No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays have three
-    axes, (outer, n, inner), or two for one value a row, (outer, inner). Where one has length 1, it is
-    broadcast. What the calls return is added up.
+    No warning comes from it, and no FloatingPointError, whatever the caller has set. The arrays
+    have three axes, (outer, n, inner), or two for one value a row, (outer, inner). Where one has
+    length 1, it is broadcast. What the calls return is added up.
     """
 
     @wraps(twin)
@@ -61,7 +62,10 @@ def by_elements(twin: Twin) -> Twin:
         shape = next(a.shape for a in arguments if isinstance(a, np.ndarray))
         return _added(
             twin,
-            ([a[block] if isinstance(a, np.ndarray) else a for a in arguments] for block in _blocks(shape)),
+            (
+                [a[block] if isinstance(a, np.ndarray) else a for a in arguments]
+                for block in _blocks(shape)
+            ),
         )
 
     return cast(Twin, in_blocks)
@@ -76,7 +80,8 @@ def _added(twin: Twin, blocks: Iterable[list[Any]]) -> Any:
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
     """Indices of parts of an array, in C order, each of as many elements as a block may have."""
-    axis, behind = len(shape) - 1, 1  # the axis that is cut, and how many elements one step of it has
+    # the axis that is cut, and how many elements one step of it has
+    axis, behind = len(shape) - 1, 1
     while axis and behind * shape[axis] <= BLOCK:
         behind *= shape[axis]
         axis -= 1
@@ -101,18 +106,22 @@ def widened(x: Array, *others: Array) -> Array:
 
 
 def weights(given: Array | None, *others: Array) -> Any:
-    """Weights as `widened` has them, since a narrow one times a number stays narrow; 1 if there are none."""
+    """Weights as `widened` has them, since a narrow one times a number stays narrow;
+    1 if there are none.
+    """
     return 1.0 if given is None else widened(given, *others)
 
 
 def indices(labels: Array) -> Array:
-    """Labels as intp, which holds whatever they are compared with: NumPy 2.0 and 2.1 crash where it is not
-    in the range of a strided array's dtype. Labels beyond it, which are to be ignored, become negative."""
+    """Labels as intp, which holds whatever they are compared with: NumPy 2.0 and 2.1 crash where it
+    is not in the range of a strided array's dtype. Labels beyond it, which are to be ignored,
+    become negative."""
     return labels.astype(np.intp, copy=False)
 
 
 def is_narrow(*arrays: Array) -> bool:
-    """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not show.
+    """Whether float64 has digits to spare for all arrays, so that its own rounding errors do not
+    show.
 
     It has none for integers, whose results are float64.
     """
@@ -120,7 +129,8 @@ def is_narrow(*arrays: Array) -> bool:
 
 
 def total(terms: Array, narrow: bool = False) -> Array:
-    """The sum over the middle axis, kept: half upon half, with the rounding errors added in the end.
+    """The sum over the middle axis, kept: half upon half, with the rounding errors added in the
+    end.
 
     For narrow arrays it is the plain sum.
     """
@@ -176,7 +186,9 @@ LN2_LO = float.fromhex("0x1.a39ef35793c76p-33")
 
 
 def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
-    """2^scale exp(hi + lo) for hi <= 0: 2^n (1 + expm1(r)), an ulp better than exp(hi) corrected for lo."""
+    """2^scale exp(hi + lo) for hi <= 0:
+    2^n (1 + expm1(r)), an ulp better than exp(hi) corrected for lo.
+    """
     wide = hi.dtype == np.longdouble
     least = -12000 if wide else -800  # 0 all the same, and NaN stays
     hi, lo = np.maximum(hi, least), np.where(hi > least, lo, 0)
@@ -195,12 +207,15 @@ LN2_PARTS = (LN2_HI, float.fromhex("0x1.a39ef35793p-33"), float.fromhex("0x1.8ec
 
 
 def exp_pair(hi: Array, lo: Array) -> tuple[Array, Pair]:
-    """n and f, a pair good to 2^-100, with exp(hi + lo) = 2^n (1 + f); n is 0 wherever hi is next to 0."""
+    """n and f, a pair good to 2^-100, with exp(hi + lo) = 2^n (1 + f);
+    n is 0 wherever hi is next to 0.
+    """
     n = np.rint(hi * np.log2(np.e))
     d, error = two_sum(hi - n * LN2_PARTS[0], -(n * LN2_PARTS[1]))
     r = two_sum(d, error + (lo - n * LN2_PARTS[2]))
     q = _INVERSE_FACTORIALS[22]
-    for k in range(21, 12, -1):  # from r^13 / 13! on, terms are below 2^-50 of the first: they need no pairs
+    # from r^13 / 13! on, terms are below 2^-50 of the first: they need no pairs
+    for k in range(21, 12, -1):
         q = _INVERSE_FACTORIALS[k][0] + q[0] * r[0], 0.0
     for k in range(12, 1, -1):
         p, error = pair_product(q, r)
@@ -251,7 +266,8 @@ def times_sigmoid(g: Array, x: Array) -> Array:
 def log_pair(p: Array, narrow: bool = False) -> tuple[Array, Array | float]:
     """log(p) as hi + lo, good to 2^-58 of the larger of its terms; for narrow arrays lo is 0.
 
-    The method is that of vlog.h: p = 2^k m, log(m) = 2 artanh((m - 1) / (m + 1)). In longdouble lo is 0, too.
+    The method is that of vlog.h: p = 2^k m, log(m) = 2 artanh((m - 1) / (m + 1)). In longdouble lo
+    is 0, too.
     """
     if narrow or p.dtype == np.longdouble:
         return np.log(p), 0.0
@@ -275,7 +291,8 @@ def log_pair(p: Array, narrow: bool = False) -> tuple[Array, Array | float]:
 class Scaled:
     """The logits relative to their row's maximum, times ln(base) / temperature, as hi + lo.
 
-    A negative temperature stands for negated logits. Masked logits are -inf. For narrow arrays lo is 0.
+    A negative temperature stands for negated logits. Masked logits are -inf. For narrow arrays lo
+    is 0.
     """
 
     def __init__(
@@ -335,9 +352,11 @@ class Scaled:
         return total(terms, self.narrow)
 
     def log_total(self) -> Array:
-        """log(sum of the exponentials): log1p of all but one maximum, which keeps a confident row's digits.
+        """log(sum of the exponentials): log1p of all but one maximum, which keeps a confident row's
+        digits.
 
-        In longdouble, so that its sum with the maximum may cancel; -inf where there is nothing but -inf.
+        In longdouble, so that its sum with the maximum may cancel; -inf where there is nothing but
+        -inf.
         """
         top = self.x == self.max
         scale = 64  # with which terms below the smallest normal number keep their digits

@@ -1,8 +1,10 @@
-// Vector types of one instruction set: the only header that knows which CPU the module is compiled for.
+// Vector types of one instruction set: the only header that knows which CPU the module is compiled
+// for.
 //
-// GCC and Clang vector extensions give arithmetic, comparison, shifts and `mask ? a : b` on every target; what they lack
-// (fused multiply-add, masked tails) is written here once per instruction set. Everything stands in an anonymous namespace:
-// the same template compiled for three instruction sets must not be merged by a linker into one.
+// GCC and Clang vector extensions give arithmetic, comparison, shifts and `mask ? a : b` on every
+// target; what they lack (fused multiply-add, masked tails) is written here once per instruction
+// set. Everything stands in an anonymous namespace: the same template compiled for three
+// instruction sets must not be merged by a linker into one.
 #pragma once
 
 #include <cstddef>
@@ -11,23 +13,23 @@
 #include <limits>
 
 #if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
+#    include <immintrin.h>
 #elif defined(__aarch64__)
-#include <arm_neon.h>
+#    include <arm_neon.h>
 #endif
 
 #if defined(__AVX512F__)
-#define FS_VECTOR_BYTES 64
+#    define FS_VECTOR_BYTES 64
 #elif defined(__AVX2__)
-#define FS_VECTOR_BYTES 32
+#    define FS_VECTOR_BYTES 32
 #else
-#define FS_VECTOR_BYTES 16
+#    define FS_VECTOR_BYTES 16
 #endif
 
 #if defined(__FMA__) || defined(__AVX512F__) || defined(__aarch64__)
-#define FS_HAS_FMA 1
+#    define FS_HAS_FMA 1
 #else
-#define FS_HAS_FMA 0
+#    define FS_HAS_FMA 0
 #endif
 
 #define FS_INLINE inline __attribute__((always_inline))
@@ -38,30 +40,37 @@ namespace fs {
 
 using isize = std::ptrdiff_t;
 
-// ---------------------------------------------------------------------------------------------------------------- formats
-template <class T> struct Format;
+// --- formats -------------------------------------------------------------------------------------
+template <class T>
+struct Format;
 
-template <> struct Format<float> {
+template <>
+struct Format<float> {
     using Int = std::int32_t;
     using Uint = std::uint32_t;
     static constexpr int mantissa = 23, bias = 127;
-    static constexpr float round_magic = 0x1.8p23f;  // adding it rounds |x| < 2^22 to an integer in the low bits
+    // adding it rounds |x| < 2^22 to an integer in the low bits
+    static constexpr float round_magic = 0x1.8p23f;
 };
 
-template <> struct Format<double> {
+template <>
+struct Format<double> {
     using Int = std::int64_t;
     using Uint = std::uint64_t;
     static constexpr int mantissa = 52, bias = 1023;
     static constexpr double round_magic = 0x1.8p52;
 };
 
-// ---------------------------------------------------------------------------------------------------------------- vectors
-template <class T, int Bytes> struct VectorOf {
+// --- vectors -------------------------------------------------------------------------------------
+template <class T, int Bytes>
+struct VectorOf {
     typedef T type __attribute__((vector_size(Bytes)));
 };
 
-// The vector of this instruction set (Bytes = FS_VECTOR_BYTES), and the 16-byte one that serves single numbers.
-template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
+// The vector of this instruction set (Bytes = FS_VECTOR_BYTES), and the 16-byte one that serves
+// single numbers.
+template <class T, int Bytes = FS_VECTOR_BYTES>
+struct Vec {
     using Scalar = T;
     using V = typename VectorOf<T, Bytes>::type;
     using I = typename VectorOf<typename Format<T>::Int, Bytes>::type;
@@ -69,15 +78,17 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
     static constexpr isize lanes = Bytes / static_cast<int>(sizeof(T));
 
     static FS_INLINE V set(T x) { return V{} + x; }
-    // Vectors in memory are aligned as their elements are. By their type the compiler knows that a store of one changes nothing else than numbers; memcpy
-    // would have it load pointers and counts again.
+    // Vectors in memory are aligned as their elements are. By their type the compiler knows that a
+    // store of one changes nothing else than numbers; memcpy would have it load pointers and counts
+    // again.
     typedef T InMemory __attribute__((vector_size(Bytes), aligned(sizeof(T))));
     static FS_INLINE V load(const T *p) { return *reinterpret_cast<const InMemory *>(p); }
     static FS_INLINE void store(T *p, V v) { *reinterpret_cast<InMemory *>(p) = v; }
     // Past the caches, where p is aligned as the vector is; stream_fence() follows.
     static FS_INLINE void stream(T *p, V v) { store(p, v); }
 
-    // The first `count` lanes from memory, `fill` in the others; nothing beyond p + count is touched.
+    // The first `count` lanes from memory, `fill` in the others; nothing beyond p + count is
+    // touched.
     static FS_INLINE V load_part(const T *p, isize count, T fill) {
         T lane[lanes];
         for (isize i = 0; i < lanes; ++i) lane[i] = fill;
@@ -90,9 +101,13 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
         return index;
     }
     // The last `count` lanes of v, 0 in the others.
-    static FS_INLINE V last(V v, isize count) { return indices() >= static_cast<typename Format<T>::Int>(lanes - count) ? v : V{}; }
+    static FS_INLINE V last(V v, isize count) {
+        return indices() >= static_cast<typename Format<T>::Int>(lanes - count) ? v : V{};
+    }
     // v with 0 in one lane, or unchanged if there is no such lane.
-    static FS_INLINE V without(V v, isize lane) { return indices() == static_cast<typename Format<T>::Int>(lane) ? V{} : v; }
+    static FS_INLINE V without(V v, isize lane) {
+        return indices() == static_cast<typename Format<T>::Int>(lane) ? V{} : v;
+    }
     static FS_INLINE void store_part(T *p, V v, isize count) {
         T lane[lanes];
         store(lane, v);
@@ -101,29 +116,51 @@ template <class T, int Bytes = FS_VECTOR_BYTES> struct Vec {
 };
 
 #if defined(__AVX512F__)
-template <> FS_INLINE Vec<float, 64>::V Vec<float, 64>::load_part(const float *p, isize count, float fill) {
+template <>
+FS_INLINE Vec<float, 64>::V Vec<float, 64>::load_part(const float *p, isize count, float fill) {
     return (V)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << count) - 1u), p);
 }
-template <> FS_INLINE void Vec<float, 64>::store_part(float *p, V v, isize count) {
+template <>
+FS_INLINE void Vec<float, 64>::store_part(float *p, V v, isize count) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1u), (__m512)v);
 }
-template <> FS_INLINE Vec<double, 64>::V Vec<double, 64>::load_part(const double *p, isize count, double fill) {
+template <>
+FS_INLINE Vec<double, 64>::V Vec<double, 64>::load_part(const double *p, isize count, double fill) {
     return (V)_mm512_mask_loadu_pd(_mm512_set1_pd(fill), (__mmask8)((1u << count) - 1u), p);
 }
-template <> FS_INLINE void Vec<double, 64>::store_part(double *p, V v, isize count) {
+template <>
+FS_INLINE void Vec<double, 64>::store_part(double *p, V v, isize count) {
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1u), (__m512d)v);
 }
 #endif
 
 #if defined(__AVX512F__)
-template <> FS_INLINE void Vec<float, 64>::stream(float *p, V v) { _mm512_stream_ps(p, (__m512)v); }
-template <> FS_INLINE void Vec<double, 64>::stream(double *p, V v) { _mm512_stream_pd(p, (__m512d)v); }
+template <>
+FS_INLINE void Vec<float, 64>::stream(float *p, V v) {
+    _mm512_stream_ps(p, (__m512)v);
+}
+template <>
+FS_INLINE void Vec<double, 64>::stream(double *p, V v) {
+    _mm512_stream_pd(p, (__m512d)v);
+}
 #elif defined(__AVX__)
-template <> FS_INLINE void Vec<float, 32>::stream(float *p, V v) { _mm256_stream_ps(p, (__m256)v); }
-template <> FS_INLINE void Vec<double, 32>::stream(double *p, V v) { _mm256_stream_pd(p, (__m256d)v); }
+template <>
+FS_INLINE void Vec<float, 32>::stream(float *p, V v) {
+    _mm256_stream_ps(p, (__m256)v);
+}
+template <>
+FS_INLINE void Vec<double, 32>::stream(double *p, V v) {
+    _mm256_stream_pd(p, (__m256d)v);
+}
 #elif defined(__SSE2__)
-template <> FS_INLINE void Vec<float, 16>::stream(float *p, V v) { _mm_stream_ps(p, (__m128)v); }
-template <> FS_INLINE void Vec<double, 16>::stream(double *p, V v) { _mm_stream_pd(p, (__m128d)v); }
+template <>
+FS_INLINE void Vec<float, 16>::stream(float *p, V v) {
+    _mm_stream_ps(p, (__m128)v);
+}
+template <>
+FS_INLINE void Vec<double, 16>::stream(double *p, V v) {
+    _mm_stream_pd(p, (__m128d)v);
+}
 #endif
 FS_INLINE void stream_fence() {
 #if defined(__SSE2__)
@@ -132,46 +169,68 @@ FS_INLINE void stream_fence() {
 }
 
 // a * b + c: fused where the instruction set can, two roundings on the SSE2 baseline.
-template <class V> FS_INLINE V multiply_add(V a, V b, V c) { return a * b + c; }
+template <class V>
+FS_INLINE V multiply_add(V a, V b, V c) {
+    return a * b + c;
+}
 
 #if defined(__AVX512F__)
-FS_INLINE Vec<float, 64>::V multiply_add(Vec<float, 64>::V a, Vec<float, 64>::V b, Vec<float, 64>::V c) {
+FS_INLINE Vec<float, 64>::V multiply_add(Vec<float, 64>::V a, Vec<float, 64>::V b,
+                                         Vec<float, 64>::V c) {
     return (Vec<float, 64>::V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
-FS_INLINE Vec<double, 64>::V multiply_add(Vec<double, 64>::V a, Vec<double, 64>::V b, Vec<double, 64>::V c) {
+FS_INLINE Vec<double, 64>::V multiply_add(Vec<double, 64>::V a, Vec<double, 64>::V b,
+                                          Vec<double, 64>::V c) {
     return (Vec<double, 64>::V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 }
 #endif
 #if defined(__FMA__)
-FS_INLINE Vec<float, 32>::V multiply_add(Vec<float, 32>::V a, Vec<float, 32>::V b, Vec<float, 32>::V c) {
+FS_INLINE Vec<float, 32>::V multiply_add(Vec<float, 32>::V a, Vec<float, 32>::V b,
+                                         Vec<float, 32>::V c) {
     return (Vec<float, 32>::V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
-FS_INLINE Vec<double, 32>::V multiply_add(Vec<double, 32>::V a, Vec<double, 32>::V b, Vec<double, 32>::V c) {
+FS_INLINE Vec<double, 32>::V multiply_add(Vec<double, 32>::V a, Vec<double, 32>::V b,
+                                          Vec<double, 32>::V c) {
     return (Vec<double, 32>::V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
-FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b, Vec<float, 16>::V c) {
+FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b,
+                                         Vec<float, 16>::V c) {
     return (Vec<float, 16>::V)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
 }
-FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b, Vec<double, 16>::V c) {
+FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b,
+                                          Vec<double, 16>::V c) {
     return (Vec<double, 16>::V)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)c);
 }
 #elif defined(__aarch64__)
-FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b, Vec<float, 16>::V c) {
+FS_INLINE Vec<float, 16>::V multiply_add(Vec<float, 16>::V a, Vec<float, 16>::V b,
+                                         Vec<float, 16>::V c) {
     return (Vec<float, 16>::V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }
-FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b, Vec<double, 16>::V c) {
+FS_INLINE Vec<double, 16>::V multiply_add(Vec<double, 16>::V a, Vec<double, 16>::V b,
+                                          Vec<double, 16>::V c) {
     return (Vec<double, 16>::V)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 #endif
 
-// The larger one; the second where either is NaN (as x86's instruction has it), so larger(constant, x) keeps a NaN in x. Written out for x86, where GCC
-// sometimes makes a comparison and a blend of the general form.
-template <class V> FS_INLINE V larger(V a, V b) { return a > b ? a : b; }
-template <class V> FS_INLINE V smaller(V a, V b) { return a < b ? a : b; }
+// The larger one; the second where either is NaN (as x86's instruction has it), so larger(constant,
+// x) keeps a NaN in x. Written out for x86, where GCC sometimes makes a comparison and a blend of
+// the general form.
+template <class V>
+FS_INLINE V larger(V a, V b) {
+    return a > b ? a : b;
+}
+template <class V>
+FS_INLINE V smaller(V a, V b) {
+    return a < b ? a : b;
+}
 
-#define FS_MIN_MAX(T, Bytes, Native, max, min)                                                                                             \
-    FS_INLINE Vec<T, Bytes>::V larger(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)max((Native)a, (Native)b); }      \
-    FS_INLINE Vec<T, Bytes>::V smaller(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)min((Native)a, (Native)b); }
+#define FS_MIN_MAX(T, Bytes, Native, max, min)                                   \
+    FS_INLINE Vec<T, Bytes>::V larger(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) {  \
+        return (Vec<T, Bytes>::V)max((Native)a, (Native)b);                      \
+    }                                                                            \
+    FS_INLINE Vec<T, Bytes>::V smaller(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { \
+        return (Vec<T, Bytes>::V)min((Native)a, (Native)b);                      \
+    }
 #if defined(__SSE2__)
 FS_MIN_MAX(float, 16, __m128, _mm_max_ps, _mm_min_ps)
 FS_MIN_MAX(double, 16, __m128d, _mm_max_pd, _mm_min_pd)
@@ -186,96 +245,139 @@ FS_MIN_MAX(double, 64, __m512d, _mm512_max_pd, _mm512_min_pd)
 #endif
 #undef FS_MIN_MAX
 
-template <class X> FS_INLINE typename X::I bits(typename X::V v) { return (typename X::I)v; }
-template <class X> FS_INLINE typename X::V absolute(typename X::V v) {
-    return (typename X::V)(bits<X>(v) & std::numeric_limits<typename Format<typename X::Scalar>::Int>::max());
+template <class X>
+FS_INLINE typename X::I bits(typename X::V v) {
+    return (typename X::I)v;
+}
+template <class X>
+FS_INLINE typename X::V absolute(typename X::V v) {
+    return (typename X::V)(bits<X>(v) &
+                           std::numeric_limits<typename Format<typename X::Scalar>::Int>::max());
 }
 
-template <class X> FS_INLINE typename X::V minus_absolute(typename X::V v) {
-    return (typename X::V)(bits<X>(v) | std::numeric_limits<typename Format<typename X::Scalar>::Int>::min());
+template <class X>
+FS_INLINE typename X::V minus_absolute(typename X::V v) {
+    return (typename X::V)(bits<X>(v) |
+                           std::numeric_limits<typename Format<typename X::Scalar>::Int>::min());
 }
 
 // The halves of a vector, and the folding of its lanes to one number, half upon half.
-template <class X> FS_INLINE typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V half(typename X::V v, int which) {
+template <class X>
+FS_INLINE typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V half(typename X::V v,
+                                                                              int which) {
     typename Vec<typename X::Scalar, sizeof(v) / 2>::V h;
     std::memcpy(&h, reinterpret_cast<const char *>(&v) + which * sizeof h, sizeof h);
     return h;
 }
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-template <> FS_INLINE Vec<float, 32>::V half<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
-    return (Vec<float, 32>::V)(which ? _mm512_extractf32x8_ps((__m512)v, 1) : _mm512_castps512_ps256((__m512)v));
+template <>
+FS_INLINE Vec<float, 32>::V half<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
+    return (Vec<float, 32>::V)(which ? _mm512_extractf32x8_ps((__m512)v, 1)
+                                     : _mm512_castps512_ps256((__m512)v));
 }
-template <> FS_INLINE Vec<double, 32>::V half<Vec<double, 64>>(Vec<double, 64>::V v, int which) {
-    return (Vec<double, 32>::V)(which ? _mm512_extractf64x4_pd((__m512d)v, 1) : _mm512_castpd512_pd256((__m512d)v));
+template <>
+FS_INLINE Vec<double, 32>::V half<Vec<double, 64>>(Vec<double, 64>::V v, int which) {
+    return (Vec<double, 32>::V)(which ? _mm512_extractf64x4_pd((__m512d)v, 1)
+                                      : _mm512_castpd512_pd256((__m512d)v));
 }
 #endif
 #if defined(__AVX__)
-template <> FS_INLINE Vec<float, 16>::V half<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
-    return (Vec<float, 16>::V)(which ? _mm256_extractf128_ps((__m256)v, 1) : _mm256_castps256_ps128((__m256)v));
+template <>
+FS_INLINE Vec<float, 16>::V half<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
+    return (Vec<float, 16>::V)(which ? _mm256_extractf128_ps((__m256)v, 1)
+                                     : _mm256_castps256_ps128((__m256)v));
 }
-template <> FS_INLINE Vec<double, 16>::V half<Vec<double, 32>>(Vec<double, 32>::V v, int which) {
-    return (Vec<double, 16>::V)(which ? _mm256_extractf128_pd((__m256d)v, 1) : _mm256_castpd256_pd128((__m256d)v));
+template <>
+FS_INLINE Vec<double, 16>::V half<Vec<double, 32>>(Vec<double, 32>::V v, int which) {
+    return (Vec<double, 16>::V)(which ? _mm256_extractf128_pd((__m256d)v, 1)
+                                      : _mm256_castpd256_pd128((__m256d)v));
 }
 #endif
 
 // Half of a vector of float as double. GCC cuts the general form into quarters.
-template <class X> FS_INLINE typename Vec<double, sizeof(typename X::V)>::V widened(typename X::V v, int which) {
+template <class X>
+FS_INLINE typename Vec<double, sizeof(typename X::V)>::V widened(typename X::V v, int which) {
     return __builtin_convertvector(half<X>(v, which), typename Vec<double, sizeof(v)>::V);
 }
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-template <> FS_INLINE Vec<double, 64>::V widened<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
+template <>
+FS_INLINE Vec<double, 64>::V widened<Vec<float, 64>>(Vec<float, 64>::V v, int which) {
     return (Vec<double, 64>::V)_mm512_cvtps_pd((__m256)half<Vec<float, 64>>(v, which));
 }
 #endif
 #if defined(__AVX__)
-template <> FS_INLINE Vec<double, 32>::V widened<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
+template <>
+FS_INLINE Vec<double, 32>::V widened<Vec<float, 32>>(Vec<float, 32>::V v, int which) {
     return (Vec<double, 32>::V)_mm256_cvtps_pd((__m128)half<Vec<float, 32>>(v, which));
 }
 #endif
 
 // Two halves as one vector, and two vectors of double as one of the narrower (or the same) type.
-template <class X> FS_INLINE typename X::V joined(typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V lower,
-                                                  typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V upper) {
+template <class X>
+FS_INLINE typename X::V joined(
+    typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V lower,
+    typename Vec<typename X::Scalar, sizeof(typename X::V) / 2>::V upper) {
     typename X::V v;
     std::memcpy(&v, &lower, sizeof lower);
     std::memcpy(reinterpret_cast<char *>(&v) + sizeof lower, &upper, sizeof upper);
     return v;
 }
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-template <> FS_INLINE Vec<float, 64>::V joined<Vec<float, 64>>(Vec<float, 32>::V lower, Vec<float, 32>::V upper) {
-    return (Vec<float, 64>::V)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)lower), (__m256)upper, 1);
+template <>
+FS_INLINE Vec<float, 64>::V joined<Vec<float, 64>>(Vec<float, 32>::V lower,
+                                                   Vec<float, 32>::V upper) {
+    return (Vec<float, 64>::V)_mm512_insertf32x8(_mm512_castps256_ps512((__m256)lower),
+                                                 (__m256)upper, 1);
 }
-template <> FS_INLINE Vec<double, 64>::V joined<Vec<double, 64>>(Vec<double, 32>::V lower, Vec<double, 32>::V upper) {
-    return (Vec<double, 64>::V)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)lower), (__m256d)upper, 1);
+template <>
+FS_INLINE Vec<double, 64>::V joined<Vec<double, 64>>(Vec<double, 32>::V lower,
+                                                     Vec<double, 32>::V upper) {
+    return (Vec<double, 64>::V)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)lower),
+                                                  (__m256d)upper, 1);
 }
 #endif
 #if defined(__AVX__)
-template <> FS_INLINE Vec<float, 32>::V joined<Vec<float, 32>>(Vec<float, 16>::V lower, Vec<float, 16>::V upper) {
-    return (Vec<float, 32>::V)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)lower), (__m128)upper, 1);
+template <>
+FS_INLINE Vec<float, 32>::V joined<Vec<float, 32>>(Vec<float, 16>::V lower,
+                                                   Vec<float, 16>::V upper) {
+    return (Vec<float, 32>::V)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)lower),
+                                                   (__m128)upper, 1);
 }
-template <> FS_INLINE Vec<double, 32>::V joined<Vec<double, 32>>(Vec<double, 16>::V lower, Vec<double, 16>::V upper) {
-    return (Vec<double, 32>::V)_mm256_insertf128_pd(_mm256_castpd128_pd256((__m128d)lower), (__m128d)upper, 1);
+template <>
+FS_INLINE Vec<double, 32>::V joined<Vec<double, 32>>(Vec<double, 16>::V lower,
+                                                     Vec<double, 16>::V upper) {
+    return (Vec<double, 32>::V)_mm256_insertf128_pd(_mm256_castpd128_pd256((__m128d)lower),
+                                                    (__m128d)upper, 1);
 }
 #endif
-template <class X> FS_INLINE typename X::V narrowed(typename Vec<double, sizeof(typename X::V)>::V lower,
-                                                    typename Vec<double, sizeof(typename X::V)>::V upper) {
+template <class X>
+FS_INLINE typename X::V narrowed(typename Vec<double, sizeof(typename X::V)>::V lower,
+                                 typename Vec<double, sizeof(typename X::V)>::V upper) {
     using Half = typename VectorOf<float, sizeof(typename X::V) / 2>::type;
     return joined<X>(__builtin_convertvector(lower, Half), __builtin_convertvector(upper, Half));
 }
 
 // A vector as one or two of double, and back.
-template <class X> constexpr int wide_parts = sizeof(double) / sizeof(typename X::Scalar);
-template <class X> FS_INLINE typename Vec<double, sizeof(typename X::V)>::V wide_part(typename X::V v, int which) {
-    if constexpr (wide_parts<X> == 1) return v;
-    else return widened<X>(v, which);
+template <class X>
+constexpr int wide_parts = sizeof(double) / sizeof(typename X::Scalar);
+template <class X>
+FS_INLINE typename Vec<double, sizeof(typename X::V)>::V wide_part(typename X::V v, int which) {
+    if constexpr (wide_parts<X> == 1)
+        return v;
+    else
+        return widened<X>(v, which);
 }
-template <class X> FS_INLINE typename X::V from_wide(const typename Vec<double, sizeof(typename X::V)>::V *parts) {
-    if constexpr (wide_parts<X> == 1) return parts[0];
-    else return narrowed<X>(parts[0], parts[1]);
+template <class X>
+FS_INLINE typename X::V from_wide(const typename Vec<double, sizeof(typename X::V)>::V *parts) {
+    if constexpr (wide_parts<X> == 1)
+        return parts[0];
+    else
+        return narrowed<X>(parts[0], parts[1]);
 }
 
 // Whether a comparison holds in any lane.
-template <class X> FS_INLINE bool any(typename X::I mask) {
+template <class X>
+FS_INLINE bool any(typename X::I mask) {
     if constexpr (sizeof mask > 16) {
         using Half = Vec<typename X::Scalar, sizeof mask / 2>;
         const auto v = (typename X::V)mask;
@@ -287,26 +389,55 @@ template <class X> FS_INLINE bool any(typename X::I mask) {
 }
 
 // The same of a comparison alone, all or no bits of each lane: by the signs.
-template <class X> FS_INLINE bool any_lane(typename X::I mask) { return any<X>(mask); }
+template <class X>
+FS_INLINE bool any_lane(typename X::I mask) {
+    return any<X>(mask);
+}
 #if defined(__AVX512DQ__)
-template <> FS_INLINE bool any_lane<Vec<float, 64>>(Vec<float, 64>::I mask) { return _mm512_movepi32_mask((__m512i)mask) != 0; }
-template <> FS_INLINE bool any_lane<Vec<double, 64>>(Vec<double, 64>::I mask) { return _mm512_movepi64_mask((__m512i)mask) != 0; }
+template <>
+FS_INLINE bool any_lane<Vec<float, 64>>(Vec<float, 64>::I mask) {
+    return _mm512_movepi32_mask((__m512i)mask) != 0;
+}
+template <>
+FS_INLINE bool any_lane<Vec<double, 64>>(Vec<double, 64>::I mask) {
+    return _mm512_movepi64_mask((__m512i)mask) != 0;
+}
 #endif
 #if defined(__AVX__)
-template <> FS_INLINE bool any_lane<Vec<float, 32>>(Vec<float, 32>::I mask) { return _mm256_movemask_ps((__m256)mask) != 0; }
-template <> FS_INLINE bool any_lane<Vec<double, 32>>(Vec<double, 32>::I mask) { return _mm256_movemask_pd((__m256d)mask) != 0; }
+template <>
+FS_INLINE bool any_lane<Vec<float, 32>>(Vec<float, 32>::I mask) {
+    return _mm256_movemask_ps((__m256)mask) != 0;
+}
+template <>
+FS_INLINE bool any_lane<Vec<double, 32>>(Vec<double, 32>::I mask) {
+    return _mm256_movemask_pd((__m256d)mask) != 0;
+}
 #endif
 #if defined(__SSE2__)
-template <> FS_INLINE bool any_lane<Vec<float, 16>>(Vec<float, 16>::I mask) { return _mm_movemask_ps((__m128)mask) != 0; }
-template <> FS_INLINE bool any_lane<Vec<double, 16>>(Vec<double, 16>::I mask) { return _mm_movemask_pd((__m128d)mask) != 0; }
+template <>
+FS_INLINE bool any_lane<Vec<float, 16>>(Vec<float, 16>::I mask) {
+    return _mm_movemask_ps((__m128)mask) != 0;
+}
+template <>
+FS_INLINE bool any_lane<Vec<double, 16>>(Vec<double, 16>::I mask) {
+    return _mm_movemask_pd((__m128d)mask) != 0;
+}
 #endif
 
 // Within every 16 bytes: the lower (upper) elements of a and b in turns.
-template <class V> FS_INLINE V zip_low(V a, V b);
-template <class V> FS_INLINE V zip_high(V a, V b);
-#define FS_ZIP(T, Bytes, Native, low, high)                                                                                               \
-    template <> FS_INLINE Vec<T, Bytes>::V zip_low(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)low((Native)a, (Native)b); }  \
-    template <> FS_INLINE Vec<T, Bytes>::V zip_high(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { return (Vec<T, Bytes>::V)high((Native)a, (Native)b); }
+template <class V>
+FS_INLINE V zip_low(V a, V b);
+template <class V>
+FS_INLINE V zip_high(V a, V b);
+#define FS_ZIP(T, Bytes, Native, low, high)                                       \
+    template <>                                                                   \
+    FS_INLINE Vec<T, Bytes>::V zip_low(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) {  \
+        return (Vec<T, Bytes>::V)low((Native)a, (Native)b);                       \
+    }                                                                             \
+    template <>                                                                   \
+    FS_INLINE Vec<T, Bytes>::V zip_high(Vec<T, Bytes>::V a, Vec<T, Bytes>::V b) { \
+        return (Vec<T, Bytes>::V)high((Native)a, (Native)b);                      \
+    }
 #if defined(__AVX512F__)
 FS_ZIP(float, 64, __m512, _mm512_unpacklo_ps, _mm512_unpackhi_ps)
 FS_ZIP(double, 64, __m512d, _mm512_unpacklo_pd, _mm512_unpackhi_pd)
@@ -320,14 +451,27 @@ FS_ZIP(double, 16, __m128d, _mm_unpacklo_pd, _mm_unpackhi_pd)
 FS_ZIP(float, 16, float32x4_t, vzip1q_f32, vzip2q_f32)
 FS_ZIP(double, 16, float64x2_t, vzip1q_f64, vzip2q_f64)
 #else
-template <> FS_INLINE Vec<float, 16>::V zip_low(Vec<float, 16>::V a, Vec<float, 16>::V b) { return Vec<float, 16>::V{a[0], b[0], a[1], b[1]}; }
-template <> FS_INLINE Vec<float, 16>::V zip_high(Vec<float, 16>::V a, Vec<float, 16>::V b) { return Vec<float, 16>::V{a[2], b[2], a[3], b[3]}; }
-template <> FS_INLINE Vec<double, 16>::V zip_low(Vec<double, 16>::V a, Vec<double, 16>::V b) { return Vec<double, 16>::V{a[0], b[0]}; }
-template <> FS_INLINE Vec<double, 16>::V zip_high(Vec<double, 16>::V a, Vec<double, 16>::V b) { return Vec<double, 16>::V{a[1], b[1]}; }
+template <>
+FS_INLINE Vec<float, 16>::V zip_low(Vec<float, 16>::V a, Vec<float, 16>::V b) {
+    return Vec<float, 16>::V{a[0], b[0], a[1], b[1]};
+}
+template <>
+FS_INLINE Vec<float, 16>::V zip_high(Vec<float, 16>::V a, Vec<float, 16>::V b) {
+    return Vec<float, 16>::V{a[2], b[2], a[3], b[3]};
+}
+template <>
+FS_INLINE Vec<double, 16>::V zip_low(Vec<double, 16>::V a, Vec<double, 16>::V b) {
+    return Vec<double, 16>::V{a[0], b[0]};
+}
+template <>
+FS_INLINE Vec<double, 16>::V zip_high(Vec<double, 16>::V a, Vec<double, 16>::V b) {
+    return Vec<double, 16>::V{a[1], b[1]};
+}
 #endif
 #undef FS_ZIP
 
-template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
+template <class X, class Op>
+FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
     if constexpr (sizeof(v) > 16) {
         return fold<Vec<typename X::Scalar, sizeof(v) / 2>>(op(half<X>(v, 0), half<X>(v, 1)), op);
     } else if constexpr (X::lanes == 4) {
@@ -337,35 +481,44 @@ template <class X, class Op> FS_INLINE typename X::Scalar fold(typename X::V v, 
     }
 }
 
-// ------------------------------------------------------------------------------------------- error-free transformations
-// (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They need -ffp-contract=off.
-template <class V> struct Pair {
+// --- error-free transformations ------------------------------------------------------------------
+// (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They
+// need -ffp-contract=off.
+template <class V>
+struct Pair {
     V hi, lo;  // the unevaluated sum hi + lo
 };
 
 // Pairs of double (as many as the vector is wide) as one pair of the vector's type.
-template <class X> FS_INLINE Pair<typename X::V> pair_from_wide(const Pair<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
+template <class X>
+FS_INLINE Pair<typename X::V> pair_from_wide(
+    const Pair<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
     typename Vec<double, sizeof(typename X::V)>::V part[wide_parts<X>];
     for (int k = 0; k < wide_parts<X>; ++k) part[k] = parts[k].hi;
     const typename X::V hi = from_wide<X>(part);
-    for (int k = 0; k < wide_parts<X>; ++k) part[k] = (parts[k].hi - wide_part<X>(hi, k)) + parts[k].lo;
+    for (int k = 0; k < wide_parts<X>; ++k)
+        part[k] = (parts[k].hi - wide_part<X>(hi, k)) + parts[k].lo;
     return {hi, from_wide<X>(part)};
 }
 
-template <class V> FS_INLINE Pair<V> two_sum(V a, V b) {
+template <class V>
+FS_INLINE Pair<V> two_sum(V a, V b) {
     V s = a + b, t = s - a;
     return {s, (a - (s - t)) + (b - t)};
 }
 
 // a * b - c with one rounding error of the result, not of the product.
-template <class X> FS_INLINE typename X::V multiply_subtract_exact(typename X::V a, typename X::V b, typename X::V c) {
+template <class X>
+FS_INLINE typename X::V multiply_subtract_exact(typename X::V a, typename X::V b, typename X::V c) {
 #if FS_HAS_FMA
     return multiply_add(a, b, -c);
 #else
-    // Dekker's product. The factors are cut in two by their bits: Veltkamp's splitting overflows next to the largest number.
+    // Dekker's product. The factors are cut in two by their bits: Veltkamp's splitting overflows
+    // next to the largest number.
     using V = typename X::V;
     using U = typename X::U;
-    constexpr auto upper = ~typename Format<typename X::Scalar>::Uint(0) << (Format<typename X::Scalar>::mantissa / 2 + 1);
+    constexpr auto upper = ~typename Format<typename X::Scalar>::Uint(0)
+                           << (Format<typename X::Scalar>::mantissa / 2 + 1);
     V p = a * b;
     V ah = (V)((U)a & upper), al = a - ah, bh = (V)((U)b & upper), bl = b - bh;
     V error = ((ah * bh - p) + ah * bl + al * bh) + al * bl;
@@ -374,7 +527,8 @@ template <class X> FS_INLINE typename X::V multiply_subtract_exact(typename X::V
 }
 
 // 1.0 * 2^k where `biased` holds k + bias in its low bits.
-template <class X> FS_INLINE typename X::V power_of_two(typename X::I biased) {
+template <class X>
+FS_INLINE typename X::V power_of_two(typename X::I biased) {
     return (typename X::V)(biased << Format<typename X::Scalar>::mantissa);
 }
 

@@ -1,11 +1,13 @@
 // exp of a shifted argument without subtracting first, and the shift itself.
 //
-//     exp(s * (x - c)) * 2^-N   with   n = round(s (x-c) log2 e),   r = s (x-c) - n ln 2   in two terms,   2^(n-N) in the exponent
+//     exp(s * (x - c)) * 2^-N   with   n = round(s (x-c) log2 e),   r = s (x-c) - n ln 2   in two
+//     terms,   2^(n-N) in the exponent
 //
-// Softmax does not change when all logits move, so the shift is a power of two: N = round(max * log2 e) and c = 0. Nothing is
-// rounded before the range reduction. Above |max| = 256 (float; 2048 for double) x - max is exact for every x that matters (each lies
-// within a factor of two of the maximum: Sterbenz), and c = max, N = 0 takes over; below, |n| < 2^9 (2^12), so that n * ln2_hi is exact
-// without fused multiply-add too.
+// Softmax does not change when all logits move, so the shift is a power of two: N = round(max *
+// log2 e) and c = 0. Nothing is rounded before the range reduction. Above |max| = 256 (float; 2048
+// for double) x - max is exact for every x that matters (each lies within a factor of two of the
+// maximum: Sterbenz), and c = max, N = 0 takes over; below, |n| < 2^9 (2^12), so that n * ln2_hi is
+// exact without fused multiply-add too.
 #pragma once
 
 #include <cmath>
@@ -16,14 +18,17 @@ namespace {
 namespace fs {
 
 // quadratic(r) is the q of exp(r) = 1 + r + q r^2 on |r| <= ln(2) / 2.
-template <class T> struct ExpConstants;
+template <class T>
+struct ExpConstants;
 
-// Degree 6, coefficients of Arm optimized-routines (math/aarch64/advsimd/expf_1u.c), Horner. Largest error 0.87 ulp with fused
-// multiply-add on [-87, 88].
-template <> struct ExpConstants<float> {
+// Degree 6, coefficients of Arm optimized-routines (math/aarch64/advsimd/expf_1u.c), Horner.
+// Largest error 0.87 ulp with fused multiply-add on [-87, 88].
+template <>
+struct ExpConstants<float> {
     static constexpr float log2e = 0x1.715476p+0f, ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f;
     static constexpr float subtract_from = 256;
-    template <class V> static FS_INLINE V quadratic(V r) {
+    template <class V>
+    static FS_INLINE V quadratic(V r) {
         V p = multiply_add(r, V{} + 0x1.6a6000p-10f, V{} + 0x1.12718ep-7f);
         p = multiply_add(p, r, V{} + 0x1.555af0p-5f);
         p = multiply_add(p, r, V{} + 0x1.555430p-3f);
@@ -31,12 +36,17 @@ template <> struct ExpConstants<float> {
     }
 };
 
-// Degree 12, coefficients of SLEEF (src/libm/sleefsimddp.c, exp with 1.0 ulp), Horner. Largest error 0.85 ulp with fused multiply-add.
-template <> struct ExpConstants<double> {
-    static constexpr double log2e = 0x1.71547652b82fep+0, ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
+// Degree 12, coefficients of SLEEF (src/libm/sleefsimddp.c, exp with 1.0 ulp), Horner. Largest
+// error 0.85 ulp with fused multiply-add.
+template <>
+struct ExpConstants<double> {
+    static constexpr double log2e = 0x1.71547652b82fep+0, ln2_hi = 0x1.62e42fee00000p-1,
+                            ln2_lo = 0x1.a39ef35793c76p-33;
     static constexpr double subtract_from = 2048;
-    template <class V> static FS_INLINE V quadratic(V r) {
-        V p = multiply_add(r, V{} + 2.08860621107283687536341e-09, V{} + 2.51112930892876518610661e-08);
+    template <class V>
+    static FS_INLINE V quadratic(V r) {
+        V p = multiply_add(r, V{} + 2.08860621107283687536341e-09,
+                           V{} + 2.51112930892876518610661e-08);
         p = multiply_add(p, r, V{} + 2.75573911234900471893338e-07);
         p = multiply_add(p, r, V{} + 2.75572362911928827629423e-06);
         p = multiply_add(p, r, V{} + 2.4801587159235472998791e-05);
@@ -49,41 +59,49 @@ template <> struct ExpConstants<double> {
     }
 };
 
-// 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small terms first (the same number of operations, and
-// 0.4 ulp better without fusing).
-template <class V> FS_INLINE V from_quadratic(V q, V r) {
+// 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small
+// terms first (the same number of operations, and 0.4 ulp better without fusing).
+template <class V>
+FS_INLINE V from_quadratic(V q, V r) {
     using S = decltype(r[0] + r[0]);
     const V one = V{} + S(1);
     if (FS_HAS_FMA) return multiply_add(multiply_add(q, r, one), r, one);
     return one + (r + q * (r * r));
 }
 
-// How 2^n gets into the result. Adding `magic` to s (x-c) log2 e rounds it to n; Shift folds N into it.
+// How 2^n gets into the result. Adding `magic` to s (x-c) log2 e rounds it to n; Shift folds N into
+// it.
 //
 // In general n is an integer and the low bits of the sum, moved to the exponent field, are 2^(n-N).
-template <class X> struct ExpCore {
+template <class X>
+struct ExpCore {
     using T = typename X::Scalar;
     using V = typename X::V;
     static constexpr T magic = Format<T>::round_magic, bias = Format<T>::bias;
     static constexpr bool overflows = false;  // to +inf, of itself
     static constexpr double unit = 1;         // of exponentials whose shift is free
-    static constexpr T least = Format<T>::bias - T(0.25);  // n - N = -bias is the bit pattern of 0; a quarter keeps rounding from leaving the range
+    // n - N = -bias is the bit pattern of 0; a quarter keeps rounding from leaving the range
+    static constexpr T least = Format<T>::bias - T(0.25);
 
-    template <bool free> static FS_INLINE V finish(V r, V t) {
+    template <bool free>
+    static FS_INLINE V finish(V r, V t) {
         return from_quadratic(ExpConstants<T>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
     }
 };
 
 #if defined(__AVX512F__)
-// With a table of 2^(i/16) in one register, n counts sixteenths, r is small enough for degree 3, and the scaling instruction takes the integer part of
-// n - N. Coefficients of XNNPACK (src/f32-vsigmoid, lut16-p3), table rounded to nearest. Largest error 0.99 ulp, 0.90
-// relative to 2^-23.
+// With a table of 2^(i/16) in one register, n counts sixteenths, r is small enough for degree 3,
+// and the scaling instruction takes the integer part of n - N. Coefficients of XNNPACK
+// (src/f32-vsigmoid, lut16-p3), table rounded to nearest. Largest error 0.99 ulp, 0.90 relative to
+// 2^-23.
 //
-// Where the shift is free, so is a common factor, and the table is that of unit 2^(i/16), with a unit for which all
-// sixteen numbers lie next to floats (within 0.14 units of 2^-23; Gal's accurate tables). Largest error 0.64 relative to
-// 2^-23, at no cost; tools/exponential_tables.py finds the units. There the table value is scaled first, beside the
-// polynomial instead of after it (8 % less time for a sum); results below the smallest normal number are then less exact.
-template <> struct ExpCore<Vec<float, 64>> {
+// Where the shift is free, so is a common factor, and the table is that of unit 2^(i/16), with a
+// unit for which all sixteen numbers lie next to floats (within 0.14 units of 2^-23; Gal's accurate
+// tables). Largest error 0.64 relative to 2^-23, at no cost; tools/exponential_tables.py finds the
+// units. There the table value is scaled first, beside the polynomial instead of after it (8 % less
+// time for a sum); results below the smallest normal number are then less exact.
+template <>
+struct ExpCore<Vec<float, 64>> {
     using X = Vec<float, 64>;
     using V = X::V;
     static constexpr float magic = 0x1.8p19f, bias = 0;
@@ -93,19 +111,24 @@ template <> struct ExpCore<Vec<float, 64>> {
 
     // power 2^(i/16)
     static FS_INLINE V powers(float power) {
-        return V{0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fe0p+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f,
-                 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f,
-                 0x1.d5818ep+0f, 0x1.ea4afap+0f} * power;
+        return V{0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
+                 0x1.306fe0p+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
+                 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+                 0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f} *
+               power;
     }
     // power unit 2^(i/16)
     static FS_INLINE V units(float power) {
-        return V{0x1.02946ep+0f, 0x1.0e0732p+0f, 0x1.19fbb8p+0f, 0x1.2677bep+0f, 0x1.338144p+0f, 0x1.411e8ep+0f, 0x1.4f5626p+0f,
-                 0x1.5e2ee2p+0f, 0x1.6dafe4p+0f, 0x1.7de09ep+0f, 0x1.8ec8dap+0f, 0x1.a070b6p+0f, 0x1.b2e0aep+0f, 0x1.c621a0p+0f,
-                 0x1.da3ccap+0f, 0x1.ef3bd6p+0f} * power;
+        return V{0x1.02946ep+0f, 0x1.0e0732p+0f, 0x1.19fbb8p+0f, 0x1.2677bep+0f,
+                 0x1.338144p+0f, 0x1.411e8ep+0f, 0x1.4f5626p+0f, 0x1.5e2ee2p+0f,
+                 0x1.6dafe4p+0f, 0x1.7de09ep+0f, 0x1.8ec8dap+0f, 0x1.a070b6p+0f,
+                 0x1.b2e0aep+0f, 0x1.c621a0p+0f, 0x1.da3ccap+0f, 0x1.ef3bd6p+0f} *
+               power;
     }
     static constexpr float c3 = 0x1.55559ap-3f, c2 = 0x1.00021ep-1f;
 
-    template <bool free> static FS_INLINE V finish(V r, V t) {
+    template <bool free>
+    static FS_INLINE V finish(V r, V t) {
         if constexpr (free) return scaled_first(r, t, t - magic, units(1), X::set(c3), X::set(c2));
         return scaled(fraction(r, t, powers(1)), t - magic);
     }
@@ -121,14 +144,21 @@ template <> struct ExpCore<Vec<float, 64>> {
         const V power = entry(t, table);
         return multiply_add(power, polynomial(r, X::set(c3), X::set(c2)), power);
     }
-    static FS_INLINE V entry(V t, V table) { return (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), (__m512)table); }
-    static FS_INLINE V polynomial(V r, V c3, V c2) { return multiply_add(multiply_add(r, c3, c2) * r, r, r); }  // exp(r) - 1
+    static FS_INLINE V entry(V t, V table) {
+        return (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), (__m512)table);
+    }
+    // exp(r) - 1
+    static FS_INLINE V polynomial(V r, V c3, V c2) {
+        return multiply_add(multiply_add(r, c3, c2) * r, r, r);
+    }
 };
 
-// The same for double with two registers of 2^(i/16) and degree 6: exp(r) = 1 + r + r^2 q(r), q fitted to |r| <= ln(2) / 32 by Remez' algorithm, relative
-// error 2^-56.2. Largest error 1.12 ulp, 0.93 relative to 2^-52; with free shift 0.63 relative to it, entries within 0.12.
-// (Measured: softmax of 256 x 1000 takes 0.57 ns per element, with degree 12 and no table 0.76.)
-template <> struct ExpCore<Vec<double, 64>> {
+// The same for double with two registers of 2^(i/16) and degree 6: exp(r) = 1 + r + r^2 q(r), q
+// fitted to |r| <= ln(2) / 32 by Remez' algorithm, relative error 2^-56.2. Largest error 1.12 ulp,
+// 0.93 relative to 2^-52; with free shift 0.63 relative to it, entries within 0.12. (Measured:
+// softmax of 256 x 1000 takes 0.57 ns per element, with degree 12 and no table 0.76.)
+template <>
+struct ExpCore<Vec<double, 64>> {
     using X = Vec<double, 64>;
     using V = X::V;
     static constexpr double magic = 0x1.8p48, bias = 0;
@@ -136,9 +166,11 @@ template <> struct ExpCore<Vec<double, 64>> {
     static constexpr double unit = 0x1.024bb3c9b7a6bp+0;
     static constexpr double least = 1075.75;  // 2^-1076 rounds to 0
 
-    template <bool free> static FS_INLINE V finish(V r, V t) {
+    template <bool free>
+    static FS_INLINE V finish(V r, V t) {
         const V n = t - magic;
-        return free ? product(scaled(entry_of_units(t), n), r) : scaled(product(entry_of_powers(t, 1), r), n);
+        return free ? product(scaled(entry_of_units(t), n), r)
+                    : scaled(product(entry_of_powers(t, 1), r), n);
     }
     static FS_INLINE V half_fraction(V r, V t) { return product(entry_of_powers(t, 0.5), r); }
     static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_pd((__m512d)v, (__m512d)n); }
@@ -152,45 +184,58 @@ template <> struct ExpCore<Vec<double, 64>> {
         return multiply_add(power, multiply_add(q * r, r, r), power);
     }
     static FS_INLINE V entry_of_powers(V t, double power) {
-        const V low = V{0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0,
-                       0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0} * power;
-        const V high = V{0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
-                        0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0} * power;
+        const V low = V{0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0,
+                        0x1.2387a6e756238p+0, 0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0,
+                        0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0} *
+                      power;
+        const V high = V{0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0,
+                         0x1.9c49182a3f090p+0, 0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0,
+                         0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0} *
+                       power;
         return entry(t, low, high);
     }
     static FS_INLINE V entry_of_units(V t) {
-        const V low = {0x1.024bb3c9b7a6bp+0, 0x1.0dbb3fab29c60p+0, 0x1.19ac689e66e26p+0, 0x1.2624ebb09aefap+0,
-                       0x1.332ac6f94dc0ep+0, 0x1.40c43c7b8fabbp+0, 0x1.4ef7d527c95e8p+0, 0x1.5dcc63ffa0d47p+0};
-        const V high = {0x1.6d49095d75b21p+0, 0x1.7d75366108708p+0, 0x1.8e58b082f1988p+0, 0x1.9ffb9550a0f5cp+0,
-                        0x1.b2665e52b024ap+0, 0x1.c5a1e51f68330p+0, 0x1.d9b7679b6f4a8p+0, 0x1.eeb08c6aa987fp+0};
+        const V low = {0x1.024bb3c9b7a6bp+0, 0x1.0dbb3fab29c60p+0, 0x1.19ac689e66e26p+0,
+                       0x1.2624ebb09aefap+0, 0x1.332ac6f94dc0ep+0, 0x1.40c43c7b8fabbp+0,
+                       0x1.4ef7d527c95e8p+0, 0x1.5dcc63ffa0d47p+0};
+        const V high = {0x1.6d49095d75b21p+0, 0x1.7d75366108708p+0, 0x1.8e58b082f1988p+0,
+                        0x1.9ffb9550a0f5cp+0, 0x1.b2665e52b024ap+0, 0x1.c5a1e51f68330p+0,
+                        0x1.d9b7679b6f4a8p+0, 0x1.eeb08c6aa987fp+0};
         return entry(t, low, high);
     }
     static FS_INLINE V entry(V t, V low, V high) {
-        return (V)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)t), (__m512d)high);
+        return (V)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)t),
+                                         (__m512d)high);
     }
 };
 #endif
 
-// What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the compute type.
+// What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the
+// compute type.
 struct Factor {
     double hi, lo;
     bool is_one() const { return hi == 1 && lo == 0; }
     Factor times(double m) const {
         using D = Vec<double, 16>;
-        const double product = m * hi, error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] + m * lo;
+        const double product = m * hi,
+                     error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] +
+                             m * lo;
         return {product, product - product == 0 ? error : 0};
     }
     // Over |t|: a negative temperature is that of softmin.
     Factor over(double t) const {
         using D = Vec<double, 16>;
         t = t < 0 ? -t : t;
-        const double quotient = hi / t, residue = -multiply_subtract_exact<D>(D::set(quotient), D::set(t), D::set(hi))[0];
+        const double quotient = hi / t, residue = -multiply_subtract_exact<D>(
+                                            D::set(quotient), D::set(t), D::set(hi))[0];
         return {quotient, (residue + lo) / t};
     }
 };
 
-// The factor in vectors (one value for a row, a value per lane for columns), and what one step of n is in units of the logits.
-template <class X> struct Scale {
+// The factor in vectors (one value for a row, a value per lane for columns), and what one step of n
+// is in units of the logits.
+template <class X>
+struct Scale {
     typename X::V hi, lo, log2e, unit;
     void set_lane(isize lane, Factor f) {
         using T = typename X::Scalar;
@@ -203,7 +248,8 @@ template <class X> struct Scale {
     static Scale all(Factor f) {
         Scale s;
         s.set_lane(0, f);
-        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]), s.unit = X::set(s.unit[0]);
+        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]),
+        s.unit = X::set(s.unit[0]);
         return s;
     }
     static FS_INLINE Scale one() {
@@ -213,15 +259,19 @@ template <class X> struct Scale {
 };
 
 // c, N and the range of x - c: below it exponentials are 0, above +inf.
-template <class X> struct Shift {
+template <class X>
+struct Shift {
     typename X::V center, magic, lowest, highest;
 
     double exponent(isize lane) const {  // N
-        return static_cast<double>(ExpCore<X>::magic) + (ExpCore<X>::bias - static_cast<double>(magic[lane]));
+        return static_cast<double>(ExpCore<X>::magic) +
+               (ExpCore<X>::bias - static_cast<double>(magic[lane]));
     }
 
     // No center, and the given N.
-    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) { return fixed(X::set(exponent), scale); }
+    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
+        return fixed(X::set(exponent), scale);
+    }
     static FS_INLINE Shift fixed(typename X::V exponent, const Scale<X> &scale) {
         using T = typename X::Scalar;
         using F = Format<T>;
@@ -232,14 +282,16 @@ template <class X> struct Shift {
         s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
         return s;
     }
-    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double: 2^-401 and 2^500), those of almost all logits,
-    // stay far from both ends of the range.
+    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double:
+    // 2^-401 and 2^500), those of almost all logits, stay far from both ends of the range.
     static constexpr int typical_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
     static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(typical_exponent, scale); }
 
-    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by nothing. Where differences from the maximum are known to
-    // be exact, it may be the center whatever its size.
-    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale, typename X::I exact = typename X::I{}) {
+    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by
+    // nothing. Where differences from the maximum are known to be exact, it may be the center
+    // whatever its size.
+    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale,
+                                typename X::I exact = typename X::I{}) {
         using T = typename X::Scalar;
         using V = typename X::V;
         using F = Format<T>;
@@ -256,16 +308,20 @@ template <class X> struct Shift {
     }
 };
 
-// Bits that are 0 if x is a multiple of 2^-10 (2^-20), as integers and hand-written scores are. Where all logits are, so are their differences, and those
-// are exact where they matter: either the maximum is below 2^8 (2^11), or it is the center anyway.
-template <class X> FS_INLINE typename X::I off_lattice(typename X::V x) {
+// Bits that are 0 if x is a multiple of 2^-10 (2^-20), as integers and hand-written scores are.
+// Where all logits are, so are their differences, and those are exact where they matter: either the
+// maximum is below 2^8 (2^11), or it is the center anyway.
+template <class X>
+FS_INLINE typename X::I off_lattice(typename X::V x) {
     const typename X::V magic = X::set(sizeof(typename X::Scalar) == 4 ? 0x1.8p13 : 0x1.8p32);
     return bits<X>((x + magic) - magic) ^ bits<X>(x);
 }
 
-// r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an error of the subtraction to put back.
+// r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an
+// error of the subtraction to put back.
 template <class X, bool Scaled, bool Corrected>
-FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X> &scale, typename X::V error) {
+FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X> &scale,
+                                typename X::V error) {
     using V = typename X::V;
     using C = ExpConstants<typename X::Scalar>;
     const V p = Scaled ? d * scale.hi : d;
@@ -281,9 +337,12 @@ FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X>
 
 // exp(s * (d + error)) * 2^-N for d = x - c; `free`: times ExpCore::unit.
 template <class X, bool Scaled, bool Corrected, bool free>
-FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale, typename X::V error) {
-    const typename X::V t = multiply_add(d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), shift.magic);
-    return ExpCore<X>::template finish<free>(reduced<X, Scaled, Corrected>(d, t - shift.magic, scale, error), t);
+FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale,
+                                    typename X::V error) {
+    const typename X::V t = multiply_add(
+        d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), shift.magic);
+    return ExpCore<X>::template finish<free>(
+        reduced<X, Scaled, Corrected>(d, t - shift.magic, scale, error), t);
 }
 template <class X, bool Scaled, bool free>
 FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
@@ -291,61 +350,81 @@ FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, cons
 }
 
 // The form for x at most the maximum that set the shift (-inf included: exact zero), in units.
-template <class X, bool Scaled> FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+template <class X, bool Scaled>
+FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
     return exp_reduced<X, Scaled, true>(larger(shift.lowest, x - shift.center), shift, scale);
 }
 
-// x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is NaN for infinite x).
-template <class X> FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typename X::V lowest) {
+// x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is
+// NaN for infinite x).
+template <class X>
+FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typename X::V lowest) {
     const Pair<typename X::V> d = two_sum(x, -max);
     return {larger(lowest, d.hi), absolute<X>(d.hi) <= -lowest ? d.lo : typename X::V{}};
 }
 
-// exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the exact difference, and 1 at the maximum (times
-// 2^-N). `shift` is a fixed one.
+// exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the
+// exact difference, and 1 at the maximum (times 2^-N). `shift` is a fixed one.
 template <class X, bool Scaled>
-FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift, const Scale<X> &scale) {
+FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift,
+                                  const Scale<X> &scale) {
     const Pair<typename X::V> d = difference<X>(x, max, shift.lowest);
     return exp_reduced<X, Scaled, true, false>(d.hi, shift, scale, d.lo);
 }
 
-// exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the last bit of an exponential is too much of an error. By the
-// general method, whatever ExpCore does.
+// exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the
+// last bit of an exponential is too much of an error. By the general method, whatever ExpCore does.
 template <class X, bool Scaled>
-FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max, typename X::V exponent, const Scale<X> &scale) {
+FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
+                                             typename X::V exponent, const Scale<X> &scale) {
     using V = typename X::V;
     using T = typename X::Scalar;
     using C = ExpConstants<T>;
     using F = Format<T>;
-    const V magic = F::round_magic + (F::bias - exponent), lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
+    const V magic = F::round_magic + (F::bias - exponent),
+            lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
     const Pair<V> d = difference<X>(x, max, lowest);
     const V p = Scaled ? d.hi * scale.hi : d.hi;
-    const V p_lo = Scaled ? multiply_subtract_exact<X>(d.hi, scale.hi, p) + (d.hi * scale.lo + d.lo * scale.hi) : d.lo;
-    const V t = multiply_add(d.hi, scale.log2e, magic), n = t - magic, power = power_of_two<X>(bits<X>(t));
+    const V p_lo =
+        Scaled ? multiply_subtract_exact<X>(d.hi, scale.hi, p) + (d.hi * scale.lo + d.lo * scale.hi)
+               : d.lo;
+    const V t = multiply_add(d.hi, scale.log2e, magic), n = t - magic,
+            power = power_of_two<X>(bits<X>(t));
     const Pair<V> r = two_sum(p - n * C::ln2_hi, p_lo - n * C::ln2_lo);
-    const Pair<V> head = two_sum(X::set(1), r.hi), e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
+    const Pair<V> head = two_sum(X::set(1), r.hi),
+                  e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
     return {e.hi * power, (e.lo + (head.lo + (r.lo + r.lo * r.hi))) * power};
 }
 
-// The form for any x and a shift without center: far above it gives +inf, which tells the caller that the shift was wrong.
-template <class X, bool Scaled, bool free> FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+// The form for any x and a shift without center: far above it gives +inf, which tells the caller
+// that the shift was wrong.
+template <class X, bool Scaled, bool free>
+FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift,
+                                       const Scale<X> &scale) {
     const typename X::V d = larger(shift.lowest, x);
-    return exp_reduced<X, Scaled, free>(ExpCore<X>::overflows ? d : smaller(shift.highest, d), shift, scale);
+    return exp_reduced<X, Scaled, free>(ExpCore<X>::overflows ? d : smaller(shift.highest, d),
+                                        shift, scale);
 }
 
-// exp(s x) 2^-exponent for any x, as a function object that is made once for a row; `free`: in units.
-template <class X, bool Scaled, int exponent, bool free = false> struct FixedExp {
+// exp(s x) 2^-exponent for any x, as a function object that is made once for a row; `free`: in
+// units.
+template <class X, bool Scaled, int exponent, bool free = false>
+struct FixedExp {
     Shift<X> shift;
     Scale<X> scale;
 
-    explicit FS_INLINE FixedExp(const Scale<X> &s) : shift(Shift<X>::fixed(exponent, s)), scale(s) {}
-    FS_INLINE typename X::V operator()(typename X::V x) const { return exp_uncentered<X, Scaled, free>(x, shift, scale); }
+    explicit FS_INLINE FixedExp(const Scale<X> &s)
+        : shift(Shift<X>::fixed(exponent, s)), scale(s) {}
+    FS_INLINE typename X::V operator()(typename X::V x) const {
+        return exp_uncentered<X, Scaled, free>(x, shift, scale);
+    }
 };
 
 #if defined(__AVX512F__)
-// The table of powers holds 2^-exponent already, and the constants are kept in registers: GCC would load them again for the remainder of every row, 7 % of
-// the time of a row of 100.
-template <bool Scaled, int exponent> struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
+// The table of powers holds 2^-exponent already, and the constants are kept in registers: GCC would
+// load them again for the remainder of every row, 7 % of the time of a row of 100.
+template <bool Scaled, int exponent>
+struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
     using X = Vec<float, 64>;
     using V = X::V;
     using Core = ExpCore<X>;
@@ -354,13 +433,20 @@ template <bool Scaled, int exponent> struct FixedExp<Vec<float, 64>, Scaled, exp
     V lowest, log2e, magic, ln2_hi, ln2_lo, c3, c2, table;
 
     explicit FS_INLINE FixedExp(const Scale<X> &s)
-        : scale(s), lowest(held(Shift<X>::fixed(exponent, s).lowest)), log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
-          magic(held(X::set(Core::magic))), ln2_hi(held(X::set(-Constants::ln2_hi))), ln2_lo(held(X::set(-Constants::ln2_lo))),
-          c3(held(X::set(Core::c3))), c2(held(X::set(Core::c2))), table(held(Core::units(1 << -exponent))) {}
+        : scale(s),
+          lowest(held(Shift<X>::fixed(exponent, s).lowest)),
+          log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
+          magic(held(X::set(Core::magic))),
+          ln2_hi(held(X::set(-Constants::ln2_hi))),
+          ln2_lo(held(X::set(-Constants::ln2_lo))),
+          c3(held(X::set(Core::c3))),
+          c2(held(X::set(Core::c2))),
+          table(held(Core::units(1 << -exponent))) {}
 
     FS_INLINE V operator()(V x) const {
         const V d = larger(lowest, x), t = multiply_add(d, log2e, magic), n = t - magic;
-        const V r = Scaled ? reduced<X, true, false>(d, n, scale, V{}) : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, d));
+        const V r = Scaled ? reduced<X, true, false>(d, n, scale, V{})
+                           : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, d));
         return Core::scaled_first(r, t, n, table, c3, c2);
     }
 
@@ -372,37 +458,46 @@ template <bool Scaled, int exponent> struct FixedExp<Vec<float, 64>, Scaled, exp
 };
 #endif
 
-template <class X, bool Scaled> using TypicalExp = FixedExp<X, Scaled, Shift<X>::typical_exponent, true>;
+template <class X, bool Scaled>
+using TypicalExp = FixedExp<X, Scaled, Shift<X>::typical_exponent, true>;
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
-template <class X> FS_INLINE typename X::V exp_plain(typename X::V x) {
+template <class X>
+FS_INLINE typename X::V exp_plain(typename X::V x) {
     return exp_uncentered<X, false, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
 }
 
 // exp(x) 2^lift for x <= 0.
-template <class X, int lift> FS_INLINE typename X::V exp_lifted(typename X::V x) {
+template <class X, int lift>
+FS_INLINE typename X::V exp_lifted(typename X::V x) {
     const Scale<X> one = Scale<X>::one();
     const Shift<X> shift = Shift<X>::fixed(-lift, one);
     return exp_reduced<X, false, false>(larger(shift.lowest, x), shift, one);
 }
 
-// exp(x) for x <= 0, below the smallest normal number within one step of the subnormal ones. In general it is made too large, so that all of them are
-// normal, and multiplied by a power of two, which rounds once.
-template <class X> FS_INLINE typename X::V exp_nonpositive(typename X::V x) {
+// exp(x) for x <= 0, below the smallest normal number within one step of the subnormal ones. In
+// general it is made too large, so that all of them are normal, and multiplied by a power of two,
+// which rounds once.
+template <class X>
+FS_INLINE typename X::V exp_nonpositive(typename X::V x) {
     using T = typename X::Scalar;
     constexpr int lift = ExpCore<X>::overflows ? 0 : Format<T>::mantissa + 1;
     const typename X::V e = exp_lifted<X, lift>(x);
     return lift ? e * (1 / T(isize(1) << lift)) : e;
 }
 
-template <class X> struct NonpositiveExp {
+template <class X>
+struct NonpositiveExp {
     explicit FS_INLINE NonpositiveExp(const Scale<X> &) {}
     FS_INLINE typename X::V operator()(typename X::V x) const { return exp_nonpositive<X>(x); }
 };
 
-// exp(x) for x <= 0 (down to where its product with the largest number is 0) in parts, for products that are rounded once whatever the sizes of both
-// factors: an exponential that is rounded to a subnormal number before it is multiplied has lost its digits.
-template <class X, bool scales = ExpCore<X>::overflows> struct SplitExp {  // for x far from 0 alone: there the power of two may come first
+// exp(x) for x <= 0 (down to where its product with the largest number is 0) in parts, for products
+// that are rounded once whatever the sizes of both factors: an exponential that is rounded to a
+// subnormal number before it is multiplied has lost its digits. for x far from 0 alone: there the
+// power of two may come first
+template <class X, bool scales = ExpCore<X>::overflows>
+struct SplitExp {
     using T = typename X::Scalar;
     using V = typename X::V;
     V n, fraction, fourth, rest;  // 2^n fraction = fraction fourth^3 rest
@@ -431,18 +526,24 @@ template <class X, bool scales = ExpCore<X>::overflows> struct SplitExp {  // fo
     }
 
     // 2^-(3 times the bits of the largest number, and those of the smallest)
-    static constexpr T least_argument = -T(0.6931471805599453) * (3 * Format<T>::bias + Format<T>::mantissa + 3);
+    static constexpr T least_argument =
+        -T(0.6931471805599453) * (3 * Format<T>::bias + Format<T>::mantissa + 3);
 };
 
 #if defined(__AVX512F__)
-// Half the fraction, that products with the largest numbers do not overflow before they are scaled. For all x.
-template <class X> struct SplitExp<X, true> {
+// Half the fraction, that products with the largest numbers do not overflow before they are scaled.
+// For all x.
+template <class X>
+struct SplitExp<X, true> {
     using V = typename X::V;
     using Core = ExpCore<X>;
     V half, n;
     explicit FS_INLINE SplitExp(V x) {
-        const V y = larger(X::set(SplitExp<X, false>::least_argument), x), t = multiply_add(y, X::set(ExpConstants<typename X::Scalar>::log2e), X::set(Core::magic));
-        half = Core::half_fraction(reduced<X, false, false>(y, t - Core::magic, Scale<X>::one(), V{}), t);
+        const V y = larger(X::set(SplitExp<X, false>::least_argument), x),
+                t = multiply_add(y, X::set(ExpConstants<typename X::Scalar>::log2e),
+                                 X::set(Core::magic));
+        half = Core::half_fraction(
+            reduced<X, false, false>(y, t - Core::magic, Scale<X>::one(), V{}), t);
         n = t - (Core::magic - 1);
     }
     FS_INLINE V value() const { return Core::scaled(half, n); }
@@ -451,7 +552,8 @@ template <class X> struct SplitExp<X, true> {
 #endif
 
 // The |x| from which 1 + exp(-|x|) is 1 and exp(-|x|) next to the smallest normal number.
-template <class X> constexpr typename X::Scalar tail_from = sizeof(typename X::Scalar) == 4 ? 87 : 708;
+template <class X>
+constexpr typename X::Scalar tail_from = sizeof(typename X::Scalar) == 4 ? 87 : 708;
 
 }  // namespace fs
 }  // namespace

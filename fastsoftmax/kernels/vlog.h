@@ -1,12 +1,15 @@
 // Logarithms as an unevaluated sum hi + lo.
 //
-// One routine serves them all: log(a / b) with a = ah + al and b = bh + bl. With 2^k the power of two nearest to a / b,
+// One routine serves them all: log(a / b) with a = ah + al and b = bh + bl. With 2^k the power of
+// two nearest to a / b,
 //
-//     s = (a 2^-k - b) / (a 2^-k + b),   log(a / b) = k ln 2 + 2 s + s^3 (2/3 + 2/5 s^2 + 2/7 s^4 + ...),   |s| <= (sqrt 2 - 1) / (sqrt 2 + 1) = 0.172
+//     s = (a 2^-k - b) / (a 2^-k + b),   log(a / b) = k ln 2 + 2 s + s^3 (2/3 + 2/5 s^2 + 2/7 s^4 +
+//     ...),   |s| <= (sqrt 2 - 1) / (sqrt 2 + 1) = 0.172
 //
-// (the classical atanh series). The numerator is exact (Sterbenz), so results near zero keep all their digits: log1p(y) is a = 1 + y, b = 1;
-// logit(p) is a = p, b = 1 - p. hi + lo is good to about 2^-30 (float) and 2^-58 (double) relative to the larger of its terms; log1p(y) relative to itself
-// to 2^-26.7 and 2^-55.7, with y next to the last place of 1 (tests/test_math.py).
+// (the classical atanh series). The numerator is exact (Sterbenz), so results near zero keep all
+// their digits: log1p(y) is a = 1 + y, b = 1; logit(p) is a = p, b = 1 - p. hi + lo is good to
+// about 2^-30 (float) and 2^-58 (double) relative to the larger of its terms; log1p(y) relative to
+// itself to 2^-26.7 and 2^-55.7, with y next to the last place of 1 (tests/test_math.py).
 #pragma once
 
 #include "simd.h"
@@ -14,20 +17,27 @@
 namespace {
 namespace fs {
 
-template <class T> struct LogConstants;
+template <class T>
+struct LogConstants;
 
-// Truncation of the series: 0.0295^6 / 13 < 2^-34 after six terms, 0.0295^11 / 23 < 2^-60 after eleven.
-template <> struct LogConstants<float> {
-    static constexpr float sqrt_half = 0x1.6a09e6p-1f, ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f;
+// Truncation of the series: 0.0295^6 / 13 < 2^-34 after six terms, 0.0295^11 / 23 < 2^-60 after
+// eleven.
+template <>
+struct LogConstants<float> {
+    static constexpr float sqrt_half = 0x1.6a09e6p-1f, ln2_hi = 0x1.62e4p-1f,
+                           ln2_lo = 0x1.7f7d1cp-20f;
     static constexpr int terms = 5;
 };
-template <> struct LogConstants<double> {
-    static constexpr double sqrt_half = 0x1.6a09e667f3bcdp-1, ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
+template <>
+struct LogConstants<double> {
+    static constexpr double sqrt_half = 0x1.6a09e667f3bcdp-1, ln2_hi = 0x1.62e42fee00000p-1,
+                            ln2_lo = 0x1.a39ef35793c76p-33;
     static constexpr int terms = 10;
 };
 
 // s^3 (2/3 + 2/5 z + ...) with z = s^2.
-template <class X> FS_INLINE typename X::V atanh_series(typename X::V s) {
+template <class X>
+FS_INLINE typename X::V atanh_series(typename X::V s) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int terms = LogConstants<T>::terms;
@@ -38,10 +48,12 @@ template <class X> FS_INLINE typename X::V atanh_series(typename X::V s) {
     return p * (z * s);
 }
 
-// log(a / b) + extra * ln 2 for positive normal a / b, whose lower terms are rounding errors of the higher ones (sums of
-// very many numbers must be made so: two_sum(hi, lo)). `quotient` is a / b within a few ulp.
+// log(a / b) + extra * ln 2 for positive normal a / b, whose lower terms are rounding errors of the
+// higher ones (sums of very many numbers must be made so: two_sum(hi, lo)). `quotient` is a / b
+// within a few ulp.
 template <class X>
-FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b, typename X::V quotient, typename X::V extra) {
+FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b,
+                                        typename X::V quotient, typename X::V extra) {
     using T = typename X::Scalar;
     using F = Format<T>;
     using C = LogConstants<T>;
@@ -63,16 +75,22 @@ FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::
     const V numerator = ah - b.hi, numerator_lo = al - b.lo, denominator_lo = sum.lo + (al + b.lo);
     const V s = (numerator + numerator_lo) / sum.hi;
     // Residue of the division: (numerator - s * denominator) / denominator.
-    const V rest = (numerator_lo - multiply_subtract_exact<X>(s, sum.hi, numerator)) - s * denominator_lo;
+    const V rest =
+        (numerator_lo - multiply_subtract_exact<X>(s, sum.hi, numerator)) - s * denominator_lo;
     const V twice_s_lo = (rest + rest) / sum.hi;  // not s_lo, half of a subnormal number
     const Pair<V> head = two_sum(k * C::ln2_hi, s + s);
-    return {head.hi, head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + twice_s_lo)};
+    return {head.hi,
+            head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + twice_s_lo)};
 }
 
-template <class V> FS_INLINE V sum_of(Pair<V> p) { return p.hi + p.lo; }
+template <class V>
+FS_INLINE V sum_of(Pair<V> p) {
+    return p.hi + p.lo;
+}
 
 // log1p(y) for y >= 0, good relative to the result however small it is.
-template <class X> FS_INLINE Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y_lo) {
+template <class X>
+FS_INLINE Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y_lo) {
     const typename X::V one = X::set(1);
     Pair<typename X::V> a = two_sum(one, y);
     a.lo = a.lo + y_lo;

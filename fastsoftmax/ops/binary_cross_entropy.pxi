@@ -1,7 +1,8 @@
 # Kernels of binary_cross_entropy: see binary_cross_entropy.py for what they compute.
 
-def binary_cross_entropy_flat(cnp.ndarray probs, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight, double clamp,
-                              double scale, Py_ssize_t num_threads):
+def binary_cross_entropy_flat(
+        cnp.ndarray probs, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad,
+        cnp.ndarray weight, double clamp, double scale, Py_ssize_t num_threads):
     cdef ElementArguments a
     cdef double total
     a.x, a.target, a.weight = any_array(probs), any_array(targets), any_array(weight)

@@ -77,7 +77,9 @@ def _binary_cross_entropy(
     bound = math.inf if clamp is None else _losses.as_number(clamp, "clamp", 0)
     x = _arrays.as_numbers(probs, "probs")
 
-    def call(run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, scale: float, threads: int) -> float:
+    def call(
+        run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, scale: float, threads: int
+    ) -> float:
         total: float = run(x, t, loss, grad, w, bound, scale, threads)
         return total
 
@@ -110,10 +112,11 @@ def binary_cross_entropy(
     Parameters
     ----------
     probs : array_like
-        Probabilities of any shape, such as `sigmoid` returns. One outside [0, 1] makes its loss NaN,
-        whatever its weight.
+        Probabilities of any shape, such as `sigmoid` returns. One outside [0, 1] makes its loss
+        NaN, whatever its weight.
     targets : array_like
-        0 or 1, or a probability in between, for each: of the shape of `probs` and any real dtype, bool too.
+        0 or 1, or a probability in between, for each: of the shape of `probs` and any real dtype,
+        bool too.
     weight : array_like, optional
         A weight for each element; broadcasts to the shape of `probs`.
     clamp : float, optional
@@ -126,8 +129,8 @@ def binary_cross_entropy(
     Returns
     -------
     scalar or ndarray
-        The loss, float64 for float64 `probs` and integers, float32 for all others; of the shape of `probs`
-        for reduction 'none'.
+        The loss, float64 for float64 `probs` and integers, float32 for all others; of the shape of
+        `probs` for reduction 'none'.
 
     Raises
     ------
@@ -136,14 +139,15 @@ def binary_cross_entropy(
 
     See Also
     --------
-    binary_cross_entropy_with_logits : from scores, which keeps digits that probabilities next to 1 have lost.
+    binary_cross_entropy_with_logits : from scores, which keeps digits that probabilities next to 1
+    have lost.
 
     Notes
     -----
-    A coefficient of 0 drops its term: ``p = 0`` costs nothing where the target or the weight is 0. Without
-    `clamp`, it costs +inf elsewhere; PyTorch's always clamps. The largest error of a loss is 4 ulp (with
-    options 6) of the result or, if that is larger, of its larger term; for float32 and float64. Targets and
-    weights of float64 are used as they are, whatever the dtype of `probs`.
+    A coefficient of 0 drops its term: ``p = 0`` costs nothing where the target or the weight is 0.
+    Without `clamp`, it costs +inf elsewhere; PyTorch's always clamps. The largest error of a loss
+    is 4 ulp (with options 6) of the result or, if that is larger, of its larger term; for float32
+    and float64. Targets and weights of float64 are used as they are, whatever the dtype of `probs`.
 
     Examples
     --------
@@ -174,8 +178,8 @@ def binary_cross_entropy_value_and_grad(
     probs, targets, weight, clamp, reduction
         As for `binary_cross_entropy`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `probs`, which is allowed itself. For float16
-        and bfloat16 it may be float32.
+        Where to write the gradient: of the shape and dtype of `probs`, which is allowed itself. For
+        float16 and bfloat16 it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -184,7 +188,8 @@ def binary_cross_entropy_value_and_grad(
     loss : scalar or ndarray
         As `binary_cross_entropy` returns it.
     grad : ndarray
-        Its derivative, of the shape and dtype of `probs`; that of ``loss.sum()`` with reduction 'none'.
+        Its derivative, of the shape and dtype of `probs`; that of ``loss.sum()`` with reduction
+        'none'.
 
     Raises
     ------
@@ -197,10 +202,10 @@ def binary_cross_entropy_value_and_grad(
 
     Notes
     -----
-    The gradient is ``weight * ((1 - t) / (1 - p) - t / p)``. Where a logarithm is clamped, the loss is flat
-    and its part of the gradient 0. (PyTorch's gradient knows nothing of the clamp of its loss; it divides by
-    at least 1e-12 instead.) Its largest error is 4 ulp of its larger term; a `p` whose inverse overflows,
-    or a small weight of one that nearly does, is no exception.
+    The gradient is ``weight * ((1 - t) / (1 - p) - t / p)``. Where a logarithm is clamped, the loss
+    is flat and its part of the gradient 0. (PyTorch's gradient knows nothing of the clamp of its
+    loss; it divides by at least 1e-12 instead.) Its largest error is 4 ulp of its larger term; a
+    `p` whose inverse overflows, or a small weight of one that nearly does, is no exception.
 
     Examples
     --------

@@ -1,4 +1,6 @@
-"""Binary cross-entropy of logits: the loss, its gradient in the same pass, and what boosting wants of it."""
+"""Binary cross-entropy of logits: the loss, its gradient in the same pass,
+and what boosting wants of it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from ..kernels.reference import Array, by_elements, tail_from, times_exp, weight
 def binary_cross_entropy_with_logits_plain(
     logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
 ) -> Any:
-    """The result for plain arrays (native, contiguous, not empty, labels in range); None: not ones."""
+    """The result for plain arrays (native, contiguous, not empty, labels in range); None:
+    not ones.
+    """
     return None
 
 
@@ -33,7 +37,9 @@ def binary_cross_entropy_with_logits_flat(
     scale: float,
     num_threads: int,
 ) -> float:
-    """The sum of weight (pos_weight t softplus(-x) + (1 - t) softplus(x)), and scale times its gradient."""
+    """The sum of weight (pos_weight t softplus(-x) + (1 - t) softplus(x)),
+    and scale times its gradient.
+    """
     z, t = widened(x), widened(targets)
     positive, negative = weights(pos_weight, x) * t, 1 - t
     w = weights(weight, x)
@@ -121,7 +127,15 @@ def _binary_cross_entropy_with_logits(
     x = _arrays.as_numbers(logits, "logits")
 
     def call(
-        run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, positive: Any, scale: float, threads: int
+        run: Any,
+        x: Any,
+        grad: Any,
+        loss: Any,
+        t: Any,
+        w: Any,
+        positive: Any,
+        scale: float,
+        threads: int,
     ) -> float:
         total: float = run(x, t, loss, grad, w, positive, scale, threads)
         return total
@@ -151,29 +165,31 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     num_threads: int | None = None,
 ) -> Any:
-    r"""Measure how far scores are from the yes or no they should say: cross-entropy of ``sigmoid(logits)``.
+    r"""Measure how far scores are from the yes or no they should say: cross-entropy of
+    ``sigmoid(logits)``.
 
     Parameters
     ----------
     logits : array_like
         Scores of any shape, each for a question of its own.
     targets : array_like
-        0 or 1, or a probability in between, for each: of the shape of `logits` and any real dtype, bool too.
+        0 or 1, or a probability in between, for each: of the shape of `logits` and any real dtype,
+        bool too.
     weight : array_like, optional
         A weight for each element; broadcasts to the shape of `logits`.
     pos_weight : array_like, optional
         Multiplies the part of the targets that is 1 (above 1: more recall); broadcasts likewise.
     reduction : {'mean', 'sum', 'none', 'batchmean'}, default 'mean'
-        'none': a loss for each element. 'mean' and 'batchmean': their sum divided by the number of elements,
-        whatever the weights; NaN where there are none.
+        'none': a loss for each element. 'mean' and 'batchmean': their sum divided by the number of
+        elements, whatever the weights; NaN where there are none.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     scalar or ndarray
-        The loss, float64 for float64 logits and integers, float32 for all others; of the shape of `logits`
-        for reduction 'none'.
+        The loss, float64 for float64 logits and integers, float32 for all others; of the shape of
+        `logits` for reduction 'none'.
 
     Raises
     ------
@@ -190,11 +206,11 @@ def binary_cross_entropy_with_logits(
     -----
     .. math:: w \, (v \, t \, \mathrm{softplus}(-x) + (1 - t) \, \mathrm{softplus}(x))
 
-    with :math:`w` = `weight` and :math:`v` = `pos_weight`, as PyTorch has it. A coefficient of 0 drops its
-    term, and a weight of 0 both, so that infinite logits give 0 or +inf and never NaN. The largest error of a
-    loss is 4 ulp (with weights 6) of the result or, if that is larger, of its larger term; for float32 and
-    float64. The sum is made in float64. Targets and weights of float64 are used as they are, whatever
-    the dtype of `logits`.
+    with :math:`w` = `weight` and :math:`v` = `pos_weight`, as PyTorch has it. A coefficient of 0
+    drops its term, and a weight of 0 both, so that infinite logits give 0 or +inf and never NaN.
+    The largest error of a loss is 4 ulp (with weights 6) of the result or, if that is larger, of
+    its larger term; for float32 and float64. The sum is made in float64. Targets and weights of
+    float64 are used as they are, whatever the dtype of `logits`.
 
     Examples
     --------
@@ -203,7 +219,9 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(np.array([2.0, -1.0]), [1, 0], reduction="none").round(4)
     array([0.1269, 0.3133])
     """
-    return _binary_cross_entropy_with_logits(logits, targets, weight, pos_weight, reduction, num_threads)
+    return _binary_cross_entropy_with_logits(
+        logits, targets, weight, pos_weight, reduction, num_threads
+    )
 
 
 def binary_cross_entropy_with_logits_value_and_grad(
@@ -223,8 +241,8 @@ def binary_cross_entropy_with_logits_value_and_grad(
     logits, targets, weight, pos_weight, reduction
         As for `binary_cross_entropy_with_logits`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself. For float16
-        and bfloat16 it may be float32.
+        Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself.
+        For float16 and bfloat16 it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -233,7 +251,8 @@ def binary_cross_entropy_with_logits_value_and_grad(
     loss : scalar or ndarray
         As `binary_cross_entropy_with_logits` returns it.
     grad : ndarray
-        Its derivative, of the shape and dtype of `logits`; that of ``loss.sum()`` with reduction 'none'.
+        Its derivative, of the shape and dtype of `logits`; that of ``loss.sum()`` with reduction
+        'none'.
 
     Raises
     ------
@@ -242,15 +261,15 @@ def binary_cross_entropy_with_logits_value_and_grad(
 
     See Also
     --------
-    binary_cross_entropy_with_logits
-    binary_cross_entropy_with_logits_grad_hess : gradient and curvature of each element, for boosting.
+    binary_cross_entropy_with_logits binary_cross_entropy_with_logits_grad_hess : gradient and
+    curvature of each element, for boosting.
 
     Notes
     -----
-    The gradient is ``weight * ((1 - t) * sigmoid(x) - pos_weight * t * sigmoid(-x))``, which keeps its digits
-    next to 0, divided by what the reduction divides by. Its largest error is 6 ulp of its larger term;
-    weights multiply an exponential before it is rounded, so that a large one of a confident logit is no
-    exception.
+    The gradient is ``weight * ((1 - t) * sigmoid(x) - pos_weight * t * sigmoid(-x))``, which keeps
+    its digits next to 0, divided by what the reduction divides by. Its largest error is 6 ulp of
+    its larger term; weights multiply an exponential before it is rounded, so that a large one of a
+    confident logit is no exception.
 
     Examples
     --------
@@ -286,21 +305,23 @@ def binary_cross_entropy_with_logits_grad_hess(
     logits, targets
         As for `binary_cross_entropy_with_logits`.
     sample_weight : array_like, optional
-        A weight for each element, which multiplies both results; broadcasts to the shape of `logits`.
+        A weight for each element, which multiplies both results; broadcasts to the shape of
+        `logits`.
     hess_factor : float, default 1.0
         Multiplies the second derivative.
     hess_floor : float, default 0.0
         The least value of the second derivative (before `sample_weight`).
     grad_out, hess_out : ndarray, optional
-        Where to write the results: of the shape and dtype of `logits`, without an element in common. One of
-        them may be `logits` itself.
+        Where to write the results: of the shape and dtype of `logits`, without an element in
+        common. One of them may be `logits` itself.
     num_threads : int, optional
         The most threads to use. The results do not depend on it.
 
     Returns
     -------
     grad : ndarray
-        ``p - t``, with p = sigmoid(logits) and t the targets. In the memory order of `logits`, C or F.
+        ``p - t``, with p = sigmoid(logits) and t the targets. In the memory order of `logits`, C or
+        F.
     hess : ndarray
         ``max(hess_factor * p * (1 - p), hess_floor)``.
 
@@ -315,7 +336,8 @@ def binary_cross_entropy_with_logits_grad_hess(
 
     Notes
     -----
-    The largest error of the gradient is 6 ulp of its larger term, that of the second derivative 8 ulp.
+    The largest error of the gradient is 6 ulp of its larger term, that of the second derivative 8
+    ulp.
 
     Examples
     --------
@@ -327,7 +349,10 @@ def binary_cross_entropy_with_logits_grad_hess(
     >>> hess.round(4)
     array([0.105 , 0.1966])
     """
-    factor, floor = _losses.as_number(hess_factor, "hess_factor"), _losses.as_number(hess_floor, "hess_floor")
+    factor, floor = (
+        _losses.as_number(hess_factor, "hess_factor"),
+        _losses.as_number(hess_floor, "hess_floor"),
+    )
     x = _arrays.as_numbers(logits, "logits")
     target = _losses.as_element_targets(targets, x.shape, "logits")
     samples = _losses.as_element_weight(sample_weight, "sample_weight", x.shape)

@@ -1,11 +1,16 @@
 # Kernels of cross_entropy: see cross_entropy.py for what they compute.
 
-def cross_entropy_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
-                       cnp.ndarray sample_weight, const double[:, :] temperature, const unsigned char[:, :, :] where, Py_ssize_t ignored,
-                       double label_smoothing, double z_loss, double scale, Py_ssize_t num_threads):
+def cross_entropy_rows(
+        cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
+        cnp.ndarray sample_weight, const double[:, :] temperature,
+        const unsigned char[:, :, :] where, Py_ssize_t ignored, double label_smoothing,
+        double z_loss, double scale, Py_ssize_t num_threads):
     cdef CrossEntropyArguments a
     cdef double total
-    a.x, a.target, a.weight, a.sample_weight = any_view(x), any_view(target), any_view(weight), any_view(sample_weight)
+    a.x = any_view(x)
+    a.target = any_view(target)
+    a.weight = any_view(weight)
+    a.sample_weight = any_view(sample_weight)
     a.loss, a.gradient = any_view(loss), any_view(grad)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     if where is not None:
@@ -18,11 +23,14 @@ def cross_entropy_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.
 
 
 def cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads):
-    return plain_loss(logits, targets, reduction, gradient, out, num_threads, True, plain_cross_entropy[float], plain_cross_entropy[double])
+    return plain_loss(
+        logits, targets, reduction, gradient, out, num_threads, True, plain_cross_entropy[float],
+        plain_cross_entropy[double])
 
 
-def cross_entropy_grad_hess_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray grad, cnp.ndarray hess,
-                                 cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
+def cross_entropy_grad_hess_rows(
+        cnp.ndarray x, cnp.ndarray target, cnp.ndarray grad, cnp.ndarray hess,
+        cnp.ndarray sample_weight, double hess_factor, double hess_floor, Py_ssize_t num_threads):
     cdef GradHessArguments a
     a.x, a.target, a.sample_weight = any_view(x), any_view(target), any_view(sample_weight)
     a.gradient, a.hessian = any_view(grad), any_view(hess)

@@ -1,4 +1,6 @@
-"""Cross-entropy of logits: the loss, its gradient in the same pass, and what boosting wants of it."""
+"""Cross-entropy of logits: the loss, its gradient in the same pass,
+and what boosting wants of it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,26 @@ from .. import _arrays, _losses, _threads
 from .._arrays import LAST
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, indices, is_narrow, store, total, weights, widened
+from ..kernels.reference import (
+    Array,
+    Scaled,
+    blockwise,
+    indices,
+    is_narrow,
+    store,
+    total,
+    weights,
+    widened,
+)
 
 
 @kernel
 def cross_entropy_plain(
     logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
 ) -> Any:
-    """The result for plain arrays (native, contiguous, not empty, labels in range); None: not ones."""
+    """The result for plain arrays (native, contiguous, not empty, labels in range); None:
+    not ones.
+    """
     return None
 
 
@@ -39,10 +53,11 @@ def cross_entropy_rows(
     scale: float,
     num_threads: int,
 ) -> float:
-    """The sum over rows of sample_weight (sum(q (-log p)) + z_loss logsumexp**2); scale times its gradient.
+    """The sum over rows of sample_weight (sum(q (-log p)) + z_loss logsumexp**2); scale times its
+    gradient.
 
-    q = weight ((1 - label_smoothing) t + label_smoothing / number of classes); t is 1 at a label. Rows whose
-    label is `ignored` or no class, and fully masked ones, do not count.
+    q = weight ((1 - label_smoothing) t + label_smoothing / number of classes); t is 1 at a label.
+    Rows whose label is `ignored` or no class, and fully masked ones, do not count.
     """
     z = Scaled(widened(x), temperature, (1.0, 0.0), where, is_narrow(x))
     log_total = np.where(z.max == np.inf, np.nan, z.log_total())
@@ -58,7 +73,9 @@ def cross_entropy_rows(
     samples = weights(sample_weight, x)
     counted = counted & (samples != 0)
     classes = np.count_nonzero(np.broadcast_to(present, x.shape), axis=1, keepdims=True)
-    q = (1 - label_smoothing) * given + np.where(present, label_smoothing / np.maximum(classes, 1), 0)
+    q = (1 - label_smoothing) * given + np.where(
+        present, label_smoothing / np.maximum(classes, 1), 0
+    )
     q = q * weights(weight, x)
     log_sum = z.max / temperature[:, None, :] + log_total
     rows = total(np.where(q == 0, 0, q * surprise)) + log_total * 0
@@ -182,51 +199,52 @@ def cross_entropy(
     reduction: str = "mean",
     num_threads: int | None = None,
 ) -> Any:
-    r"""Measure how far scores are from the classes they should predict: ``-log(softmax(logits)[label])``.
+    r"""Measure how far scores are from the classes they should predict:
+    ``-log(softmax(logits)[label])``.
 
     The logits are read once, and nothing of their size is made.
 
     Parameters
     ----------
     logits : array_like
-        Scores of any shape; the classes are along `axis`. They may be the logarithms of unnormalised
-        probabilities, whatever their sum.
+        Scores of any shape; the classes are along `axis`. They may be the logarithms of
+        unnormalised probabilities, whatever their sum.
     targets : array_like
-        Labels: of an integer dtype and the shape of `logits` without `axis`, each from 0 to C - 1. Or
-        probabilities: of a floating dtype and the shape of `logits`; they need not sum to 1.
+        Labels: of an integer dtype and the shape of `logits` without `axis`, each from 0 to C - 1.
+        Or probabilities: of a floating dtype and the shape of `logits`; they need not sum to 1.
     axis : int, default -1
         The axis of the classes.
     weight : array_like, optional
         A weight for each class, shape (C,).
     sample_weight : array_like, optional
-        A weight for each row; broadcasts to the shape of `logits` without `axis`. A row of weight 0 does not
-        count, whatever it holds; its label is still checked.
+        A weight for each row; broadcasts to the shape of `logits` without `axis`. A row of weight 0
+        does not count, whatever it holds; its label is still checked.
     ignore_index : int, optional
-        Rows with this label do not count. It need not be a class. (PyTorch's default is -100; here every
-        label is checked unless you say otherwise.)
+        Rows with this label do not count. It need not be a class. (PyTorch's default is -100; here
+        every label is checked unless you say otherwise.)
     label_smoothing : float, default 0.0
         The part of each target, from 0 to 1, that is spread evenly over the classes.
     temperature : float or array_like, default 1.0
         The loss of ``logits / temperature``: one number, or one for each row.
     where : array_like of bool, optional
-        Broadcasts to `logits`. Classes where it is false take no part. A target on one gives +inf; a row in
-        which it is false throughout does not count.
+        Broadcasts to `logits`. Classes where it is false take no part. A target on one gives +inf;
+        a row in which it is false throughout does not count.
     z_loss : float, default 0.0
-        Adds ``z_loss * logsumexp(logits / temperature)**2`` for each row that counts, which keeps logits from
-        drifting away.
+        Adds ``z_loss * logsumexp(logits / temperature)**2`` for each row that counts, which keeps
+        logits from drifting away.
     reduction : {'mean', 'sum', 'none', 'batchmean'}, default 'mean'
-        'none': a loss for each row, 0 where it does not count. 'mean': their sum divided by the sum of
-        ``weight[label] * sample_weight`` of the rows that count; with probabilities, by the sum of
-        `sample_weight`. 'batchmean': divided by the number of rows that count. A mean over nothing, or over
-        weights that sum to 0, is NaN.
+        'none': a loss for each row, 0 where it does not count. 'mean': their sum divided by the sum
+        of ``weight[label] * sample_weight`` of the rows that count; with probabilities, by the sum
+        of `sample_weight`. 'batchmean': divided by the number of rows that count. A mean over
+        nothing, or over weights that sum to 0, is NaN.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     scalar or ndarray
-        The loss, float64 for float64 logits and integers, float32 for all others; an array of the shape of
-        `logits` without `axis` for reduction 'none'.
+        The loss, float64 for float64 logits and integers, float32 for all others; an array of the
+        shape of `logits` without `axis` for reduction 'none'.
 
     Raises
     ------
@@ -246,24 +264,28 @@ def cross_entropy(
     -----
     The loss of a row with label :math:`y` is
 
-    .. math:: (1 - s) w_y (-\log p_y) + \frac{s}{C} \sum_c w_c (-\log p_c) + z \log^2 \sum_c e^{x_c / T}
+    .. math:: (1 - s) w_y (-\log p_y) + \frac{s}{C} \sum_c w_c (-\log p_c) + z \log^2 \sum_c e^{x_c
+    / T}
 
     with :math:`s` = `label_smoothing` and :math:`z` = `z_loss`; with targets :math:`t`,
     :math:`t'_c = (1 - s) t_c + s / C` and :math:`\sum_c w_c t'_c (-\log p_c)`, where classes with
     :math:`t'_c = 0` have no part. A row's `sample_weight` multiplies all of it.
 
-    Unlike PyTorch's, the axis of the classes is the last by default, a confident row's loss keeps its digits
-    (``log1p`` of the other classes' exponentials, relative to the label's [1]_), and the sum over the rows is
-    made in float64. A row with NaN or +inf, and a row of nothing but -inf, is NaN.
+    Unlike PyTorch's, the axis of the classes is the last by default, a confident row's loss keeps
+    its digits (``log1p`` of the other classes' exponentials, relative to the label's [1]_), and the
+    sum over the rows is made in float64. A row with NaN or +inf, and a row of nothing but -inf, is
+    NaN.
 
-    Losses are within 4 units in the last place of their dtype, with options within 6, however small they are.
-    Where terms of both signs cancel (weights or targets below 0), that is of the sum of their magnitudes; and
-    in the term of `z_loss`, the logarithm is counted as at least a sixteenth of the largest logit. Targets
-    and weights of float64 are used as they are given, beside float32 logits, too.
+    Losses are within 4 units in the last place of their dtype, with options within 6, however small
+    they are. Where terms of both signs cancel (weights or targets below 0), that is of the sum of
+    their magnitudes; and in the term of `z_loss`, the logarithm is counted as at least a sixteenth
+    of the largest logit. Targets and weights of float64 are used as they are given, beside float32
+    logits, too.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and
+    softmax
        functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330.
 
     Examples
@@ -321,8 +343,8 @@ def cross_entropy_value_and_grad(
     label_smoothing, temperature, where, z_loss, reduction
         As for `cross_entropy`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `logits`; `logits` itself is allowed. For
-        float16 and bfloat16 logits it may be float32.
+        Where to write the gradient: of the shape and dtype of `logits`; `logits` itself is allowed.
+        For float16 and bfloat16 logits it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -331,9 +353,9 @@ def cross_entropy_value_and_grad(
     loss : scalar or ndarray
         As `cross_entropy` returns it.
     grad : ndarray
-        The derivative of `loss` with respect to `logits`, of their shape and dtype; with reduction 'none',
-        the derivative of ``loss.sum()``. Rows that do not count, and masked classes, have 0. Where the loss
-        is a mean over nothing, all of it is 0.
+        The derivative of `loss` with respect to `logits`, of their shape and dtype; with reduction
+        'none', the derivative of ``loss.sum()``. Rows that do not count, and masked classes, have
+        0. Where the loss is a mean over nothing, all of it is 0.
 
     Raises
     ------
@@ -347,14 +369,16 @@ def cross_entropy_value_and_grad(
 
     Notes
     -----
-    The gradient of a row is :math:`(Q + 2 z \log \sum_c e^{x_c / T}) p - q`, divided by the temperature, with
-    the masses :math:`q` of the classes and their sum :math:`Q`. At a label, ``p - 1`` is minus the sum of the
-    other classes: it does not cancel. No probabilities are kept besides the gradient.
+    The gradient of a row is :math:`(Q + 2 z \log \sum_c e^{x_c / T}) p - q`, divided by the
+    temperature, with the masses :math:`q` of the classes and their sum :math:`Q`. At a label, ``p -
+    1`` is minus the sum of the other classes: it does not cancel. No probabilities are kept besides
+    the gradient.
 
-    Each element is within 8 units in the last place of the sum of the magnitudes of its terms: of itself for
-    labels without `label_smoothing` and `z_loss`, else of :math:`|q_c| (1 - p_c)`, :math:`p_c \sum_k |q_k|`
-    and what `z_loss` adds. No weight and no temperature makes that worse: probabilities do not underflow
-    before they are multiplied. Results below the smallest normal number may be 0.
+    Each element is within 8 units in the last place of the sum of the magnitudes of its terms: of
+    itself for labels without `label_smoothing` and `z_loss`, else of :math:`|q_c| (1 - p_c)`,
+    :math:`p_c \sum_k |q_k|` and what `z_loss` adds. No weight and no temperature makes that worse:
+    probabilities do not underflow before they are multiplied. Results below the smallest normal
+    number may be 0.
 
     Examples
     --------
@@ -397,30 +421,31 @@ def cross_entropy_grad_hess(
     hess_out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> tuple[Any, Any]:
-    """Gradient and diagonal Hessian of the cross-entropy of every row: an objective for gradient boosting.
+    """Gradient and diagonal Hessian of the cross-entropy of every row: an objective for gradient
+    boosting.
 
     Parameters
     ----------
     logits, targets, axis
         As for `cross_entropy`: labels, or a probability for every class.
     sample_weight : array_like, optional
-        A weight for each row, which multiplies both results. Where it is 0 they are 0, whatever the row
-        holds.
+        A weight for each row, which multiplies both results. Where it is 0 they are 0, whatever the
+        row holds.
     hess_factor : float, default 1.0
         Multiplies the Hessian. XGBoost's own objective has 2, LightGBM's C / (C - 1).
     hess_floor : float, default 0.0
         The least value of the Hessian (before `sample_weight`). XGBoost's own objective has 1e-6.
     grad_out, hess_out : ndarray, optional
-        Where to write the results: of the shape and dtype of `logits`, without an element in common. One of
-        them may be `logits` itself.
+        Where to write the results: of the shape and dtype of `logits`, without an element in
+        common. One of them may be `logits` itself.
     num_threads : int, optional
         The most threads to use. The results do not depend on it.
 
     Returns
     -------
     grad : ndarray
-        ``p - t``, with p = softmax(logits) and t the targets, 1 at a label. In the memory order of `logits`,
-        C or F.
+        ``p - t``, with p = softmax(logits) and t the targets, 1 at a label. In the memory order of
+        `logits`, C or F.
     hess : ndarray
         ``max(hess_factor * p * (1 - p), hess_floor)``.
 
@@ -435,9 +460,9 @@ def cross_entropy_grad_hess(
 
     Notes
     -----
-    Computed in float64. ``p - 1`` and ``1 - p`` are sums of the other classes, not differences, and keep
-    their digits next to p = 1: both results are within 8 units in the last place, with probabilities as
-    targets of ``p * (1 - t) + t * (1 - p)``.
+    Computed in float64. ``p - 1`` and ``1 - p`` are sums of the other classes, not differences, and
+    keep their digits next to p = 1: both results are within 8 units in the last place, with
+    probabilities as targets of ``p * (1 - t) + t * (1 - p)``.
 
     Examples
     --------
@@ -451,7 +476,10 @@ def cross_entropy_grad_hess(
     array([[0.1966, 0.1966],
            [0.25  , 0.25  ]])
     """
-    factor, floor = _losses.as_number(hess_factor, "hess_factor"), _losses.as_number(hess_floor, "hess_floor")
+    factor, floor = (
+        _losses.as_number(hess_factor, "hess_factor"),
+        _losses.as_number(hess_floor, "hess_floor"),
+    )
     rows = _losses.as_rows(logits, "logits", axis)
     target = rows.targets(targets, None)
     samples = rows.sample_weight(sample_weight)

@@ -35,11 +35,11 @@ def hardmax(
     Parameters
     ----------
     x : array_like
-        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and
-        booleans, which become float64.
+        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
-        The axis or axes of the choice; None means all. Over several axes, the first maximum is that in C
-        order.
+        The axis or axes of the choice; None means all. Over several axes, the first maximum is that
+        in C order.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional

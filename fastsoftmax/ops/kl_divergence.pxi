@@ -1,7 +1,8 @@
 # Kernels of kl_divergence: see kl_divergence.py for what they compute.
 
-def kl_divergence_rows(cnp.ndarray log_q, cnp.ndarray p, cnp.ndarray loss, cnp.ndarray grad, bint log_target, double scale,
-                       Py_ssize_t num_threads):
+def kl_divergence_rows(
+        cnp.ndarray log_q, cnp.ndarray p, cnp.ndarray loss, cnp.ndarray grad, bint log_target,
+        double scale, Py_ssize_t num_threads):
     cdef PointwiseArguments a
     cdef double total
     a.x, a.target = any_view(log_q), any_view(p)

@@ -1,4 +1,6 @@
-"""The Kullback-Leibler divergence of distributions given by the logarithms of their probabilities."""
+"""The Kullback-Leibler divergence of distributions given by the
+logarithms of their probabilities.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,16 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses
 from .._backend import kernel
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, is_narrow, log_pair, tail_from, times_exp, total, widened
+from ..kernels.reference import (
+    Array,
+    blockwise,
+    is_narrow,
+    log_pair,
+    tail_from,
+    times_exp,
+    total,
+    widened,
+)
 
 
 @kernel
@@ -99,15 +110,16 @@ def kl_divergence(
     log_target : bool, default False
         Whether `p` holds logarithms.
     reduction : {'batchmean', 'mean', 'sum', 'none'}, default 'batchmean'
-        'none': a divergence for each row. 'batchmean' and 'mean': their sum divided by the number of rows.
+        'none': a divergence for each row. 'batchmean' and 'mean': their sum divided by the number
+        of rows.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     scalar or ndarray
-        The divergence, float64 for float64 `log_q` and integers, float32 for all others; an array of the
-        shape of `log_q` without `axis` for reduction 'none'.
+        The divergence, float64 for float64 `log_q` and integers, float32 for all others; an array
+        of the shape of `log_q` without `axis` for reduction 'none'.
 
     Raises
     ------
@@ -122,15 +134,15 @@ def kl_divergence(
 
     Notes
     -----
-    A class with ``p == 0`` has no part, whatever `log_q` is there; one with ``p > 0`` and ``log_q == -inf``
-    makes the divergence +inf; a negative `p` makes it NaN. Unlike PyTorch's ``kl_div``, 'mean' divides by the
-    number of rows, not of elements, and 'none' sums over the classes.
+    A class with ``p == 0`` has no part, whatever `log_q` is there; one with ``p > 0`` and ``log_q
+    == -inf`` makes the divergence +inf; a negative `p` makes it NaN. Unlike PyTorch's ``kl_div``,
+    'mean' divides by the number of rows, not of elements, and 'none' sums over the classes.
 
-    The largest error is 4 ulp of ``sum(abs(p * (log(p) - log_q)))``, to which the logarithms of `p` add a
-    64th of an ulp of ``sum(abs(p * log(p)))``; for float32 and float64, and exactly 0 for equal
-    logarithms. float32 divergences below a sixteenth, which nearly equal distributions have, are summed in
-    float64. An array of float64 beside a narrower one is used as it is; `kl_divergence_from_logits` has no
-    terms that cancel.
+    The largest error is 4 ulp of ``sum(abs(p * (log(p) - log_q)))``, to which the logarithms of `p`
+    add a 64th of an ulp of ``sum(abs(p * log(p)))``; for float32 and float64, and exactly 0 for
+    equal logarithms. float32 divergences below a sixteenth, which nearly equal distributions have,
+    are summed in float64. An array of float64 beside a narrower one is used as it is;
+    `kl_divergence_from_logits` has no terms that cancel.
 
     Examples
     --------
@@ -159,8 +171,8 @@ def kl_divergence_value_and_grad(
     log_q, p, axis, log_target, reduction
         As for `kl_divergence`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `log_q`, which is allowed itself. For float16
-        and bfloat16 it may be float32.
+        Where to write the gradient: of the shape and dtype of `log_q`, which is allowed itself. For
+        float16 and bfloat16 it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -169,7 +181,8 @@ def kl_divergence_value_and_grad(
     loss : scalar or ndarray
         As `kl_divergence` returns it.
     grad : ndarray
-        Its derivative, of the shape and dtype of `log_q`; that of ``loss.sum()`` with reduction 'none'.
+        Its derivative, of the shape and dtype of `log_q`; that of ``loss.sum()`` with reduction
+        'none'.
 
     Raises
     ------
@@ -192,5 +205,7 @@ def kl_divergence_value_and_grad(
     >>> grad
     array([[-0.75, -0.25]])
     """
-    result: tuple[Any, Any] = _kl_divergence(log_q, p, axis, log_target, reduction, num_threads, True, out)
+    result: tuple[Any, Any] = _kl_divergence(
+        log_q, p, axis, log_target, reduction, num_threads, True, out
+    )
     return result

@@ -1,7 +1,8 @@
 # Kernels of kl_divergence_from_logits: see kl_divergence_from_logits.py for what they compute.
 
-def kl_divergence_from_logits_rows(cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, const double[:, :] temperature,
-                                   double scale, Py_ssize_t num_threads):
+def kl_divergence_from_logits_rows(
+        cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad,
+        const double[:, :] temperature, double scale, Py_ssize_t num_threads):
     cdef LogitsDivergenceArguments a
     cdef double total
     a.x, a.target = any_view(x), any_view(target)

@@ -24,12 +24,13 @@ def kl_divergence_from_logits_rows(
     scale: float,
     num_threads: int,
 ) -> float:
-    """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its gradient.
+    """The sum over rows of KL(softmax(target / temperature) || softmax(x / temperature)), and its
+    gradient.
 
-    With d = (x - target - level) / temperature, where the level makes its mean under p_target 0, it is
-    log1p(sum(p_target (expm1(d) - d))): no term is negative, and none cancels. Classes without p_target are
-    not in that sum; their share u of the other softmax makes it (sum + u) / (1 - u). Where d is large,
-    exp(target / temperature) exp(d) is exp(x / temperature) times a constant.
+    With d = (x - target - level) / temperature, where the level makes its mean under p_target 0, it
+    is log1p(sum(p_target (expm1(d) - d))): no term is negative, and none cancels. Classes without
+    p_target are not in that sum; their share u of the other softmax makes it (sum + u) / (1 - u).
+    Where d is large, exp(target / temperature) exp(d) is exp(x / temperature) times a constant.
     """
     a, b, heat = widened(x, target), widened(target, x), temperature[:, None, :]
     max_a, e_a, sum_a = _softmax(a, temperature)
@@ -59,7 +60,9 @@ def kl_divergence_from_logits_rows(
 
 
 def _softmax(x: Array, temperature: Array) -> tuple[Array, Array, Array]:
-    """The maxima of the rows of x, the exponentials of x / temperature relative to them, and their sums."""
+    """The maxima of the rows of x, the exponentials of x / temperature relative to them,
+    and their sums.
+    """
     z = Scaled(x, temperature, (1.0, 0.0), None)
     e = z.exp()
     return z.max, e, z.sum(e)
@@ -96,7 +99,9 @@ def _kl_divergence_from_logits(
     target = rows.probabilities(target_logits, "target_logits")
     heat = rows.temperature(temperature)
 
-    def call(run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int) -> float:
+    def call(
+        run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int
+    ) -> float:
         total: float = run(x, t, loss, grad, heat if row is None else row[:, 0], scale, threads)
         return total
 
@@ -138,15 +143,16 @@ def kl_divergence_from_logits(
     temperature : float or array_like, default 1.0
         T, one number or one for each row.
     reduction : {'batchmean', 'mean', 'sum', 'none'}, default 'batchmean'
-        'none': a divergence for each row. 'batchmean' and 'mean': their sum divided by the number of rows.
+        'none': a divergence for each row. 'batchmean' and 'mean': their sum divided by the number
+        of rows.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     scalar or ndarray
-        The divergence, float64 for float64 `logits` and integers, float32 for all others; an array of the
-        shape of `logits` without `axis` for reduction 'none'.
+        The divergence, float64 for float64 `logits` and integers, float32 for all others; an array
+        of the shape of `logits` without `axis` for reduction 'none'.
 
     Raises
     ------
@@ -160,12 +166,13 @@ def kl_divergence_from_logits(
 
     Notes
     -----
-    Exactly 0 for equal logits, and never negative: with d the difference of the logits over T and m its mean
-    under the target distribution p, it is ``log1p(sum(p * (expm1(d - m) - (d - m))))``, in float64, of which
-    no term cancels. A class to which the target gives probability and the model none (-inf) makes it +inf.
+    Exactly 0 for equal logits, and never negative: with d the difference of the logits over T and m
+    its mean under the target distribution p, it is ``log1p(sum(p * (expm1(d - m) - (d - m))))``, in
+    float64, of which no term cancels. A class to which the target gives probability and the model
+    none (-inf) makes it +inf.
 
-    Relative to itself, however small it is, the divergence is within 1 unit in the last place of float32, and
-    within 16 of float64.
+    Relative to itself, however small it is, the divergence is within 1 unit in the last place of
+    float32, and within 16 of float64.
 
     Examples
     --------
@@ -173,7 +180,9 @@ def kl_divergence_from_logits(
     >>> round(float(kl_divergence_from_logits([[1.0, 2.0]], [[2.0, 1.0]])), 4)
     0.4621
     """
-    return _kl_divergence_from_logits(logits, target_logits, axis, temperature, reduction, num_threads)
+    return _kl_divergence_from_logits(
+        logits, target_logits, axis, temperature, reduction, num_threads
+    )
 
 
 def kl_divergence_from_logits_value_and_grad(
@@ -186,15 +195,16 @@ def kl_divergence_from_logits_value_and_grad(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> tuple[Any, Any]:
-    """The divergence of two softmaxes, and its gradient with respect to `logits`: ``(p - p_target) / T``.
+    """The divergence of two softmaxes, and its gradient with respect to `logits`: ``(p - p_target)
+    / T``.
 
     Parameters
     ----------
     logits, target_logits, axis, temperature, reduction
         As for `kl_divergence_from_logits`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself. For float16
-        and bfloat16 it may be float32.
+        Where to write the gradient: of the shape and dtype of `logits`, which is allowed itself.
+        For float16 and bfloat16 it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -203,7 +213,8 @@ def kl_divergence_from_logits_value_and_grad(
     loss : scalar or ndarray
         As `kl_divergence_from_logits` returns it.
     grad : ndarray
-        Its derivative, of the shape and dtype of `logits`; that of ``loss.sum()`` with reduction 'none'.
+        Its derivative, of the shape and dtype of `logits`; that of ``loss.sum()`` with reduction
+        'none'.
 
     Raises
     ------

@@ -15,7 +15,9 @@ from ..kernels.reference import Array, by_elements, store, times_sigmoid, widene
 
 @kernel
 def log_sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
@@ -47,20 +49,21 @@ def log_sigmoid(
     Parameters
     ----------
     x : array_like
-        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and
-        booleans, which become float64.
+        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     ndarray or scalar
-        The log-probabilities, of the shape of `x`; `out` if that was given; a NumPy scalar for 0-d `x`.
+        The log-probabilities, of the shape of `x`; `out` if that was given; a NumPy scalar for 0-d
+        `x`.
 
     Raises
     ------
@@ -75,8 +78,8 @@ def log_sigmoid(
 
     Notes
     -----
-    The largest error is 3 ulp of the result for float32 and float64; below the smallest normal number it is
-    one step of the subnormal ones. -inf stays -inf, +inf gives 0, NaN stays.
+    The largest error is 3 ulp of the result for float32 and float64; below the smallest normal
+    number it is one step of the subnormal ones. -inf stays -inf, +inf gives 0, NaN stays.
 
     Examples
     --------
@@ -112,7 +115,8 @@ def log_sigmoid_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `x` have in common.
+        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `x` have
+        in common.
 
     Raises
     ------
@@ -125,8 +129,8 @@ def log_sigmoid_vjp(
 
     Notes
     -----
-    The largest error is 5 ulp of the result for float32 and float64, or one step of the subnormal numbers:
-    an exponential too small for the dtype is multiplied by `g` before it is rounded.
+    The largest error is 5 ulp of the result for float32 and float64, or one step of the subnormal
+    numbers: an exponential too small for the dtype is multiplied by `g` before it is rounded.
 
     Examples
     --------

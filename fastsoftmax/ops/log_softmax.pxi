@@ -19,11 +19,14 @@ def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperat
 
 
 def log_softmax_plain(x, out, num_threads):
-    return plain(x, out, num_threads, False, normalize_plain[LogSoftmax, float], normalize_plain[LogSoftmax, double])
+    return plain(
+        x, out, num_threads, False, normalize_plain[LogSoftmax, float],
+        normalize_plain[LogSoftmax, double])
 
 
-def log_softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,
-                         Py_ssize_t num_threads):
+def log_softmax_vjp_rows(
+        cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,
+        Py_ssize_t num_threads):
     cdef RowMapArguments a
     a.input[0], a.input[1], a.out = any_view(g), any_view(y), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)

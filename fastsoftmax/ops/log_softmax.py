@@ -16,7 +16,9 @@ from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, st
 
 @kernel
 def log_softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
@@ -52,11 +54,18 @@ def log_probabilities(
 
 @kernel
 @blockwise
-def log_softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
+def log_softmax_vjp_rows(
+    g: Array, y: Array, out: Array, temperature: Array, num_threads: int
+) -> None:
     """(g - exp(y) sum(g)) / temperature, over the middle axis."""
     wide = widened(g, out)
     probabilities = np.exp(widened(y, out))
-    store(out, (wide - probabilities * total(wide, is_narrow(g, out))) / temperature[:, None, :], None, 0)
+    store(
+        out,
+        (wide - probabilities * total(wide, is_narrow(g, out))) / temperature[:, None, :],
+        None,
+        0,
+    )
 
 
 @activation
@@ -76,29 +85,32 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
-        integers and booleans, which become float64.
+        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64,
+        longdouble), or integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
-        The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is None.)
+        The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is
+        None.)
     temperature : float or array_like, default 1.0
-        ``log_softmax(x / temperature)``: one number, or an array that broadcasts to the shape of `x` with
-        `axis` of length 1, a temperature for each row. Finite and greater than 0.
+        ``log_softmax(x / temperature)``: one number, or an array that broadcasts to the shape of
+        `x` with `axis` of length 1, a temperature for each row. Finite and greater than 0.
     base : float, optional
         Logarithms and exponentials of this base instead of e. Finite and greater than 1.
     where : array_like of bool, optional
-        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result is -inf.
+        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result
+        is -inf.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     ndarray or scalar
-        The log-probabilities, of the shape of `x`; `out` if that was given; a NumPy scalar for 0-d `x`.
+        The log-probabilities, of the shape of `x`; `out` if that was given; a NumPy scalar for 0-d
+        `x`.
 
     Raises
     ------
@@ -114,15 +126,16 @@ def log_softmax(
 
     Notes
     -----
-    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout
-    is -inf.
+    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false
+    throughout is -inf.
 
-    The largest error is 3 ulp of the result for float32 and float64, however near to zero that is: the
-    logarithm is log1p of the sum without the largest term [1]_ and enters as hi + lo.
+    The largest error is 3 ulp of the result for float32 and float64, however near to zero that is:
+    the logarithm is log1p of the sum without the largest term [1]_ and enters as hi + lo.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and
+    softmax
        functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330.
 
     Examples
@@ -163,7 +176,8 @@ def log_softmax_vjp(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Take a gradient back through log_softmax, from its output: ``(g - exp(y) * sum(g)) / temperature``.
+    """Take a gradient back through log_softmax, from its output: ``(g - exp(y) * sum(g)) /
+    temperature``.
 
     Parameters
     ----------
@@ -183,7 +197,8 @@ def log_softmax_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have in common.
+        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have
+        in common.
 
     Raises
     ------
@@ -196,7 +211,8 @@ def log_softmax_vjp(
 
     Notes
     -----
-    The sum over the row is made in float64 (float32 input) or with its rounding errors kept (float64 input).
+    The sum over the row is made in float64 (float32 input) or with its rounding errors kept
+    (float64 input).
 
     Examples
     --------

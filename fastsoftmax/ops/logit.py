@@ -15,7 +15,9 @@ from ..kernels.reference import Array, by_elements, store, widened
 
 @kernel
 def logit_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
@@ -24,7 +26,8 @@ def logit_plain(x: Any, out: Any, num_threads: Any) -> Any:
 def logit_flat(x: Array, out: Array, num_threads: int) -> None:
     """log(x / (1 - x)), element by element."""
     p = widened(x, out)
-    # Next to 1/2 both logarithms would cancel; p - 1/2 is exact there, and the logit is 2 artanh(2 p - 1).
+    # Next to 1/2 both logarithms would cancel; p - 1/2 is exact there, and the logit is 2 artanh(2
+    # p - 1).
     middle = 2 * np.arctanh(2 * (p - 0.5))
     tails = np.log(p) - np.log1p(-p)
     store(out, np.where(np.abs(p - 0.5) < 0.25, middle, tails), None, 0)
@@ -43,13 +46,13 @@ def logit(
     Parameters
     ----------
     p : array_like
-        Probabilities of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
-        integers and booleans, which become float64.
+        Probabilities of any shape: floating point (float16, bfloat16, float32, float64,
+        longdouble), or integers and booleans, which become float64.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `p` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `p`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `p`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -69,8 +72,9 @@ def logit(
 
     Notes
     -----
-    The largest error is 3 ulp of the result for float32 and float64; results below the smallest normal number
-    may flush to 0. 0 gives -inf, 1 gives +inf, what lies outside [0, 1] gives NaN, and NaN stays.
+    The largest error is 3 ulp of the result for float32 and float64; results below the smallest
+    normal number may flush to 0. 0 gives -inf, 1 gives +inf, what lies outside [0, 1] gives NaN,
+    and NaN stays.
 
     Examples
     --------

@@ -1,6 +1,8 @@
 # Kernels of logprobs: see logprobs.py for what they compute.
 
-def logprobs_rows(cnp.ndarray x, cnp.ndarray ids, cnp.ndarray out, const double[:, :] temperature, Py_ssize_t num_threads):
+def logprobs_rows(
+        cnp.ndarray x, cnp.ndarray ids, cnp.ndarray out, const double[:, :] temperature,
+        Py_ssize_t num_threads):
     cdef LogprobsArguments a
     a.x, a.ids, a.out = any_view(x), any_view(ids), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)

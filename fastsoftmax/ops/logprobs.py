@@ -17,7 +17,9 @@ from .log_softmax import log_probabilities
 @blockwise
 def logprobs_rows(x: Array, ids: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """log_softmax(x / temperature) at the indices `ids`, over the middle axis."""
-    out[...] = np.take_along_axis(log_probabilities(x, out, temperature), ids.astype(np.intp), axis=1)
+    out[...] = np.take_along_axis(
+        log_probabilities(x, out, temperature), ids.astype(np.intp), axis=1
+    )
 
 
 def logprobs(
@@ -28,15 +30,16 @@ def logprobs(
     temperature: ArrayLike = 1.0,
     num_threads: int | None = None,
 ) -> Any:
-    """Look up log-probabilities of classes: ``log_softmax(logits)`` at `ids`, without the rest of it.
+    """Look up log-probabilities of classes: ``log_softmax(logits)`` at `ids`, without the rest of
+    it.
 
     Parameters
     ----------
     logits : array_like
         Scores of any shape; the classes are along `axis`.
     ids : array_like of int
-        Classes, from 0 to C - 1: one for each row, in the shape of `logits` without `axis`; or several, in
-        the shape of `logits` but for the length of `axis`, which is free.
+        Classes, from 0 to C - 1: one for each row, in the shape of `logits` without `axis`; or
+        several, in the shape of `logits` but for the length of `axis`, which is free.
     axis : int, default -1
         The axis of the classes.
     temperature : float or array_like, default 1.0
@@ -47,8 +50,8 @@ def logprobs(
     Returns
     -------
     ndarray or scalar
-        One value for each of `ids`, in their shape: of the dtype of `logits`, float32 for float16 and
-        bfloat16, float64 for integers.
+        One value for each of `ids`, in their shape: of the dtype of `logits`, float32 for float16
+        and bfloat16, float64 for integers.
 
     Raises
     ------
@@ -66,9 +69,9 @@ def logprobs(
 
     Notes
     -----
-    The logits are read where they are, whatever their strides, and nothing of their size is made besides the
-    result. Values are good to 3 ulp, as those of `log_softmax`. A row with NaN or +inf, and a row of nothing
-    but -inf, gives NaN.
+    The logits are read where they are, whatever their strides, and nothing of their size is made
+    besides the result. Values are good to 3 ulp, as those of `log_softmax`. A row with NaN or +inf,
+    and a row of nothing but -inf, gives NaN.
 
     Examples
     --------

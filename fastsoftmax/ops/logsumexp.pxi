@@ -19,7 +19,9 @@ def logsumexp_rows(cnp.ndarray x, cnp.ndarray b, cnp.ndarray out, tuple ln_base,
 
 
 def logsumexp_plain(x, out, num_threads):
-    return plain(x, out, num_threads, True, normalize_plain[LogSumExp, float], normalize_plain[LogSumExp, double])
+    return plain(
+        x, out, num_threads, True, normalize_plain[LogSumExp, float],
+        normalize_plain[LogSumExp, double])
 
 
 def logsumexp_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):

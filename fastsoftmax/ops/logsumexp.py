@@ -33,21 +33,30 @@ ONE = np.ones((1, 1))
 
 @kernel
 def logsumexp_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
 @kernel
 @blockwise
 def logsumexp_rows(
-    x: Array, b: Array | None, out: Array, ln_base: tuple[float, float], where: Array | None, num_threads: int
+    x: Array,
+    b: Array | None,
+    out: Array,
+    ln_base: tuple[float, float],
+    where: Array | None,
+    num_threads: int,
 ) -> None:
     """log_base(sum(b * base**x)), over the middle axis."""
     wide = widened(x, out)
     if b is not None:
         b = b.astype(np.float64)
         z = Scaled(np.where(b == 0, -np.inf, wide), ONE, ln_base, where)
-        y = _weighted(z, b if where is None else np.where(where, b, 0), ln_base, out.dtype.itemsize <= 4)
+        y = _weighted(
+            z, b if where is None else np.where(where, b, 0), ln_base, out.dtype.itemsize <= 4
+        )
         return store(out, y[:, 0], None, 0)
     z = Scaled(wide, ONE, ln_base, where, is_narrow(x, out))
     y = _sum(z.max, z.log_total(), ln_base)
@@ -66,7 +75,8 @@ def _sum(top: Array, log: Array, ln_base: tuple[float, float]) -> Array:
 
 
 def _weighted(z: Scaled, b: Array, ln_base: tuple[float, float], narrow: bool) -> Array:
-    """log(sum of the weighted exponentials), NaN if that is negative; terms of weight 0 are -inf in `z`.
+    """log(sum of the weighted exponentials), NaN if that is negative; terms of weight 0 are -inf in
+    `z`.
 
     Where errors of the exponentials would show, or weights leave the range of numbers, in pairs.
     """
@@ -84,7 +94,9 @@ def _weighted(z: Scaled, b: Array, ln_base: tuple[float, float], narrow: bool) -
     doubtful |= ~defined & ~(sum_ < -size * 2.0**-40)
     doubtful &= np.isfinite(z.max) & ~np.isnan(size) & np.isfinite(heaviest)
     if np.any(doubtful):
-        rows, weights = (np.moveaxis(a, 1, 2)[doubtful[:, 0]] for a in (z.x, np.broadcast_to(b, z.x.shape)))
+        rows, weights = (
+            np.moveaxis(a, 1, 2)[doubtful[:, 0]] for a in (z.x, np.broadcast_to(b, z.x.shape))
+        )
         y[doubtful] = _weighted_in_pairs(rows, weights, ln_base)[:, 0]
     return y
 
@@ -92,8 +104,8 @@ def _weighted(z: Scaled, b: Array, ln_base: tuple[float, float], narrow: bool) -
 def _weighted_in_pairs(x: Array, b: Array, ln_base: tuple[float, float]) -> Array:
     """The same of rows (rows, n), with finite weights.
 
-    Logits next to 0 are taken as they are, since log1p(sum(b (exp(x) - 1)) + (sum(b) - 1)) has digits to
-    spare however small it is; others relative to the maximum.
+    Logits next to 0 are taken as they are, since log1p(sum(b (exp(x) - 1)) + (sum(b) - 1)) has
+    digits to spare however small it is; others relative to the maximum.
     """
     top = x.max(axis=1, keepdims=True)
     center = np.where(np.abs(top) * ln_base[0] > 1, top, 0)
@@ -118,13 +130,17 @@ def _weighted_in_pairs(x: Array, b: Array, ln_base: tuple[float, float]) -> Arra
 def _sums_in_pairs(
     x: Array, b: Array, center: Array, exponent: Array, lift: Array, ln_base: tuple[float, float]
 ) -> Pair:
-    """The sums of weights of terms next to their weights, of what these terms are more, of others, lifted."""
+    """The sums of weights of terms next to their weights, of what these terms are more, of others,
+    lifted.
+    """
     n, f = exp_pair(*_power_of(x, center, ln_base))
     near = (n == 0) & (exponent == 0)
     fractions, exponents = np.frexp(b.astype(x.dtype))
     close = pair_product((b, 0.0), f)
     head = two_sum(1.0, f[0])
-    term = _times_power(pair_product((fractions, 0.0), (head[0], head[1] + f[1])), n + exponents + lift)
+    term = _times_power(
+        pair_product((fractions, 0.0), (head[0], head[1] + f[1])), n + exponents + lift
+    )
     kinds = [(near, (b, 0.0)), (near, close), (~near, term)]
     hi, lo = (np.stack([np.where(taken, t[k], 0.0) for taken, t in kinds], axis=2) for k in (0, 1))
     return total_pair((hi, lo))
@@ -142,7 +158,9 @@ def _power_of(x: Array, center: Array, ln_base: tuple[float, float]) -> Pair:
 def _largest_exponent(x: Array, b: Array, center: Array, ln_base: tuple[float, float]) -> Array:
     hi, _ = _power_of(x, center, ln_base)
     _, exponents = np.frexp(b)
-    largest: Array = np.where(b == 0, -np.inf, hi * np.log2(np.e) + exponents).max(axis=1, keepdims=True)
+    largest: Array = np.where(b == 0, -np.inf, hi * np.log2(np.e) + exponents).max(
+        axis=1, keepdims=True
+    )
     return np.floor(largest)
 
 
@@ -191,15 +209,15 @@ def logsumexp(
     Parameters
     ----------
     x : array_like
-        Logarithms of what is summed, of any shape: floating point (float16, bfloat16, float32, float64,
-        longdouble), or integers and booleans, which become float64.
+        Logarithms of what is summed, of any shape: floating point (float16, bfloat16, float32,
+        float64, longdouble), or integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
         The axis or axes to reduce; None means all. (SciPy's default is None.)
     b : array_like, optional
-        Factors of the exponentials, ``log(sum(b * exp(x)))``; `x` and `b` broadcast against each other, and
-        their common shape stands for that of `x` in what follows. Terms of factor 0 take no part, whatever
-        `x` is there; a negative total gives NaN. It does not change the dtype of the result; it is used as
-        float64.
+        Factors of the exponentials, ``log(sum(b * exp(x)))``; `x` and `b` broadcast against each
+        other, and their common shape stands for that of `x` in what follows. Terms of factor 0 take
+        no part, whatever `x` is there; a negative total gives NaN. It does not change the dtype of
+        the result; it is used as float64.
     keepdims : bool, default False
         Whether reduced axes stay, with length 1.
     base : float, optional
@@ -209,16 +227,16 @@ def logsumexp(
     out : ndarray, optional
         Where to write the result: of its shape and dtype.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x` (float32 for float16 and bfloat16). The wider
-        of both is computed in, and rounded once.
+        The floating dtype of the result instead of that of `x` (float32 for float16 and bfloat16).
+        The wider of both is computed in, and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
     Returns
     -------
     ndarray or scalar
-        One value for each row, of the shape of `x` without `axis`; `out` if that was given; a NumPy scalar if
-        no axis is left.
+        One value for each row, of the shape of `x` without `axis`; `out` if that was given; a NumPy
+        scalar if no axis is left.
 
     Raises
     ------
@@ -233,16 +251,17 @@ def logsumexp(
 
     Notes
     -----
-    A row with NaN is NaN, one with +inf otherwise +inf. A row of nothing but -inf, an empty one and one in
-    which `where` is false throughout are -inf.
+    A row with NaN is NaN, one with +inf otherwise +inf. A row of nothing but -inf, an empty one and
+    one in which `where` is false throughout are -inf.
 
-    The largest error is 3 ulp of the result for float32 and float64 (where the maximum and the logarithm of
-    the sum cancel to less than a sixteenth of the maximum, 3 ulp of that). With `b`, terms are added with
-    about 30 digits where that is needed; what cancels beyond them is lost.
+    The largest error is 3 ulp of the result for float32 and float64 (where the maximum and the
+    logarithm of the sum cancel to less than a sixteenth of the maximum, 3 ulp of that). With `b`,
+    terms are added with about 30 digits where that is needed; what cancels beyond them is lost.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and
+    softmax
        functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330.
 
     Examples
@@ -254,7 +273,14 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    if axis is LAST and b is None and base is None and where is None and dtype is None and keepdims is False:
+    if (
+        axis is LAST
+        and b is None
+        and base is None
+        and where is None
+        and dtype is None
+        and keepdims is False
+    ):
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result
@@ -286,8 +312,8 @@ def logsumexp_vjp(
     Parameters
     ----------
     g : array_like
-        The gradient with respect to ``logsumexp(x, axis)``: one value for each row, with the reduced axes or
-        without.
+        The gradient with respect to ``logsumexp(x, axis)``: one value for each row, with the
+        reduced axes or without.
     x : array_like
         The input of the logsumexp.
     axis : int, tuple of int or None, default -1

@@ -117,8 +117,8 @@ def nll_loss(
     Returns
     -------
     scalar or ndarray
-        The loss, float64 for float64 input and integers, float32 for all others; an array of the shape of
-        `log_probs` without `axis` for reduction 'none'.
+        The loss, float64 for float64 input and integers, float32 for all others; an array of the
+        shape of `log_probs` without `axis` for reduction 'none'.
 
     Raises
     ------
@@ -131,11 +131,13 @@ def nll_loss(
 
     Notes
     -----
-    With probabilities `t` as targets it is ``-sum(weight * t * log_probs)``, where ``t == 0`` has no part
-    (PyTorch's takes labels only). ``nll_loss(log_softmax(z), y)`` is ``cross_entropy(z, y)``.
+    With probabilities `t` as targets it is ``-sum(weight * t * log_probs)``, where ``t == 0`` has
+    no part (PyTorch's takes labels only). ``nll_loss(log_softmax(z), y)`` is ``cross_entropy(z,
+    y)``.
 
-    Losses are within 4 units in the last place of their dtype, with options within 6; where terms of both
-    signs cancel, of the sum of their magnitudes. Targets and weights of float64 are used as they are given.
+    Losses are within 4 units in the last place of their dtype, with options within 6; where terms
+    of both signs cancel, of the sum of their magnitudes. Targets and weights of float64 are used as
+    they are given.
 
     Examples
     --------
@@ -144,7 +146,9 @@ def nll_loss(
     >>> round(float(nll_loss(np.log([[0.5, 0.25, 0.25]]), [1])), 4)
     1.3863
     """
-    return _nll_loss(log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads)
+    return _nll_loss(
+        log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads
+    )
 
 
 def nll_loss_value_and_grad(
@@ -166,8 +170,8 @@ def nll_loss_value_and_grad(
     log_probs, targets, axis, weight, sample_weight, ignore_index, reduction
         As for `nll_loss`.
     out : ndarray, optional
-        Where to write the gradient: of the shape and dtype of `log_probs`, which is allowed itself. For
-        float16 and bfloat16 it may be float32.
+        Where to write the gradient: of the shape and dtype of `log_probs`, which is allowed itself.
+        For float16 and bfloat16 it may be float32.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -176,7 +180,8 @@ def nll_loss_value_and_grad(
     loss : scalar or ndarray
         As `nll_loss` returns it.
     grad : ndarray
-        Its derivative, of the shape and dtype of `log_probs`; that of ``loss.sum()`` with reduction 'none'.
+        Its derivative, of the shape and dtype of `log_probs`; that of ``loss.sum()`` with reduction
+        'none'.
 
     Raises
     ------
@@ -200,6 +205,15 @@ def nll_loss_value_and_grad(
     array([[ 0., -1.,  0.]])
     """
     result: tuple[Any, Any] = _nll_loss(
-        log_probs, targets, axis, weight, sample_weight, ignore_index, reduction, num_threads, True, out
+        log_probs,
+        targets,
+        axis,
+        weight,
+        sample_weight,
+        ignore_index,
+        reduction,
+        num_threads,
+        True,
+        out,
     )
     return result

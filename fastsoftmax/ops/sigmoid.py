@@ -15,7 +15,9 @@ from ..kernels.reference import Array, by_elements, store, widened
 
 @kernel
 def sigmoid_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
@@ -49,13 +51,13 @@ def sigmoid(
     Parameters
     ----------
     x : array_like
-        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or integers and
-        booleans, which become float64.
+        Scores of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
+        integers and booleans, which become float64.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -71,16 +73,14 @@ def sigmoid(
 
     See Also
     --------
-    log_sigmoid : its logarithm.
-    logit : its inverse.
-    sigmoid_vjp : its gradient.
-    softmax : the same for one of many classes; ``softmax([x, 0])`` is ``[sigmoid(x), sigmoid(-x)]``.
+    log_sigmoid : its logarithm. logit : its inverse. sigmoid_vjp : its gradient. softmax : the same
+    for one of many classes; ``softmax([x, 0])`` is ``[sigmoid(x), sigmoid(-x)]``.
 
     Notes
     -----
-    The largest error is 4 ulp of the result for float32 and float64; below the smallest normal number it is
-    one step of the subnormal ones. Both tails keep their relative accuracy: ``sigmoid(-50.0)`` is
-    1.93e-22. -inf gives 0, +inf gives 1, NaN stays.
+    The largest error is 4 ulp of the result for float32 and float64; below the smallest normal
+    number it is one step of the subnormal ones. Both tails keep their relative accuracy:
+    ``sigmoid(-50.0)`` is 1.93e-22. -inf gives 0, +inf gives 1, NaN stays.
 
     Examples
     --------
@@ -116,7 +116,8 @@ def sigmoid_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have in common.
+        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have
+        in common.
 
     Raises
     ------
@@ -129,7 +130,8 @@ def sigmoid_vjp(
 
     Notes
     -----
-    The largest error is 3 ulp of the result for float32 and float64, or one step of the subnormal numbers.
+    The largest error is 3 ulp of the result for float32 and float64, or one step of the subnormal
+    numbers.
 
     Examples
     --------

@@ -19,7 +19,9 @@ def softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature,
 
 
 def softmax_plain(x, out, num_threads):
-    return plain(x, out, num_threads, False, normalize_plain[Softmax, float], normalize_plain[Softmax, double])
+    return plain(
+        x, out, num_threads, False, normalize_plain[Softmax, float],
+        normalize_plain[Softmax, double])
 
 
 def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,

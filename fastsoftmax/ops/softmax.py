@@ -15,7 +15,9 @@ from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, tota
 
 @kernel
 def softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None: not ones."""
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
+    not ones.
+    """
     return None
 
 
@@ -29,7 +31,9 @@ def softmax_rows(
     where: Array | None,
     num_threads: int,
 ) -> None:
-    """base**(x / temperature) / its sum, over the middle axis; a negative temperature gives softmin."""
+    """base**(x / temperature) / its sum, over the middle axis;
+    a negative temperature gives softmin.
+    """
     z = Scaled(widened(x, out), temperature, ln_base, where, is_narrow(x, out))
     e = z.exp()
     store(out, e / z.sum(e), where, 0)
@@ -61,24 +65,26 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64, longdouble), or
-        integers and booleans, which become float64.
+        Scores (logits) of any shape: floating point (float16, bfloat16, float32, float64,
+        longdouble), or integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
-        The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is None.)
+        The axis or axes over which the probabilities sum to 1; None means all. (SciPy's default is
+        None.)
     temperature : float or array_like, default 1.0
-        ``softmax(x / temperature)``: above 1 flattens the distribution, below 1 sharpens it. One number, or
-        an array that broadcasts to the shape of `x` with `axis` of length 1: a temperature for each row.
-        Finite and greater than 0.
+        ``softmax(x / temperature)``: above 1 flattens the distribution, below 1 sharpens it. One
+        number, or an array that broadcasts to the shape of `x` with `axis` of length 1: a
+        temperature for each row. Finite and greater than 0.
     base : float, optional
-        ``base**x / sum(base**x)`` instead of base e. Finite and at least 1; base 1 is uniform over all
-        entries but -inf.
+        ``base**x / sum(base**x)`` instead of base e. Finite and at least 1; base 1 is uniform over
+        all entries but -inf.
     where : array_like of bool, optional
-        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result is 0.
+        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result
+        is 0.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -101,19 +107,20 @@ def softmax(
 
     Notes
     -----
-    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false throughout
-    is 0.
+    A row with NaN or +inf, and a row of nothing but -inf, is NaN. A row in which `where` is false
+    throughout is 0.
 
-    The largest error is 6 ulp of the result for float32 and float64, whatever the length of the axis and the
-    size of the logits. Usual implementations round ``x - max`` first and lose up to 70 ulp; here the range
-    reduction of exp is applied to `x` itself, and the shift is a power of two [1]_. float16 and bfloat16 are
-    computed in float32 or better and rounded once.
+    The largest error is 6 ulp of the result for float32 and float64, whatever the length of the
+    axis and the size of the logits. Usual implementations round ``x - max`` first and lose up to 70
+    ulp; here the range reduction of exp is applied to `x` itself, and the shift is a power of two
+    [1]_. float16 and bfloat16 are computed in float32 or better and rounded once.
 
     References
     ----------
-    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax
-       functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330, analyses the errors of the shifted
-       formulas.
+    .. [1] P. Blanchard, D. J. Higham and N. J. Higham, "Accurately computing the log-sum-exp and
+    softmax
+       functions", IMA Journal of Numerical Analysis 41 (2021), 2311-2330, analyses the errors of
+       the shifted formulas.
 
     Examples
     --------
@@ -183,8 +190,8 @@ def softmin(
 
     Notes
     -----
-    A row with NaN or -inf, and a row of nothing but +inf, is NaN. The largest error is that of `softmax`, 6
-    ulp.
+    A row with NaN or -inf, and a row of nothing but +inf, is NaN. The largest error is that of
+    `softmax`, 6 ulp.
 
     Examples
     --------
@@ -217,7 +224,8 @@ def softmax_vjp(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Take a gradient back through softmax, from its output: ``y * (g - sum(g * y)) / temperature``.
+    """Take a gradient back through softmax, from its output: ``y * (g - sum(g * y)) /
+    temperature``.
 
     Parameters
     ----------
@@ -237,7 +245,8 @@ def softmax_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have in common.
+        The gradient with respect to x, of the shape of `g` and of the dtype that `g` and `y` have
+        in common.
 
     Raises
     ------
@@ -250,7 +259,8 @@ def softmax_vjp(
 
     Notes
     -----
-    The sum over the row is made in float64 (float32 input) or with its rounding errors kept (float64 input).
+    The sum over the row is made in float64 (float32 input) or with its rounding errors kept
+    (float64 input).
 
     Examples
     --------

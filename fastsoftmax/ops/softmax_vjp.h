@@ -12,14 +12,26 @@ struct GradientOfOutput : RowMap<2, 1> {
 
 // y = softmax(x):      y (g - sum(g y)) / temperature
 struct SoftmaxVjp : GradientOfOutput {
-    template <class X, class V> static FS_INLINE Vectors<X, 1> terms(V g, V y) { return {g * y}; }
-    template <class X, class V> static FS_INLINE V result(const Vectors<X, 1> &sum, V g, V y) { return y * (g - sum[0]); }
+    template <class X, class V>
+    static FS_INLINE Vectors<X, 1> terms(V g, V y) {
+        return {g * y};
+    }
+    template <class X, class V>
+    static FS_INLINE V result(const Vectors<X, 1> &sum, V g, V y) {
+        return y * (g - sum[0]);
+    }
 };
 
 // y = log_softmax(x):  (g - exp(y) sum(g)) / temperature
 struct LogSoftmaxVjp : GradientOfOutput {
-    template <class X, class V> static FS_INLINE Vectors<X, 1> terms(V g, V) { return {g}; }
-    template <class X, class V> static FS_INLINE V result(const Vectors<X, 1> &sum, V g, V y) { return g - exp_plain<X>(y) * sum[0]; }
+    template <class X, class V>
+    static FS_INLINE Vectors<X, 1> terms(V g, V) {
+        return {g};
+    }
+    template <class X, class V>
+    static FS_INLINE V result(const Vectors<X, 1> &sum, V g, V y) {
+        return g - exp_plain<X>(y) * sum[0];
+    }
 };
 
 }  // namespace fs

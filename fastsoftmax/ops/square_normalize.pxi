@@ -7,7 +7,8 @@ cdef extern from "square_normalize.h" namespace "fs" nogil:
         SquareNormalizeVjp() noexcept
 
 
-def square_normalize_rows(cnp.ndarray x, cnp.ndarray out, const unsigned char[:, :, :] where, Py_ssize_t num_threads):
+def square_normalize_rows(
+        cnp.ndarray x, cnp.ndarray out, const unsigned char[:, :, :] where, Py_ssize_t num_threads):
     cdef RowMapArguments a
     a.input[0], a.out = any_view(x), any_view(out)
     if where is not None:
@@ -17,7 +18,8 @@ def square_normalize_rows(cnp.ndarray x, cnp.ndarray out, const unsigned char[:,
         settled()
 
 
-def square_normalize_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
+def square_normalize_vjp_rows(
+        cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef RowMapArguments a
     a.input[0], a.input[1], a.out = any_view(g), any_view(x), any_view(out)
     with nogil:

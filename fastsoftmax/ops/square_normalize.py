@@ -37,7 +37,9 @@ def square_normalize_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) 
 
 
 def _near_one(x: Array) -> tuple[Array, Array]:
-    """Rows over powers of two, whose squares stay in the range of numbers, and the exponents of these."""
+    """Rows over powers of two, whose squares stay in the range of numbers,
+    and the exponents of these.
+    """
     largest = np.where(np.isfinite(x), np.abs(x), 0).max(axis=1, keepdims=True)
     exponent = np.frexp(largest)[1] - 16
     return np.ldexp(x, -exponent), exponent
@@ -58,17 +60,18 @@ def square_normalize(
     Parameters
     ----------
     x : array_like
-        Scores or amplitudes of any shape and sign: floating point (float16, bfloat16, float32, float64,
-        longdouble), or integers and booleans, which become float64.
+        Scores or amplitudes of any shape and sign: floating point (float16, bfloat16, float32,
+        float64, longdouble), or integers and booleans, which become float64.
     axis : int, tuple of int or None, default -1
         The axis or axes over which the shares sum to 1; None means all.
     where : array_like of bool, optional
-        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result is 0.
+        Broadcasts to `x`. Entries where it is false take no part, whatever they hold; their result
+        is 0.
     out : ndarray, optional
         Where to write the result: of its shape and dtype; `x` itself is allowed.
     dtype : dtype, optional
-        The floating dtype of the result instead of that of `x`. The wider of both is computed in, and rounded
-        once.
+        The floating dtype of the result instead of that of `x`. The wider of both is computed in,
+        and rounded once.
     num_threads : int, optional
         The most threads to use. The result does not depend on it.
 
@@ -92,12 +95,13 @@ def square_normalize(
     -----
     Only ratios count: rows whose squares overflow or underflow are divided by a power of two first.
 
-    A row of zeros is NaN, as 0 / 0 is, and so is one with NaN. In a row with an infinity, what is infinite is
-    NaN, the rest 0, as the formula has it. A row in which `where` is false throughout is 0. A number that is
-    alone, or all others of which are 0, gives exactly 1.
+    A row of zeros is NaN, as 0 / 0 is, and so is one with NaN. In a row with an infinity, what is
+    infinite is NaN, the rest 0, as the formula has it. A row in which `where` is false throughout
+    is 0. A number that is alone, or all others of which are 0, gives exactly 1.
 
-    The largest error is 4 ulp of the result for float32 and float64, whatever the length of the axis and the
-    size of the numbers. float16 and bfloat16 are computed in float32 or better and rounded once.
+    The largest error is 4 ulp of the result for float32 and float64, whatever the length of the
+    axis and the size of the numbers. float16 and bfloat16 are computed in float32 or better and
+    rounded once.
 
     Examples
     --------
@@ -143,7 +147,8 @@ def square_normalize_vjp(
     Returns
     -------
     ndarray or scalar
-        The gradient with respect to `x`, of its shape and of the dtype that `g` and `x` have in common.
+        The gradient with respect to `x`, of its shape and of the dtype that `g` and `x` have in
+        common.
 
     Raises
     ------
@@ -156,8 +161,8 @@ def square_normalize_vjp(
 
     Notes
     -----
-    A row of zeros is NaN, and so is one in which `x` is NaN or infinite anywhere. Rows whose sums overflow or
-    underflow are scaled by powers of two first.
+    A row of zeros is NaN, and so is one in which `x` is NaN or infinite anywhere. Rows whose sums
+    overflow or underflow are scaled by powers of two first.
 
     The largest error is 8 eps (of the dtype) of the size of the terms, which may cancel:
     ``2 * abs(x) * (abs(g) + sum(abs(g) * x**2) / s) / s``.
@@ -170,5 +175,12 @@ def square_normalize_vjp(
     array([ 0.1536, -0.1152])
     """
     return _arrays.rows_vjp(
-        square_normalize_vjp_rows, g, x, axis, saved="x", temperature=None, out=out, num_threads=num_threads
+        square_normalize_vjp_rows,
+        g,
+        x,
+        axis,
+        saved="x",
+        temperature=None,
+        out=out,
+        num_threads=num_threads,
     )

@@ -1,7 +1,8 @@
 # Kernels of temperature_derivatives: see temperature_derivatives.py for what they compute.
 
-def temperature_derivatives_rows(cnp.ndarray x, cnp.ndarray labels, cnp.ndarray sample_weight, double inverse_temperature,
-                                 Py_ssize_t num_threads):
+def temperature_derivatives_rows(
+        cnp.ndarray x, cnp.ndarray labels, cnp.ndarray sample_weight, double inverse_temperature,
+        Py_ssize_t num_threads):
     cdef AnyView scores = any_view(x), y = any_view(labels), w = any_view(sample_weight)
     cdef double results[3]
     with nogil:

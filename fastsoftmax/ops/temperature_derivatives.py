@@ -1,4 +1,6 @@
-"""The cross-entropy of logits as a function of their temperature, with derivatives, for `fit_temperature`."""
+"""The cross-entropy of logits as a function of their temperature, with derivatives,
+for `fit_temperature`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ from ..kernels.reference import Array, blockwise, weights, widened
 @kernel
 @blockwise
 def temperature_derivatives_rows(
-    x: Array, labels: Array, sample_weight: Array | None, inverse_temperature: float, num_threads: int
+    x: Array,
+    labels: Array,
+    sample_weight: Array | None,
+    inverse_temperature: float,
+    num_threads: int,
 ) -> tuple[float, float, float]:
     """The sum over rows of w (log(sum(exp(b x))) - b x_label), and its first two derivatives by b.
 
-    b is the inverse temperature. With p = softmax(b x), they are w (mean of x under p - x_label) and
-    w (variance of x under p).
+    b is the inverse temperature. With p = softmax(b x), they are w (mean of x under p - x_label)
+    and w (variance of x under p).
     """
     wide = widened(x)
     d = wide - wide.max(axis=1, keepdims=True)

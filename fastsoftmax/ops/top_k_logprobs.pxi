@@ -1,7 +1,8 @@
 # Kernels of top_k_logprobs: see top_k_logprobs.py for what they compute.
 
-def top_k_logprobs_rows(cnp.ndarray x, cnp.ndarray values, Py_ssize_t[:, :, :] indices, const double[:, :] temperature,
-                        Py_ssize_t num_threads):
+def top_k_logprobs_rows(
+        cnp.ndarray x, cnp.ndarray values, Py_ssize_t[:, :, :] indices,
+        const double[:, :] temperature, Py_ssize_t num_threads):
     cdef LogprobsArguments a
     a.x, a.out = any_view(x), any_view(values)
     a.set_indices(&indices[0, 0, 0], indices.shape, indices.strides)

@@ -19,14 +19,18 @@ from .log_softmax import log_probabilities
 def top_k_logprobs_rows(
     x: Array, values: Array, indices: Array, temperature: Array, num_threads: int
 ) -> None:
-    """The largest of log_softmax(x / temperature) and where they are, over the middle axis; NaN for NaN."""
+    """The largest of log_softmax(x / temperature) and where they are, over the middle axis;
+    NaN for NaN.
+    """
     log_p = log_probabilities(x, values, temperature)
     indices[...] = _largest(np.where(np.isnan(log_p), 0, widened(x)), values.shape[1])
     values[...] = np.take_along_axis(log_p, indices, axis=1)
 
 
 def _largest(x: Array, k: int) -> Array:
-    """Where the `k` largest elements are, in descending order; of equals those with the lower index."""
+    """Where the `k` largest elements are, in descending order;
+    of equals those with the lower index.
+    """
     least = -np.partition(-x, k - 1, axis=1)[:, k - 1 : k]
     above, equal = x > least, x == least
     missing = k - np.count_nonzero(above, axis=1, keepdims=True)
@@ -62,8 +66,8 @@ def top_k_logprobs(
     Returns
     -------
     values : ndarray
-        Log-probabilities in descending order, of the shape of `logits` with `k` along `axis`: of the dtype of
-        `logits`, float32 for float16 and bfloat16, float64 for integers.
+        Log-probabilities in descending order, of the shape of `logits` with `k` along `axis`: of
+        the dtype of `logits`, float32 for float16 and bfloat16, float64 for integers.
     indices : ndarray of intp
         Their classes, in that shape. Of equal logits the lower index comes first.
 
@@ -80,9 +84,9 @@ def top_k_logprobs(
 
     Notes
     -----
-    Logits are compared with the worst of the best so far; few are better. Nothing of the size of the logits
-    is made. Values are good to 3 ulp. A row with NaN or +inf, and a row of nothing but -inf, gives NaN and
-    the indices from 0 to k - 1.
+    Logits are compared with the worst of the best so far; few are better. Nothing of the size of
+    the logits is made. Values are good to 3 ulp. A row with NaN or +inf, and a row of nothing but
+    -inf, gives NaN and the indices from 0 to k - 1.
 
     Examples
     --------
