@@ -11,7 +11,7 @@
 
 using namespace fs;
 
-// execute() of kernels/prelude.pxi for one thread.
+// run_all() of kernels/prelude.pxi for one thread.
 static void serially(Work *work, isize) {
     int team = 1;
     const Rooms rooms = rooms_for(*work, team);
@@ -64,7 +64,7 @@ double time(isize rows, isize n, bool columns) {
     NormalizeArguments a;
     a.x = view(x.data(), rows, n, columns, false);
     a.out = view(y.data(), rows, n, columns, Kind::result == Result::logsumexp);
-    return least_time([&] { normalize(Kind(), a, 1, serially); }, rows * n);
+    return least_time([&] { normalize(Kind(), a, 1); }, rows * n);
 }
 
 // The loss of labels, and its gradient.
@@ -77,7 +77,7 @@ double time_labels(isize rows, isize n) {
     return least_time(
         [&] {
             plain_cross_entropy<C>(x.data(), labels.data(), Number::int64, gradient.data(), rows, n,
-                                   scale, 1, serially);
+                                   scale, 1);
         },
         rows * n);
 }
@@ -90,7 +90,7 @@ double time_targets(isize rows, isize n) {
     return least_time(
         [&] {
             plain_cross_entropy<C>(x.data(), targets.data(), number_of<C>, gradient.data(), rows, n,
-                                   scale, 1, serially);
+                                   scale, 1);
         },
         rows * n);
 }
@@ -105,6 +105,7 @@ double time(char operation, isize rows, isize n, bool columns) {
 }
 
 int main(int, char **argument) {
+    loop_over_pieces = serially;
     const char operation = argument[1][0], type = argument[2][0];
     const isize rows = std::atol(argument[3]), n = std::atol(argument[4]);
     const bool columns = argument[5][0] == '0';

@@ -1353,31 +1353,30 @@ isize further_memory(const TargetTile<C, Scaled, Gradient> &tile) {
 
 // The sum of the losses of rows in lanes.
 template <class Tile>
-double cross_entropy_tiles(const CrossEntropyArguments &a, isize threads, Execute execute) {
+double cross_entropy_tiles(const CrossEntropyArguments &a, isize threads) {
     RowLosses losses(a, a.x.outer * ((a.x.inner + Tile::width - 1) / Tile::width));
     TilesWork<Tile> work(Tile(a, losses), a.x.outer, a.x.inner, Tile::width);
-    execute(&work, threads);
+    execute(work, threads);
     return losses.total();
 }
 // The same if rows are for that; NaN is a sum, so there is a flag.
 template <bool Scaled, bool Gradient, class C>
-bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, Execute execute,
-                          double &sum) {
+bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, double &sum) {
     const bool by_label = a.labels() && a.smoothing == 0 && a.z_loss == 0;
     const int lanes_run =
         a.x.n > chunk ? 0 : lanes_along(a.x, by_label ? short_label_row : short_target_row);
     if (!lanes_run) return false;
     const CrossEntropyArguments s = lanes_run == along_inner ? a : a.swapped();
-    sum = by_label ? cross_entropy_tiles<LabelTile<C, Scaled, Gradient>>(s, threads, execute)
-                   : cross_entropy_tiles<TargetTile<C, Scaled, Gradient>>(s, threads, execute);
+    sum = by_label ? cross_entropy_tiles<LabelTile<C, Scaled, Gradient>>(s, threads)
+                   : cross_entropy_tiles<TargetTile<C, Scaled, Gradient>>(s, threads);
     return true;
 }
 
 template <bool Scaled, class C>
-double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads, Execute execute) {
+double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads) {
     double sum = 0;
-    if (given.gradient ? cross_entropy_across<Scaled, true, C>(given, threads, execute, sum)
-                       : cross_entropy_across<Scaled, false, C>(given, threads, execute, sum)) {
+    if (given.gradient ? cross_entropy_across<Scaled, true, C>(given, threads, sum)
+                       : cross_entropy_across<Scaled, false, C>(given, threads, sum)) {
         return sum;
     }
     // runs of rows go along the inner axis
@@ -1388,24 +1387,24 @@ double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads, E
         if (a.gradient) {
             WholeRowsWork<LabelGradientRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner,
                                                             a.x.n);
-            execute(&work, threads);
+            execute(work, threads);
         } else {
             WholeRowsWork<LabelLossRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
-            execute(&work, threads);
+            execute(work, threads);
         }
     } else {
         RowsWork<TargetRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n, threads);
-        execute(&work, threads);
+        execute(work, threads);
     }
     return losses.total();
 }
 
 // The sum of all rows' losses.
-inline double cross_entropy(const CrossEntropyArguments &a, isize threads, Execute execute) {
+inline double cross_entropy(const CrossEntropyArguments &a, isize threads) {
     return with_compute({a.wide() ? Number::float64 : a.x.number}, [&](auto zero) {
         using C = decltype(zero);
-        return a.logits().plain() ? cross_entropy_scaled<false, C>(a, threads, execute)
-                                  : cross_entropy_scaled<true, C>(a, threads, execute);
+        return a.logits().plain() ? cross_entropy_scaled<false, C>(a, threads)
+                                  : cross_entropy_scaled<true, C>(a, threads);
     });
 }
 
@@ -1413,14 +1412,14 @@ inline double cross_entropy(const CrossEntropyArguments &a, isize threads, Execu
 // integers.
 template <class C>
 double plain_cross_entropy(const void *x, const void *target, Number number, void *gradient,
-                           isize rows, isize n, double scale, isize threads, Execute execute) {
+                           isize rows, isize n, double scale, isize threads) {
     CrossEntropyArguments a;
     a.x = AnyView::matrix(x, number_of<C>, rows, n);
     a.target = AnyView::matrix(target, number, rows, is_integer(number) ? 1 : n);
     if (gradient) a.gradient = AnyView::matrix(gradient, number_of<C>, rows, n);
     a.scale = scale;
     return with_compute({number == Number::float64 ? number : number_of<C>}, [&](auto zero) {
-        return cross_entropy_scaled<false, decltype(zero)>(a, threads, execute);
+        return cross_entropy_scaled<false, decltype(zero)>(a, threads);
     });
 }
 
@@ -1629,14 +1628,14 @@ inline isize further_memory(const GradHessTile &tile) {
     return tile_memory(tile.n(), 4, 1);
 }
 
-inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads, Execute execute) {
+inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads) {
     if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
         const GradHessArguments s = lanes_run == along_inner ? a : a.swapped();
         TilesWork<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
-        return execute(&work, threads);
+        return execute(work, threads);
     }
     RowsWork<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(&work, threads);
+    execute(work, threads);
 }
 
 }  // namespace fs

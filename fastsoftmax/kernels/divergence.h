@@ -475,25 +475,23 @@ struct LogitsDivergenceLanes {
 };
 
 template <class C, bool Scaled>
-double logits_divergence_of(const LogitsDivergenceArguments &a, isize threads, Execute execute) {
+double logits_divergence_of(const LogitsDivergenceArguments &a, isize threads) {
     const std::size_t rows = static_cast<std::size_t>(
         (a.x.outer * a.x.inner + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     PieceResults<Sum> sums(std::max(rows, lane_pieces<Vec<C>>(a.x)));
-    if (a.target.n != a.x.n ||
-        !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads, execute)) {
+    if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
         RowsWork<LogitsDivergenceRow<C, Scaled>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n,
                                                       threads);
-        execute(&work, threads);
+        execute(work, threads);
     }
     return total_of(sums);
 }
 
-inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads,
-                                Execute execute) {
+inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads) {
     return with_compute({a.x.number, a.target.number}, [&](auto zero) {
         using C = decltype(zero);
-        return a.is_scaled() ? logits_divergence_of<C, true>(a, threads, execute)
-                             : logits_divergence_of<C, false>(a, threads, execute);
+        return a.is_scaled() ? logits_divergence_of<C, true>(a, threads)
+                             : logits_divergence_of<C, false>(a, threads);
     });
 }
 

@@ -229,28 +229,27 @@ struct BinaryWork final : ElementsWork {
 };
 
 template <class Op>
-void unary(Op, const AnyArray &x, const AnyArray &out, isize threads, Execute execute) {
+void unary(Op, const AnyArray &x, const AnyArray &out, isize threads) {
     with_compute({x.number, out.number}, [&](auto zero) {
         UnaryWork<Op, decltype(zero)> work(x, out);
-        execute(&work, threads);
+        execute(work, threads);
     });
 }
 
 template <class Op>
-void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads,
-            Execute execute) {
+void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads) {
     with_compute({g.number, y.number, out.number}, [&](auto zero) {
         BinaryWork<Op, decltype(zero)> work(g, y, out);
-        execute(&work, threads);
+        execute(work, threads);
     });
 }
 
 // A contiguous array.
 template <class Op, class C>
-void unary_plain(const void *x, void *out, isize rows, isize row, isize threads, Execute execute) {
+void unary_plain(const void *x, void *out, isize rows, isize row, isize threads) {
     const Contiguous line(rows * row, number_of<C>);
     UnaryWork<Op, C> work(line.array(x), line.array(out));
-    execute(&work, threads);
+    execute(work, threads);
 }
 
 }  // namespace fs

@@ -249,14 +249,14 @@ std::size_t lane_pieces(const AnyView &x) {
 
 // Does an operation with its rows in lanes, or returns false where they are not for that.
 template <class Op>
-bool run_in_lanes(const Op &op, isize threads, Execute execute) {
+bool run_in_lanes(const Op &op, isize threads) {
     using Tile = LaneTile<Op>;
     const int along = lanes_along(op.input(0), Tile::longest);
     if (!along) return false;
     const Op turned = along == along_inner ? op : op.swapped();
     TilesWork<Tile> work(Tile{turned, all_direct(turned)}, turned.input(0).outer,
                          turned.input(0).inner, Tile::width);
-    return execute(&work, threads), true;
+    return execute(work, threads), true;
 }
 
 // --- the logarithms of rows ----------------------------------------------------------------------

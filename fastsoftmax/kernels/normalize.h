@@ -1754,8 +1754,7 @@ bool direct(const NormalizeArguments &a) {
 }
 
 template <Result R, class C, class Careful>
-void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads,
-                      Execute execute) {
+void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads) {
     using Strip = NormalizeStrip<C, R, Careful>;
     const bool apart = a.out.data != a.x.data;
     const bool streaming = R != Result::logsumexp &&
@@ -1764,18 +1763,17 @@ void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize
     const bool kept = !takes_logarithm(R) && Strip::fits(a) && apart;
     TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner,
                           Strip::width(a, threads));
-    execute(&work, threads);
+    execute(work, threads);
 }
 template <class Tile>
-void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads,
-                     Execute execute) {
+void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads) {
     TilesWork<Tile> work(tile, a.x.outer, a.x.inner, Tile::width);
-    execute(&work, threads);
+    execute(work, threads);
 }
 template <class Row>
-void normalize_whole(const NormalizeArguments &a, isize threads, Execute execute) {
+void normalize_whole(const NormalizeArguments &a, isize threads) {
     WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
-    execute(&work, threads);
+    execute(work, threads);
 }
 // Logits and results are lines of contiguous 16-bit numbers.
 template <class H>
@@ -1784,19 +1782,18 @@ bool halves(const NormalizeArguments &a) {
 }
 
 template <Result R, bool Scaled, class C>
-void normalize_batches(const NormalizeArguments &a, isize threads, Execute execute) {
+void normalize_batches(const NormalizeArguments &a, isize threads) {
     const bool as_they_are = !a.where.data && !a.negative();
-    if constexpr (takes_logarithm(R))
-        return normalize_whole<LogRow<C, R, Scaled>>(a, threads, execute);
+    if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads);
     if (sizeof(C) == 4 && as_they_are && halves<Float16>(a))
-        return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads, execute);
+        return normalize_whole<ExpRow<C, R, Scaled, Float16>>(a, threads);
     if (sizeof(C) == 4 && as_they_are && halves<BFloat16>(a))
-        return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads, execute);
-    normalize_whole<ExpRow<C, R, Scaled>>(a, threads, execute);
+        return normalize_whole<ExpRow<C, R, Scaled, BFloat16>>(a, threads);
+    normalize_whole<ExpRow<C, R, Scaled>>(a, threads);
 }
 
 template <Result R, bool Scaled, class C>
-void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execute) {
+void normalize_scaled(const NormalizeArguments &a, isize threads) {
     using Tile = NormalizeTile<C, R, Scaled>;
     using Short = ShortTile<C, R, Scaled>;
     using Row =
@@ -1810,37 +1807,37 @@ void normalize_scaled(const NormalizeArguments &a, isize threads, Execute execut
             if constexpr (Scaled)
                 return;
             else if (p.n <= traits_of<R>.longest_lane_row)
-                return normalize_strips<R, C>(a, Short{&a, true}, threads, execute);
+                return normalize_strips<R, C>(a, Short{&a, true}, threads);
             else
-                return normalize_strips<R, C>(a, Tile{&a, false}, threads, execute);
+                return normalize_strips<R, C>(a, Tile{&a, false}, threads);
         case Driver::lanes: {
             const bool inner = short_rows_run(a.x, p.n) == along_inner;
             const NormalizeArguments &t = inner ? a : s;
-            return normalize_tiles(Short{&t, p.columns_direct && inner}, t, threads, execute);
+            return normalize_tiles(Short{&t, p.columns_direct && inner}, t, threads);
         }
         case Driver::tiles:
-            return normalize_tiles(Tile{&a, false}, a, threads, execute);
+            return normalize_tiles(Tile{&a, false}, a, threads);
         case Driver::gathered_tiles: {
             const NormalizeArguments &t = columns_staged(a.x) ? a : s;
-            return normalize_tiles(Tile{&t, true}, t, threads, execute);
+            return normalize_tiles(Tile{&t, true}, t, threads);
         }
         case Driver::row_batch:
-            return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads, execute);
+            return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads);
         case Driver::long_rows: {
             RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
-            return execute(&work, threads);
+            return execute(work, threads);
         }
     }
 }
 
 template <class Kind>
-void normalize(Kind, const NormalizeArguments &a, isize threads, Execute execute) {
+void normalize(Kind, const NormalizeArguments &a, isize threads) {
     with_compute({a.x.number, a.out.number}, [&](auto zero) {
         using C = decltype(zero);
         if (a.plain())
-            normalize_scaled<Kind::result, false, C>(a, threads, execute);
+            normalize_scaled<Kind::result, false, C>(a, threads);
         else
-            normalize_scaled<Kind::result, true, C>(a, threads, execute);
+            normalize_scaled<Kind::result, true, C>(a, threads);
     });
 }
 
@@ -1890,8 +1887,7 @@ void logsumexp_small(const NormalizeArguments &a) {
 
 // Contiguous rows and default options.
 template <class Kind, class C>
-void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads,
-                     Execute execute) {
+void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads) {
     constexpr Result result = Kind::result;
     const bool small = is_small(rows, n);  // the first line of the table, without the others
     if (small && watched.load(std::memory_order_relaxed))
@@ -1904,7 +1900,7 @@ void normalize_plain(const void *x, void *out, isize rows, isize n, isize thread
     a.x = AnyView::matrix(x, number_of<C>, rows, n);
     a.out = AnyView::matrix(out, number_of<C>, rows, result == Result::logsumexp ? 1 : n);
     if (small) return logsumexp_small<C>(a);
-    normalize_scaled<result, false, C>(a, threads, execute);
+    normalize_scaled<result, false, C>(a, threads);
 }
 
 }  // namespace fs

@@ -416,12 +416,12 @@ Number number_in(const Array &v) {
 }
 
 template <class Op>
-double elements_loss(Op op, const ElementArguments &a, isize threads, Execute execute) {
+double elements_loss(Op op, const ElementArguments &a, isize threads) {
     return with_compute(
         {a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)},
         [&](auto zero) {
             PointwiseWork<Op, decltype(zero)> work(op, a);
-            execute(&work, threads);
+            execute(work, threads);
             return work.total();
         });
 }
@@ -431,12 +431,12 @@ bool is_plain_binary(const ElementArguments &a) {
     return !a.weight && !a.positive && !a.loss && a.x.has_plain_runs<C>() &&
            a.target.has_plain_runs<C>() && (!a.gradient || a.gradient.has_plain_runs<C>());
 }
-inline double binary_logits_loss(const ElementArguments &a, isize threads, Execute execute) {
+inline double binary_logits_loss(const ElementArguments &a, isize threads) {
     return with_compute({a.x.number}, [&](auto zero) {
         using C = decltype(zero);
-        if (!is_plain_binary<C>(a)) return elements_loss(BinaryLogits(), a, threads, execute);
+        if (!is_plain_binary<C>(a)) return elements_loss(BinaryLogits(), a, threads);
         PlainBinaryWork<C> work(a);
-        execute(&work, threads);
+        execute(work, threads);
         return work.total();
     });
 }
@@ -444,13 +444,13 @@ inline double binary_logits_loss(const ElementArguments &a, isize threads, Execu
 // Contiguous logits, targets and gradient, of one shape.
 template <class C>
 double plain_binary_logits(const void *x, const void *target, Number number, void *gradient,
-                           isize rows, isize n, double scale, isize threads, Execute execute) {
+                           isize rows, isize n, double scale, isize threads) {
     const Contiguous scores(rows * n, number_of<C>), targets(rows * n, number);
     ElementArguments a;
     a.x = scores.array(x), a.target = targets.array(target);
     if (gradient) a.gradient = scores.array(gradient);
     a.scale = scale;
-    return binary_logits_loss(a, threads, execute);
+    return binary_logits_loss(a, threads);
 }
 
 struct PointwiseArguments {
@@ -692,7 +692,7 @@ struct PointwiseLanes {
 };
 
 template <class Op>
-double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute execute) {
+double rows_loss(Op op, const PointwiseArguments &a, isize threads) {
     const isize rows = a.x.outer * a.x.inner;
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         using C = decltype(zero);
@@ -700,10 +700,10 @@ double rows_loss(Op op, const PointwiseArguments &a, isize threads, Execute exec
             static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
         PieceResults<Sum> sums(std::max(row_pieces, lane_pieces<Vec<C>>(a.x)));
         using Lanes = PointwiseLanes<Op, C>;
-        if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads, execute)) {
+        if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
             RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n,
                                                threads);
-            execute(&work, threads);
+            execute(work, threads);
         }
         return total_of(sums);
     });
@@ -742,13 +742,12 @@ struct NllLabelRow {
     }
 };
 
-inline double nll_labels_loss(const PointwiseArguments &a, isize ignored, isize threads,
-                              Execute execute) {
+inline double nll_labels_loss(const PointwiseArguments &a, isize ignored, isize threads) {
     const isize rows = a.x.outer * a.x.inner;
     PieceResults<Sum> sums(
         static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     WholeRowsWork<NllLabelRow> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
-    execute(&work, threads);
+    execute(work, threads);
     Sum all;
     for (const Sum &s : sums) all.add(s);
     return all.value();
@@ -815,10 +814,10 @@ struct BinaryGradHessWork final : ElementsWork {
     }
 };
 
-inline void binary_grad_hess(const BinaryGradHessArguments &a, isize threads, Execute execute) {
+inline void binary_grad_hess(const BinaryGradHessArguments &a, isize threads) {
     with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         BinaryGradHessWork<decltype(zero)> work(a);
-        execute(&work, threads);
+        execute(work, threads);
     });
 }
 

@@ -21,7 +21,7 @@ cdef extern from "work.h" namespace "fs" nogil:
     void run_piece(Work*, Py_ssize_t, const Rooms&, int) noexcept
     void leave(const Rooms&) noexcept
     bint was_out_of_memory() noexcept
-    ctypedef void (*Execute)(Work*, Py_ssize_t) noexcept nogil
+    void (*loop_over_pieces)(Work*, Py_ssize_t) noexcept nogil
 
 
 cdef extern from "views.h" namespace "fs" nogil:
@@ -75,13 +75,13 @@ cdef extern from "normalize.h" namespace "fs" nogil:
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_ln_base(double, double) noexcept
-    void normalize[Kind](Kind, NormalizeArguments&, Py_ssize_t, Execute) noexcept
+    void normalize[Kind](Kind, NormalizeArguments&, Py_ssize_t) noexcept
     void normalize_plain[Kind, T](
-        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
+        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "weighted.h" namespace "fs" nogil:
-    void weighted_logsumexp(NormalizeArguments&, const AnyView&, Py_ssize_t, Execute) noexcept
+    void weighted_logsumexp(NormalizeArguments&, const AnyView&, Py_ssize_t) noexcept
 
 
 cdef extern from "row_map.h" namespace "fs" nogil:
@@ -90,7 +90,7 @@ cdef extern from "row_map.h" namespace "fs" nogil:
         AnyView out
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void row_map[Op](Op, RowMapArguments&, Py_ssize_t, Execute) noexcept
+    void row_map[Op](Op, RowMapArguments&, Py_ssize_t) noexcept
 
 
 cdef extern from "cross_entropy.h" namespace "fs" nogil:
@@ -100,14 +100,14 @@ cdef extern from "cross_entropy.h" namespace "fs" nogil:
         double smoothing, z_loss, scale
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    double cross_entropy(CrossEntropyArguments&, Py_ssize_t, Execute) noexcept
+    double cross_entropy(CrossEntropyArguments&, Py_ssize_t) noexcept
     double plain_cross_entropy[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t
         ) noexcept
     cppclass GradHessArguments:
         AnyView x, target, sample_weight, gradient, hessian
         double factor, floor
-    void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t, Execute) noexcept
+    void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t) noexcept
 
 
 cdef extern from "elements.h" namespace "fs" nogil:
@@ -131,11 +131,11 @@ cdef extern from "flat.h" namespace "fs" nogil:
         LogSigmoidVjp() noexcept
     cppclass SoftplusVjp:
         SoftplusVjp() noexcept
-    void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
+    void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
     void binary[Op](
-        Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t, Execute) noexcept
+        Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
     void unary_plain[Op, T](
-        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept
+        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "pointwise.h" namespace "fs" nogil:
@@ -157,14 +157,14 @@ cdef extern from "pointwise.h" namespace "fs" nogil:
     cppclass PointwiseArguments:
         AnyView x, target, weight, row_weight, loss, gradient
         double scale
-    double elements_loss[Op](Op, ElementArguments&, Py_ssize_t, Execute) noexcept
-    double binary_logits_loss(ElementArguments&, Py_ssize_t, Execute) noexcept
+    double elements_loss[Op](Op, ElementArguments&, Py_ssize_t) noexcept
+    double binary_logits_loss(ElementArguments&, Py_ssize_t) noexcept
     double plain_binary_logits[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t
         ) noexcept
-    double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t, Execute) noexcept
-    double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t, Execute) noexcept
-    void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t, Execute) noexcept
+    double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t) noexcept
+    double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t) noexcept
+    void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t) noexcept
 
 
 cdef extern from "divergence.h" namespace "fs" nogil:
@@ -172,7 +172,7 @@ cdef extern from "divergence.h" namespace "fs" nogil:
         AnyView x, target, loss, gradient
         double scale
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    double logits_divergence(LogitsDivergenceArguments&, Py_ssize_t, Execute) noexcept
+    double logits_divergence(LogitsDivergenceArguments&, Py_ssize_t) noexcept
 
 
 cdef extern from "reading.h" namespace "fs" nogil:
@@ -180,16 +180,16 @@ cdef extern from "reading.h" namespace "fs" nogil:
         AnyView x, ids, out
         void set_indices(Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void logprobs(LogprobsArguments&, Py_ssize_t, Execute) noexcept
-    void hardmax(const AnyView&, const AnyView&, Py_ssize_t, Execute) noexcept
+    void logprobs(LogprobsArguments&, Py_ssize_t) noexcept
+    void hardmax(const AnyView&, const AnyView&, Py_ssize_t) noexcept
     void temperature_derivatives(
-        const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t, Execute
+        const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t
         ) noexcept
 
 
 # All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial
 # branch stands apart because an OpenMP region costs a microsecond even for one thread.
-cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
+cdef void run_all(Work* work, Py_ssize_t threads) noexcept nogil:
     cdef Py_ssize_t piece, pieces = work.pieces()
     cdef int team = affordable(<int> max(1, min(threads, pieces)))
     cdef Rooms rooms = rooms_for(work[0], team)
@@ -207,6 +207,9 @@ cdef void execute(Work* work, Py_ssize_t threads) noexcept nogil:
         rooms.enter(0)
         more = work.advance()
     leave(rooms)
+
+
+loop_over_pieces = run_all
 
 
 # Must follow the call of every kernel: the error, if there was too little memory for it to begin.
@@ -290,7 +293,7 @@ cdef Number number_of(cnp.ndarray a) noexcept:
 # The short lane. Plain arrays with default options go straight from the public function to the row
 # routines: no views, no memoryviews.
 ctypedef void (*Plain)(
-    const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Execute) noexcept nogil
+    const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef Py_ssize_t TINY = 4096  # elements below which it does not pay to let other Python threads run
 cdef Py_ssize_t POOLED = 1 << 22  # bytes from which _memory may have kept an array
@@ -391,10 +394,10 @@ cdef object plain(
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
     if size <= TINY:
-        run(source, target, rows, n, threads, execute)
+        run(source, target, rows, n, threads)
     else:
         with nogil:
-            run(source, target, rows, n, threads, execute)
+            run(source, target, rows, n, threads)
     settled()
     return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y
 
@@ -402,7 +405,7 @@ cdef object plain(
 # The short lane of losses: logits, their targets (labels of rows or, like the other targets, as
 # many as logits), and the gradient if that is wanted.
 ctypedef double (*PlainLoss)(
-    const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t, Execute
+    const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t
     ) noexcept nogil
 
 
@@ -466,8 +469,7 @@ cdef object plain_loss(
     number = number_of(t)
     with nogil:
         total = run(
-            cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads,
-            execute)
+            cnp.PyArray_DATA(a), cnp.PyArray_DATA(t), number, to, rows, n, 1 / divisor, threads)
         settled()
     value = cnp.PyArray_EMPTY(0, cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
     if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT:

@@ -402,22 +402,20 @@ struct TopLanes {
 };
 
 template <class C, bool Scaled>
-void logprobs_scaled(const LogprobsArguments &a, isize threads, Execute execute) {
-    if (a.ids && run_in_lanes(LogprobsLanes<C, Scaled>(a), threads, execute)) return;
-    if (!a.ids && a.out.n <= best_in_lanes &&
-        run_in_lanes(TopLanes<C, Scaled>(a), threads, execute))
-        return;
+void logprobs_scaled(const LogprobsArguments &a, isize threads) {
+    if (a.ids && run_in_lanes(LogprobsLanes<C, Scaled>(a), threads)) return;
+    if (!a.ids && a.out.n <= best_in_lanes && run_in_lanes(TopLanes<C, Scaled>(a), threads)) return;
     RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n,
                                           threads);
-    execute(&work, threads);
+    execute(work, threads);
 }
-inline void logprobs(const LogprobsArguments &a, isize threads, Execute execute) {
+inline void logprobs(const LogprobsArguments &a, isize threads) {
     with_compute({a.x.number}, [&](auto zero) {
         using C = decltype(zero);
         if (a.logits().plain())
-            logprobs_scaled<C, false>(a, threads, execute);
+            logprobs_scaled<C, false>(a, threads);
         else
-            logprobs_scaled<C, true>(a, threads, execute);
+            logprobs_scaled<C, true>(a, threads);
     });
 }
 
@@ -510,11 +508,11 @@ struct HardmaxLanes {
     }
 };
 
-inline void hardmax(const AnyView &x, const AnyView &out, isize threads, Execute execute) {
+inline void hardmax(const AnyView &x, const AnyView &out, isize threads) {
     with_compute({x.number, out.number}, [&](auto zero) {
-        if (run_in_lanes(HardmaxLanes<decltype(zero)>{x, out}, threads, execute)) return;
+        if (run_in_lanes(HardmaxLanes<decltype(zero)>{x, out}, threads)) return;
         WholeRowsWork<HardmaxRow<decltype(zero)>> work({x, out}, x.outer, x.inner, x.n);
-        execute(&work, threads);
+        execute(work, threads);
     });
 }
 
@@ -674,15 +672,14 @@ struct TemperatureLanes {
 };
 
 inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight,
-                                    double inverse, double *results, isize threads,
-                                    Execute execute) {
+                                    double inverse, double *results, isize threads) {
     const std::size_t row_pieces = static_cast<std::size_t>(
         (x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n));
     PieceResults<Derivatives> sums(std::max(row_pieces, lane_pieces<Vec<double>>(x)));
-    if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads, execute)) {
+    if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads)) {
         RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
                                       threads);
-        execute(&work, threads);
+        execute(work, threads);
     }
     Derivatives all;
     for (const Derivatives &d : sums) all.add(d);

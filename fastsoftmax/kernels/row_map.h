@@ -583,7 +583,7 @@ struct MapTile {
 
 // --- which one -----------------------------------------------------------------------------------
 template <class Op, class T>
-void row_map_of(const RowMapArguments &a, isize threads, Execute execute) {
+void row_map_of(const RowMapArguments &a, isize threads) {
     using Tile = MapTile<T, Op>;
     const bool direct =
         !a.where.data && a.all<Op>([](const AnyView &v) { return columns_direct<T>(v); });
@@ -594,24 +594,24 @@ void row_map_of(const RowMapArguments &a, isize threads, Execute execute) {
         const RowMapArguments &t =
             direct || lanes_run == along_inner || (!lanes_run && columns_staged(x)) ? a : s;
         TilesWork<Tile> work(Tile{&t, direct}, t.out.outer, t.out.inner, Tile::width);
-        return execute(&work, threads);
+        return execute(work, threads);
     }
     const bool plain =
         !a.where.data && a.all<Op>([](const AnyView &v) { return v.template plain<T>(); });
     if (plain && a.n() >= Vec<T>::lanes && a.n() <= chunk) {
         const RowMapArguments &t = x.inner == 1 ? s : a;
         WholeRowsWork<MapRows<T, Op>> work(MapRows<T, Op>(t), t.out.outer, t.out.inner, t.n());
-        return execute(&work, threads);
+        return execute(work, threads);
     }
     RowsWork<MapRow<T, Op>> work(MapRow<T, Op>(a), x.outer, x.inner, x.n, threads);
-    execute(&work, threads);
+    execute(work, threads);
 }
 
 template <class Op>
-void row_map(Op, const RowMapArguments &a, isize threads, Execute execute) {
+void row_map(Op, const RowMapArguments &a, isize threads) {
     const Number first = a.input[0].number;
     with_compute({first, Op::inputs == 1 ? first : a.input[1].number, a.out.number},
-                 [&](auto zero) { row_map_of<Op, decltype(zero)>(a, threads, execute); });
+                 [&](auto zero) { row_map_of<Op, decltype(zero)>(a, threads); });
 }
 
 }  // namespace fs

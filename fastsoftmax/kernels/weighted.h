@@ -521,17 +521,16 @@ inline isize further_memory(const WeightedTile &tile) {
     return tile_memory(tile.n(), 2, 0) + chunk_bytes;
 }
 
-inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads,
-                               Execute execute) {
+inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads) {
     if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
         const NormalizeArguments s = lanes_run == along_inner ? a : a.swapped();
         TilesWork<WeightedTile> work(
             WeightedTile(s, lanes_run == along_inner ? weights : weights.swapped()), s.x.outer,
             s.x.inner, WeightedTile::width);
-        return execute(&work, threads);
+        return execute(work, threads);
     }
     RowsWork<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(&work, threads);
+    execute(work, threads);
 }
 
 }  // namespace fs

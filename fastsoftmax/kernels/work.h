@@ -27,8 +27,14 @@ struct Work {
     virtual ~Work() = default;
 };
 
-// runs all stages of a work; written in Cython, where the threads are
-using Execute = void (*)(Work *, isize threads);
+// Runs all stages of a work. The loop over pieces is the prange of prelude.pxi, which registers it
+// when the module is imported.
+using Loop = void (*)(Work *, isize threads);
+static Loop loop_over_pieces = nullptr;
+
+inline void execute(Work &work, isize threads) {
+    loop_over_pieces(&work, threads);
+}
 
 // The rooms of a team: one for each thread, and one for what all of them share. They are one block
 // of the calling thread, which keeps it for its next call.

@@ -11,6 +11,6 @@ def binary_cross_entropy_flat(
     cdef BinaryProbabilities op
     op.clamp = clamp
     with nogil:
-        total = elements_loss(op, a, num_threads, execute)
+        total = elements_loss(op, a, num_threads)
         settled()
     return total

@@ -13,7 +13,7 @@ def binary_cross_entropy_with_logits_flat(
     a.loss, a.gradient = any_array(loss), any_array(grad)
     a.scale = scale
     with nogil:
-        total = binary_logits_loss(a, num_threads, execute)
+        total = binary_logits_loss(a, num_threads)
         settled()
     return total
 
@@ -32,5 +32,5 @@ def binary_cross_entropy_with_logits_grad_hess_flat(
     a.gradient, a.hessian = any_array(grad), any_array(hess)
     a.factor, a.floor = hess_factor, hess_floor
     with nogil:
-        binary_grad_hess(a, num_threads, execute)
+        binary_grad_hess(a, num_threads)
         settled()

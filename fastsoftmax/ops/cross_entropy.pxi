@@ -17,7 +17,7 @@ def cross_entropy_rows(
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     a.ignored, a.smoothing, a.z_loss, a.scale = ignored, label_smoothing, z_loss, scale
     with nogil:
-        total = cross_entropy(a, num_threads, execute)
+        total = cross_entropy(a, num_threads)
         settled()
     return total
 
@@ -36,5 +36,5 @@ def cross_entropy_grad_hess_rows(
     a.gradient, a.hessian = any_view(grad), any_view(hess)
     a.factor, a.floor = hess_factor, hess_floor
     with nogil:
-        cross_entropy_grad_hess(a, num_threads, execute)
+        cross_entropy_grad_hess(a, num_threads)
         settled()

@@ -10,9 +10,9 @@ def kl_divergence_rows(
     a.scale = scale
     with nogil:
         if log_target:
-            total = rows_loss(DivergenceOfLogs(), a, num_threads, execute)
+            total = rows_loss(DivergenceOfLogs(), a, num_threads)
             settled()
         else:
-            total = rows_loss(Divergence(), a, num_threads, execute)
+            total = rows_loss(Divergence(), a, num_threads)
             settled()
     return total

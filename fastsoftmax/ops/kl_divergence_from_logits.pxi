@@ -10,6 +10,6 @@ def kl_divergence_from_logits_rows(
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     a.scale = scale
     with nogil:
-        total = logits_divergence(a, num_threads, execute)
+        total = logits_divergence(a, num_threads)
         settled()
     return total

@@ -3,7 +3,7 @@
 def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
-        unary(LogSigmoid(), source, to, num_threads, execute)
+        unary(LogSigmoid(), source, to, num_threads)
         settled()
 
 
@@ -15,5 +15,5 @@ def log_sigmoid_plain(x, out, num_threads):
 def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray slope = any_array(g), source = any_array(x), to = any_array(out)
     with nogil:
-        binary(LogSigmoidVjp(), slope, source, to, num_threads, execute)
+        binary(LogSigmoidVjp(), slope, source, to, num_threads)
         settled()

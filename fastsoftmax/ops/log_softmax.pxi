@@ -14,7 +14,7 @@ def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperat
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        normalize(LogSoftmax(), a, num_threads, execute)
+        normalize(LogSoftmax(), a, num_threads)
         settled()
 
 
@@ -31,5 +31,5 @@ def log_softmax_vjp_rows(
     a.input[0], a.input[1], a.out = any_view(g), any_view(y), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
-        row_map(LogSoftmaxVjp(), a, num_threads, execute)
+        row_map(LogSoftmaxVjp(), a, num_threads)
         settled()

@@ -3,7 +3,7 @@
 def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
-        unary(Logit(), source, to, num_threads, execute)
+        unary(Logit(), source, to, num_threads)
         settled()
 
 

@@ -7,5 +7,5 @@ def logprobs_rows(
     a.x, a.ids, a.out = any_view(x), any_view(ids), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
-        logprobs(a, num_threads, execute)
+        logprobs(a, num_threads)
         settled()

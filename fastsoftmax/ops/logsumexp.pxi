@@ -11,10 +11,10 @@ def logsumexp_rows(cnp.ndarray x, cnp.ndarray b, cnp.ndarray out, tuple ln_base,
     cdef bint weighted = b is not None
     with nogil:
         if weighted:
-            weighted_logsumexp(a, weights, num_threads, execute)
+            weighted_logsumexp(a, weights, num_threads)
             settled()
         else:
-            normalize(LogSumExp(), a, num_threads, execute)
+            normalize(LogSumExp(), a, num_threads)
             settled()
 
 
@@ -28,5 +28,5 @@ def logsumexp_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t
     cdef NormalizeArguments a
     a.x, a.gradient, a.out = any_view(x), any_view(g), any_view(out)
     with nogil:
-        normalize(LogSumExpVjp(), a, num_threads, execute)
+        normalize(LogSumExpVjp(), a, num_threads)
         settled()

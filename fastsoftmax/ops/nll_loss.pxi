@@ -15,8 +15,8 @@ def nll_loss_rows(
     a.scale = scale
     with nogil:
         if labels:
-            total = nll_labels_loss(a, ignored, num_threads, execute)
+            total = nll_labels_loss(a, ignored, num_threads)
         else:
-            total = rows_loss(Nll(), a, num_threads, execute)
+            total = rows_loss(Nll(), a, num_threads)
         settled()
     return total

@@ -3,7 +3,7 @@
 def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:
-        unary(Sigmoid(), source, to, num_threads, execute)
+        unary(Sigmoid(), source, to, num_threads)
         settled()
 
 
@@ -15,5 +15,5 @@ def sigmoid_plain(x, out, num_threads):
 def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray slope = any_array(g), source = any_array(y), to = any_array(out)
     with nogil:
-        binary(SigmoidVjp(), slope, source, to, num_threads, execute)
+        binary(SigmoidVjp(), slope, source, to, num_threads)
         settled()

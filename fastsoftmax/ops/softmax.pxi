@@ -14,7 +14,7 @@ def softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature,
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        normalize(Softmax(), a, num_threads, execute)
+        normalize(Softmax(), a, num_threads)
         settled()
 
 
@@ -30,5 +30,5 @@ def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double
     a.input[0], a.input[1], a.out = any_view(g), any_view(y), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
-        row_map(SoftmaxVjp(), a, num_threads, execute)
+        row_map(SoftmaxVjp(), a, num_threads)
         settled()

@@ -14,7 +14,7 @@ def square_normalize_rows(
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        row_map(SquareNormalize(), a, num_threads, execute)
+        row_map(SquareNormalize(), a, num_threads)
         settled()
 
 
@@ -23,5 +23,5 @@ def square_normalize_vjp_rows(
     cdef RowMapArguments a
     a.input[0], a.input[1], a.out = any_view(g), any_view(x), any_view(out)
     with nogil:
-        row_map(SquareNormalizeVjp(), a, num_threads, execute)
+        row_map(SquareNormalizeVjp(), a, num_threads)
         settled()

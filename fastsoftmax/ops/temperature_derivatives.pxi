@@ -6,6 +6,6 @@ def temperature_derivatives_rows(
     cdef AnyView scores = any_view(x), y = any_view(labels), w = any_view(sample_weight)
     cdef double results[3]
     with nogil:
-        temperature_derivatives(scores, y, w, inverse_temperature, results, num_threads, execute)
+        temperature_derivatives(scores, y, w, inverse_temperature, results, num_threads)
         settled()
     return results[0], results[1], results[2]

@@ -8,5 +8,5 @@ def top_k_logprobs_rows(
     a.set_indices(&indices[0, 0, 0], indices.shape, indices.strides)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     with nogil:
-        logprobs(a, num_threads, execute)
+        logprobs(a, num_threads)
         settled()
