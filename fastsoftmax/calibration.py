@@ -26,8 +26,9 @@ def fit_temperature(
     bounds: tuple[float, float] = (1e-3, 1e3),
     num_threads: int | None = None,
 ) -> float:
-    """Fit a temperature to labels: the T that minimises ``cross_entropy(logits, labels,
-    temperature=T)``.
+    """Fit a temperature to labels: the T of the least cross-entropy.
+
+    That minimises ``cross_entropy(logits, labels, temperature=T)``.
 
     A classifier's scores often say too much: where it is 99 % sure, it is right less often. Divided
     by a temperature that was fitted on data it was not trained with, they keep their order and all

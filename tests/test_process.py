@@ -2,6 +2,7 @@
 and arguments that change.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -117,9 +118,9 @@ def test_too_little_memory_is_a_memory_error(compiled):
 
 def test_every_call_of_a_kernel_asks_whether_there_was_memory():
     for room in Path(fs.__file__).parent.glob("ops/*.pxi"):  # none where only modules are installed
-        lines = [line.strip() for line in room.read_text().splitlines()]
-        calls = [at for at, line in enumerate(lines) if "execute)" in line]
-        assert all(lines[at + 1] == "settled()" for at in calls), room.name
+        for call in room.read_text().split("with nogil:\n")[1:]:
+            lines = itertools.takewhile(lambda line: line.startswith(" " * 8), call.split("\n"))
+            assert [line.strip() for line in lines][-1] == "settled()", room.name
 
 
 NOTHING_WRITTEN = (

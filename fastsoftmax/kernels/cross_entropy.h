@@ -9,35 +9,21 @@
 namespace {
 namespace fs {
 
-struct CrossEntropyArguments {
-    AnyView x;
+struct CrossEntropyArguments : Rows {
     AnyView target;                 // labels (one integer a row), or a probability for every class
     AnyView loss, gradient;         // without data: not wanted
     AnyView weight, sample_weight;  // of classes, of rows; without data: 1
-    View<const double> temperature = View<const double>::one();
-    Mask where;
     isize ignored = -1;
     double smoothing = 0, z_loss = 0, scale = 1;
 
-    void set_temperature(const double *p, const isize *shape, const isize *strides) {
-        temperature = View<const double>::per_row(p, shape, strides);
-    }
-    void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) {
-        where = {p, shape, strides};
-    }
-
-    // The logits, their mask and temperatures, as the routines of normalize.h know them.
-    NormalizeArguments logits() const {
-        NormalizeArguments a;
-        a.x = x, a.temperature = temperature, a.where = where;
-        return a;
-    }
+    const Rows &logits() const { return *this; }
     CrossEntropyArguments swapped() const {
         CrossEntropyArguments a = *this;
-        a.x = x.swapped(), a.target = target.swapped(), a.loss = loss.swapped(),
+        static_cast<Rows &>(a) = Rows::swapped();
+        a.target = target.swapped();
+        a.loss = loss.swapped();
         a.gradient = gradient.swapped();
-        a.sample_weight = sample_weight.swapped(), a.temperature = temperature.swapped(),
-        a.where = where.swapped();
+        a.sample_weight = sample_weight.swapped();
         return a;
     }
 
@@ -196,7 +182,7 @@ inline Sum scaled_difference(double x, double from, Factor s) {
 // logsumexp for z_loss, which must have its own digits: where it is small, exponentials to the last
 // bit of their type are not enough.
 template <class C>
-__attribute__((noinline)) double small_log_sum(const NormalizeArguments &a, isize o, isize i) {
+__attribute__((noinline)) double small_log_sum(const Rows &a, isize o, isize i) {
     const auto source = a.reader<C>(o, i);
     Scratch<C> buffer(gather_block);
     C top = absent_logit<C>;
@@ -288,7 +274,7 @@ struct LabelRows {
 
     const CrossEntropyArguments *a;
     RowLosses *losses;
-    NormalizeArguments logits;
+    Rows logits;
     RowSource<C> source{};
     isize piece = 0;
 
@@ -631,7 +617,7 @@ struct LabelTile {
 
     const CrossEntropyArguments *a;
     RowLosses *losses;
-    NormalizeArguments logits;
+    Rows logits;
 
     LabelTile(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), logits(arguments.logits()) {}
@@ -680,7 +666,7 @@ struct LabelTile {
             // it, they do not grow.
             shift.magic = shift.magic + 1, shift.lowest = shift.lowest - scale.unit;
             if (lane.largest > 1)
-                sum_lifted(lane, x, max, scale, label, e, others, own);
+                sum_lifted(lane, x, max, shift, scale, label, e, others, own);
             else
                 sum(
                     x,
@@ -709,13 +695,24 @@ struct LabelTile {
             return here ? V{} : e;
         });
     }
+    // Lanes of factors above 1 take lifted exponentials. The others take those that they take
+    // beside any rows.
     __attribute__((noinline)) void sum_lifted(const Lanes &lane, const Columns<X> &x, V max,
-                                              const Scale<X> &scale, I label, C *kept,
-                                              LaneSums<X> &others, V &own) const {
+                                              const Shift<X> &shift, const Scale<X> &scale, I label,
+                                              C *kept, LaneSums<X> &others, V &own) const {
         using Exp = LiftedExp<X, Scaled>;
-        V lifts = {};
-        for (isize l = 0; l < X::lanes; ++l) lifts[l] = static_cast<C>(Exp::lift(lane.factor[l]));
-        sum(x, Exp(max, lifts, scale), label, kept, others, own);
+        V lifts = {}, large = {};
+        for (isize l = 0; l < X::lanes; ++l) {
+            lifts[l] = static_cast<C>(Exp::lift(lane.factor[l]));
+            large[l] = std::abs(lane.factor[l]) > 1;
+        }
+        const Exp lifted(max, lifts, scale);
+        sum(
+            x,
+            [&](V v) FS_INLINE_LAMBDA {
+                return large != V{} ? lifted(v) : exp_shifted<X, Scaled>(v, shift, scale);
+            },
+            label, kept, others, own);
     }
 
     // Rows that do not count have the label -1.
@@ -1074,7 +1071,7 @@ struct TargetTile {
 
     const CrossEntropyArguments *a;
     RowLosses *losses;
-    NormalizeArguments logits;
+    Rows logits;
 
     TargetTile(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), logits(arguments.logits()) {}
@@ -1095,7 +1092,7 @@ struct TargetTile {
         if (mask) present.gather();
         LaneSums<D> sums;
         for (isize at = 0; at < count; at += X::lanes) {
-            Rows r;
+            Group r;
             r.e = room, r.again = room + n() * X::lanes;
             r.outer = outer, r.first = first + at,
             r.count = count - at < X::lanes ? count - at : X::lanes;
@@ -1110,7 +1107,7 @@ struct TargetTile {
     }
 
   private:
-    struct Rows {      // a vector of them
+    struct Group {     // a vector of rows
         C *e, *again;  // logits, then their exponentials; logits where they are wanted again
         isize outer, first, count;
         const C *class_weights;
@@ -1134,7 +1131,7 @@ struct TargetTile {
         V q_factor, certain_p, certain_rest, mass, drift;
     };
 
-    void do_rows(Rows &r, const Columns<X> &x, const typename TileResults<X>::Place &g,
+    void do_rows(Group &r, const Columns<X> &x, const typename TileResults<X>::Place &g,
                  LaneSums<D> &total) const {
         read(r, x);
         Sums sums;
@@ -1147,7 +1144,7 @@ struct TargetTile {
         if constexpr (Gradient) write(r, f, g);
     }
 
-    void read(Rows &r, const Columns<X> &x) const {
+    void read(Group &r, const Columns<X> &x) const {
         r.max = X::set(absent_logit<C>);
         for (isize j = 0; j < n(); ++j) {
             const V v = x[j];
@@ -1169,7 +1166,7 @@ struct TargetTile {
         for (isize l = 0; l < X::lanes; ++l) counted[l] = static_cast<C>(r.weight[l] != 0);
         r.counted = X::load(counted);
     }
-    void read_labels(Rows &r) const {
+    void read_labels(Group &r) const {
         isize labels[X::lanes];
         typename Format<C>::Int label[X::lanes];
         a->labels_of(r.outer, r.first, r.count, labels);
@@ -1190,7 +1187,7 @@ struct TargetTile {
         return mask;
     }
     // How many classes take part.
-    void read_mask(Rows &r) const {
+    void read_mask(Group &r) const {
         V present = {};
         for (isize j = 0; j < n(); ++j) present = present + r.present[j];
         for (isize l = 0; l < X::lanes; ++l) {
@@ -1202,7 +1199,7 @@ struct TargetTile {
     }
 
     // q of class j.
-    FS_INLINE V mass(const Rows &r, isize j) const {
+    FS_INLINE V mass(const Group &r, isize j) const {
         V q = a->labels() ? (r.label == static_cast<typename Format<C>::Int>(j) ? r.keep : V{})
                           : r.keep * r.t[j];
         q = q + (a->where.data ? r.present[j] * r.spread : r.spread);
@@ -1210,7 +1207,7 @@ struct TargetTile {
     }
 
     // Classes without mass are left out: 0 times infinity is 0 here.
-    void sum(const Rows &r, Sums &s) const {
+    void sum(const Group &r, Sums &s) const {
         const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, r.scale);
         // The difference of finite numbers may overflow where it is scaled down.
         const V unit = Scaled ? (absolute<X>(r.max) > std::numeric_limits<C>::max() / 4
@@ -1238,7 +1235,7 @@ struct TargetTile {
     }
 
     // In double: the losses, and what the derivatives are made with.
-    void settle(const Rows &r, const Sums &sums, Factors &f, double *loss) const {
+    void settle(const Group &r, const Sums &sums, Factors &f, double *loss) const {
         Pair<Wide> log[wide_parts<X>], others[wide_parts<X>];
         // NaN for a row without a distribution; logsumexp
         Wide none[wide_parts<X>], log_sum[wide_parts<X>];
@@ -1277,11 +1274,11 @@ struct TargetTile {
                                     ? Wide{}
                                     : weight * ((plain + a->z_loss * (z * z)) + none[k]));
             if constexpr (Gradient) {
-                const Wide total = others[k].hi + 1.0, q = weight * a->scale * s,
-                           p = q * (mass + 2 * a->z_loss * z), ratio = absolute<D>(p / total);
+                const Wide rest = others[k].hi + others[k].lo, total = rest + 1.0,
+                           q = weight * a->scale * s, p = q * (mass + 2 * a->z_loss * z),
+                           ratio = absolute<D>(p / total);
                 D::store(f.q + at, q), D::store(f.p + at, p + none[k]);
-                factor[k] = q, at_p[k] = q / total + none[k],
-                at_rest[k] = q * (others[k].hi / total);
+                factor[k] = q, at_p[k] = q / total + none[k], at_rest[k] = q * (rest / total);
                 masses[k] = mass, drift[k] = 2 * a->z_loss * z;
                 const auto far = beyond(ratio) | beyond(absolute<D>(q));
                 D::store(f.far + at, far ? Wide{} + 1.0 : Wide{}), f.any_far |= any<D>(far);
@@ -1300,7 +1297,7 @@ struct TargetTile {
     }
     // Where logsumexp is the small sum of a maximum and a logarithm that cancel, it takes
     // exponentials of more than its precision.
-    void find_small_log_sums(const Rows &r, Wide *log_sum) const {
+    void find_small_log_sums(const Group &r, Wide *log_sum) const {
         typename D::I small[wide_parts<X>], any_small{};
         for (int k = 0; k < wide_parts<X>; ++k)
             any_small |= small[k] = may_cancel(wide_part<X>(r.max, k), log_sum[k]);
@@ -1319,7 +1316,7 @@ struct TargetTile {
         }
     }
 
-    void write(const Rows &r, const Factors &f, const typename TileResults<X>::Place &g) const {
+    void write(const Group &r, const Factors &f, const typename TileResults<X>::Place &g) const {
         if (f.any_far) gather_rows<X>(a->x, r.outer, r.first, r.count, r.again, a->where);
         for (isize j = 0; j < n(); ++j) {
             const V e = X::load(r.e + j * X::lanes), q = mass(r, j);
@@ -1331,7 +1328,7 @@ struct TargetTile {
         }
     }
     // Of factors beyond the limits, by the number.
-    __attribute__((noinline)) V far(const Rows &r, const Factors &f, V logit, V q, V y) const {
+    __attribute__((noinline)) V far(const Group &r, const Factors &f, V logit, V q, V y) const {
         for (isize l = 0; l < r.count; ++l) {
             const Derivative derivative{static_cast<double>(r.max[l]),
                                         {f.log[l], f.log_lo[l]},

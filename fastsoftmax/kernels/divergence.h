@@ -9,25 +9,17 @@
 namespace {
 namespace fs {
 
-struct LogitsDivergenceArguments {
-    AnyView x, target;       // a and b
-    AnyView loss, gradient;  // without data: not wanted
-    View<const double> temperature = View<const double>::one();
+struct LogitsDivergenceArguments : Rows {  // a, and the temperature of both
+    AnyView target;                        // b
+    AnyView loss, gradient;                // without data: not wanted
     double scale = 1;
 
-    void set_temperature(const double *p, const isize *shape, const isize *strides) {
-        temperature = View<const double>::per_row(p, shape, strides);
-    }
-    bool is_scaled() const {
-        NormalizeArguments logits;
-        logits.temperature = temperature;
-        return !logits.plain();
-    }
     LogitsDivergenceArguments swapped() const {
         LogitsDivergenceArguments a = *this;
-        a.x = x.swapped(), a.target = target.swapped(), a.loss = loss.swapped(),
+        static_cast<Rows &>(a) = Rows::swapped();
+        a.target = target.swapped();
+        a.loss = loss.swapped();
         a.gradient = gradient.swapped();
-        a.temperature = temperature.swapped();
         return a;
     }
 };
@@ -490,8 +482,8 @@ double logits_divergence_of(const LogitsDivergenceArguments &a, isize threads) {
 inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads) {
     return with_compute({a.x.number, a.target.number}, [&](auto zero) {
         using C = decltype(zero);
-        return a.is_scaled() ? logits_divergence_of<C, true>(a, threads)
-                             : logits_divergence_of<C, false>(a, threads);
+        return !a.plain() ? logits_divergence_of<C, true>(a, threads)
+                          : logits_divergence_of<C, false>(a, threads);
     });
 }
 

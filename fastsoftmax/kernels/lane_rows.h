@@ -272,7 +272,7 @@ struct LaneLog {
     LaneSums<X> others;
     typename D::V copies[wide_parts<X>];  // of the maximum
 
-    void start(const NormalizeArguments &a, const LaneRows &rows) {
+    void start(const Rows &a, const LaneRows &rows) {
         scale = lane_scales<X, Scaled>(a, rows.outer, rows.first, rows.count);
         max = X::set(absent_logit<C>), others = {};
         for (auto &c : copies) c = typename D::V{};
@@ -300,7 +300,7 @@ struct LaneLog {
         for (int k = 0; k < wide_parts<X>; ++k) copies[k] = copies[k] + wide_part<X>(equal, k);
     }
     // NaN where a row has no distribution.
-    LogWriter<X, Scaled> writer(const NormalizeArguments &a, const LaneRows &rows) const {
+    LogWriter<X, Scaled> writer(const Rows &a, const LaneRows &rows) const {
         Pair<typename D::V> logs[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k)
             logs[k] = LogTotal<D>::from_rest(true_rest<C>(others.part(k)), copies[k]);

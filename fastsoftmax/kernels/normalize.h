@@ -32,12 +32,11 @@ constexpr bool takes_logarithm(Result r) {
     return r == Result::log_softmax || r == Result::logsumexp;
 }
 
-struct NormalizeArguments {
+// Rows of logits: the numbers, what scales them, and which of them count.
+struct Rows {
     AnyView x;
-    AnyView out;  // one value per row for logsumexp
     // a value per row; a negative one stands for the softmax of -x
     View<const double> temperature = View<const double>::one();
-    AnyView gradient;  // logsumexp_vjp: one value per row
     Mask where;
     Factor ln_base{1, 0};
 
@@ -49,13 +48,7 @@ struct NormalizeArguments {
     }
     void set_ln_base(double hi, double lo) { ln_base = {hi, lo}; }
 
-    NormalizeArguments swapped() const {
-        NormalizeArguments a = *this;
-        a.x = x.swapped(), a.out = out.swapped(), a.temperature = temperature.swapped(),
-        a.gradient = gradient.swapped();
-        a.where = where.swapped();
-        return a;
-    }
+    Rows swapped() const { return {x.swapped(), temperature.swapped(), where.swapped(), ln_base}; }
     // No row is scaled: temperature 1 or -1 throughout and base e.
     bool plain() const {
         if (!ln_base.is_one()) return false;
@@ -72,24 +65,12 @@ struct NormalizeArguments {
     }
     Factor scale(isize o, isize i) const { return ln_base.over(*temperature.at(o, i)); }
 
-    template <Result R, class C>
-    static C absent() {
-        return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0);
-    }
-
     template <class C>
     Reader<C> reader(isize o, isize i) const {
         Reader<C> r(x, o, i);
         r.negate = negative();
         if (where.data) r.mask = where.at(o, i), r.mask_stride = where.n_stride;
         return r;
-    }
-    template <Result R, class C>
-    Writer<C> writer(isize o, isize i) const {
-        Writer<C> w(out, o, i);
-        w.absent = absent<R, C>();
-        if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
-        return w;
     }
     // The logits of a row, from the reader of the first.
     template <class C>
@@ -101,18 +82,44 @@ struct NormalizeArguments {
     }
 };
 
+// Where the results of rows go.
+struct NormalizeArguments : Rows {
+    AnyView out;       // one value per row for logsumexp
+    AnyView gradient;  // logsumexp_vjp: one value per row
+
+    NormalizeArguments swapped() const {
+        NormalizeArguments a;
+        static_cast<Rows &>(a) = Rows::swapped();
+        a.out = out.swapped();
+        a.gradient = gradient.swapped();
+        return a;
+    }
+
+    template <Result R, class C>
+    static C absent() {
+        return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0);
+    }
+    template <Result R, class C>
+    Writer<C> writer(isize o, isize i) const {
+        Writer<C> w(out, o, i);
+        w.absent = absent<R, C>();
+        if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
+        return w;
+    }
+};
+
 // The logits of rows that wait for others: where they are, as numbers of type S, or (S is C)
 // gathered, each row to a place of its own.
 template <class C, class S = C>
 struct RowSource {
-    const NormalizeArguments *a = nullptr;
+    const Rows *a = nullptr;
     Reader<C> from{};
     bool direct = false;
     C *buffer = nullptr;  // of a chunk
     isize places = 1, pitch = 0;
 
     RowSource() = default;
-    RowSource(const NormalizeArguments &arguments, C *buffer_)
+    RowSource(const Rows &arguments, C *buffer_)
         : a(&arguments), from(arguments.reader<C>(0, 0)), buffer(buffer_) {
         direct = !std::is_same<S, C>::value || from.direct();
         const isize n = a->x.n;
@@ -466,8 +473,7 @@ ExpTotal<C> careful_total(const C *x, isize n, const Scale<X> &scale) {
 
 // log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials
 // of more than the result's precision: in pairs of double, whatever the input.
-inline Pair<Vec<double, 16>::V> precise_log_of_total(const NormalizeArguments &a, isize o, isize i,
-                                                     double max) {
+inline Pair<Vec<double, 16>::V> precise_log_of_total(const Rows &a, isize o, isize i, double max) {
     using X = Vec<double>;
     using D = Vec<double, 16>;
     const auto source = a.reader<double>(o, i);
@@ -502,8 +508,8 @@ inline void write_exp(const C *x, C *y, isize n, bool streaming, const Exp &exp,
 // logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives
 // -inf.
 template <class HasNan>
-double log_sum(const NormalizeArguments &a, isize o, isize i, double max,
-               Pair<Vec<double, 16>::V> log, HasNan has_nan) {
+double log_sum(const Rows &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log,
+               HasNan has_nan) {
     const auto sum = [&] {
         const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
         Sum s{max, 0};
@@ -529,8 +535,7 @@ void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log
 }
 // ... or what log_softmax takes from logits.
 template <bool Scaled, class C>
-LogWriter<Vec<C>, Scaled> log_writer(const NormalizeArguments &a, isize o, isize i, C max,
-                                     Sum log) {
+LogWriter<Vec<C>, Scaled> log_writer(const Rows &a, isize o, isize i, C max, Sum log) {
     using D = Vec<double, 16>;
     if (!a.ln_base.is_one()) {
         const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
@@ -556,7 +561,7 @@ struct RowLog {
         Sum sum, copies;
     };
 
-    NormalizeArguments a;
+    Rows a;
     isize outer = 0, inner = 0;
     Reader<C> x{};
     Stage stage = maximum;
@@ -567,7 +572,7 @@ struct RowLog {
     Sum log;  // of the total, relative to the maximum
     LogWriter<X, Scaled> writer{};
 
-    explicit RowLog(const NormalizeArguments &arguments) : a(arguments) {}
+    explicit RowLog(const Rows &arguments) : a(arguments) {}
 
     void start(isize o, isize i) {
         outer = o, inner = i;
@@ -1010,7 +1015,7 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
 // --- short rows ----------------------------------------------------------------------------------
 // The scales of the rows in a vector, in its lanes.
 template <class X, bool Scaled>
-Scale<X> lane_scales(const NormalizeArguments &a, isize outer, isize first, isize count) {
+Scale<X> lane_scales(const Rows &a, isize outer, isize first, isize count) {
     if (!Scaled) return Scale<X>::one();
     if (!a.temperature.outer_stride && !a.temperature.inner_stride)
         return Scale<X>::all(a.scale(0, 0));

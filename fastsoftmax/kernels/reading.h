@@ -14,28 +14,21 @@ namespace fs {
 // Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log
 // p = (x - max) / T - log(total) as log_softmax has it, of few elements of a row. The row itself is
 // only read.
-struct LogprobsArguments {
-    AnyView x;
+struct LogprobsArguments : Rows {
     AnyView ids;          // (outer, k, inner); without data: the most probable classes are found
     AnyView out;          // (outer, k, inner)
     View<isize> indices;  // likewise; where the most probable classes go
-    View<const double> temperature = View<const double>::one();
 
     void set_indices(isize *p, const isize *shape, const isize *strides) {
         indices = {p, shape, strides};
     }
-    void set_temperature(const double *p, const isize *shape, const isize *strides) {
-        temperature = View<const double>::per_row(p, shape, strides);
-    }
-    NormalizeArguments logits() const {
-        NormalizeArguments a;
-        a.x = x, a.temperature = temperature;
-        return a;
-    }
+    const Rows &logits() const { return *this; }
     LogprobsArguments swapped() const {
         LogprobsArguments a = *this;
-        a.x = x.swapped(), a.ids = ids.swapped(), a.out = out.swapped(),
-        a.indices = indices.swapped(), a.temperature = temperature.swapped();
+        static_cast<Rows &>(a) = Rows::swapped();
+        a.ids = ids.swapped();
+        a.out = out.swapped();
+        a.indices = indices.swapped();
         return a;
     }
 };
@@ -269,7 +262,7 @@ struct LogprobsLanes {
         bool summing;
     };
     LogprobsArguments a;
-    NormalizeArguments logits;
+    Rows logits;
 
     explicit LogprobsLanes(const LogprobsArguments &arguments)
         : a(arguments), logits(arguments.logits()) {}
@@ -329,7 +322,7 @@ struct TopLanes {
         bool summing;
     };
     LogprobsArguments a;
-    NormalizeArguments logits;
+    Rows logits;
 
     explicit TopLanes(const LogprobsArguments &arguments)
         : a(arguments), logits(arguments.logits()) {}

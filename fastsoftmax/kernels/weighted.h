@@ -191,7 +191,7 @@ struct WeightedRow {
     };
     // The logarithm of the total to the base, plus what was subtracted from the logits.
     template <class D, class W>
-    static W logarithm(const NormalizeArguments &a, Pair<W> l, W subtracted) {
+    static W logarithm(const Rows &a, Pair<W> l, W subtracted) {
         if (!a.ln_base.is_one()) l = LogTotal<D>::divide(l, a.ln_base);
         const Pair<W> s = two_sum(subtracted, l.hi);
         return s.hi - s.hi == W{} ? s.hi + (s.lo + l.lo) : s.hi;
@@ -222,12 +222,12 @@ struct WeightedRow {
     // Logits next to 0 are taken as they are, since log(1 + sum(b (exp(x) - 1)) + (sum(b) - 1))
     // then has digits to spare however small it is; others relative to the maximum.
     template <class W>
-    static W center_of(const NormalizeArguments &a, W max) {
+    static W center_of(const Rows &a, W max) {
         using M = Vec<double, sizeof(W)>;
         return absolute<M>(max) * a.ln_base.hi <= 1.0 ? W{} : max;
     }
     template <class M, class W>
-    static W log_of_total(const NormalizeArguments &a, Pair<W> t, W power, W center) {
+    static W log_of_total(const Rows &a, Pair<W> t, W power, W center) {
         const W value = t.hi - t.hi == W{} ? t.hi + t.lo : t.hi,
                 y = logarithm<M>(a, log_of<M>(t, power), center);
         return value < 0.0 ? M::set(nan) : value == 0.0 ? M::set(-infinity) : y;
@@ -288,8 +288,7 @@ struct WeightedRow {
         }
         // The logarithm of sums that may be next to 1.
         template <class M, class W>
-        static W result(const NormalizeArguments &a, Pair<W> whole, Pair<W> near, Pair<W> far,
-                        W center) {
+        static W result(const Rows &a, Pair<W> whole, Pair<W> near, Pair<W> far, W center) {
             const Pair<W> small{far.hi * 0x1p-300, far.lo * 0x1p-300};
             Pair<W> t = plus(plus(whole, near), small),
                     less_one = plus(plus(plus(whole, {M::set(-1), W{}}), near), small);

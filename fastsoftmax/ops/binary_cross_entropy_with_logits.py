@@ -19,9 +19,7 @@ from ..kernels.reference import Array, by_elements, tail_from, times_exp, weight
 def binary_cross_entropy_with_logits_plain(
     logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
 ) -> Any:
-    """The result for plain arrays (native, contiguous, not empty, labels in range); None:
-    not ones.
-    """
+    """The result for plain arrays (native, contiguous, not empty, labels in range); or None."""
     return None
 
 
@@ -165,8 +163,9 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     num_threads: int | None = None,
 ) -> Any:
-    r"""Measure how far scores are from the yes or no they should say: cross-entropy of
-    ``sigmoid(logits)``.
+    r"""Measure how far scores are from the yes or no they should say.
+
+    That is the cross-entropy of ``sigmoid(logits)``.
 
     Parameters
     ----------

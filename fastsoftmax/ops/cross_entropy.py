@@ -30,9 +30,7 @@ from ..kernels.reference import (
 def cross_entropy_plain(
     logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
 ) -> Any:
-    """The result for plain arrays (native, contiguous, not empty, labels in range); None:
-    not ones.
-    """
+    """The result for plain arrays (native, contiguous, not empty, labels in range); or None."""
     return None
 
 
@@ -199,8 +197,9 @@ def cross_entropy(
     reduction: str = "mean",
     num_threads: int | None = None,
 ) -> Any:
-    r"""Measure how far scores are from the classes they should predict:
-    ``-log(softmax(logits)[label])``.
+    r"""Measure how far scores are from the classes they should predict.
+
+    That is ``-log(softmax(logits)[label])``.
 
     The logits are read once, and nothing of their size is made.
 
@@ -421,8 +420,7 @@ def cross_entropy_grad_hess(
     hess_out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> tuple[Any, Any]:
-    """Gradient and diagonal Hessian of the cross-entropy of every row: an objective for gradient
-    boosting.
+    """Gradient and diagonal Hessian of the cross-entropy of every row, for gradient boosting.
 
     Parameters
     ----------

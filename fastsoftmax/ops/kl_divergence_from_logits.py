@@ -195,8 +195,9 @@ def kl_divergence_from_logits_value_and_grad(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> tuple[Any, Any]:
-    """The divergence of two softmaxes, and its gradient with respect to `logits`: ``(p - p_target)
-    / T``.
+    """The divergence of two softmaxes, and its gradient with respect to `logits`.
+
+    The gradient is ``(p - p_target) / T``.
 
     Parameters
     ----------

@@ -16,9 +16,7 @@ from ..kernels.reference import Array, Scaled, blockwise, is_narrow, over_ln, st
 
 @kernel
 def log_softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
-    not ones.
-    """
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
     return None
 
 
@@ -176,8 +174,9 @@ def log_softmax_vjp(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Take a gradient back through log_softmax, from its output: ``(g - exp(y) * sum(g)) /
-    temperature``.
+    """Take a gradient back through log_softmax, from its output.
+
+    That is ``(g - exp(y) * sum(g)) / temperature``.
 
     Parameters
     ----------

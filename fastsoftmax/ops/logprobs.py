@@ -30,8 +30,7 @@ def logprobs(
     temperature: ArrayLike = 1.0,
     num_threads: int | None = None,
 ) -> Any:
-    """Look up log-probabilities of classes: ``log_softmax(logits)`` at `ids`, without the rest of
-    it.
+    """Look up log-probabilities of classes: ``log_softmax(logits)`` at `ids`, and no others.
 
     Parameters
     ----------

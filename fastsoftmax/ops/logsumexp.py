@@ -33,9 +33,7 @@ ONE = np.ones((1, 1))
 
 @kernel
 def logsumexp_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
-    not ones.
-    """
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
     return None
 
 

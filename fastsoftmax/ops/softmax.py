@@ -15,9 +15,7 @@ from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, tota
 
 @kernel
 def softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
-    not ones.
-    """
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
     return None
 
 
@@ -224,8 +222,9 @@ def softmax_vjp(
     out: NDArray[Any] | None = None,
     num_threads: int | None = None,
 ) -> Any:
-    """Take a gradient back through softmax, from its output: ``y * (g - sum(g * y)) /
-    temperature``.
+    """Take a gradient back through softmax, from its output.
+
+    That is ``y * (g - sum(g * y)) / temperature``.
 
     Parameters
     ----------

@@ -15,9 +15,7 @@ from ..kernels.reference import Array, by_elements, store, times_sigmoid, widene
 
 @kernel
 def softplus_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; None:
-    not ones.
-    """
+    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
     return None
 
 
