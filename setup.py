@@ -142,9 +142,9 @@ def extensions():
             f"the compiler does not know {' '.join(flags.pop(isa))}, so there are no {isa} kernels"
         )
     stubs = {isa: write_stub(isa, compiler.compiler_so_cxx + flags[isa]) for isa in flags}
-    sources = [str(path) for kind in ("*/*.h", "*/*.pxi") for path in sorted(PACKAGE.glob(kind))]
+    sources = [str(path) for kind in ("**/*.h", "**/*.pxi") for path in sorted(PACKAGE.glob(kind))]
     common = {
-        "include_dirs": [np.get_include(), str(PACKAGE / "kernels"), str(PACKAGE / "ops")],
+        "include_dirs": [np.get_include(), str(PACKAGE)],
         "define_macros": [(f"NPY_{name}", "NPY_2_0_API_VERSION") for name in NUMPY_API],
         "depends": ["setup.py", *stubs.values(), *sources],
         "extra_link_args": openmp,

@@ -1,4 +1,5 @@
-// Times one operation of kernels/: thresholds.py compiles this with other values in thresholds.h.
+// Times one operation of kernels/: thresholds.py compiles this with other values in
+// kernels/tuning.h.
 //
 //     thresholds OPERATION TYPE ROWS N AXIS     prints nanoseconds per element, the least of many
 //     repetitions
@@ -7,7 +8,8 @@
 #include <cstdlib>
 #include <random>
 
-#include "cross_entropy.h"
+#include "ops/cross_entropy.h"
+#include "ops/normalize.h"
 
 using namespace fs;
 
@@ -58,13 +60,13 @@ double least_time(Body body, isize elements) {
     return least * 1e9 / static_cast<double>(elements);
 }
 
-template <class Kind, class C>
+template <Result result, class C>
 double time(isize rows, isize n, bool columns) {
     std::vector<C> x = scores<C>(rows * n), y(x.size());
     NormalizeArguments a;
     a.x = view(x.data(), rows, n, columns, false);
-    a.out = view(y.data(), rows, n, columns, Kind::result == Result::logsumexp);
-    return least_time([&] { normalize(Kind(), a, 1); }, rows * n);
+    a.out = view(y.data(), rows, n, columns, result == Result::logsumexp);
+    return least_time([&] { normalize<result>(a, 1); }, rows * n);
 }
 
 // The loss of labels, and its gradient.
@@ -98,10 +100,10 @@ double time_targets(isize rows, isize n) {
 template <class C>
 double time(char operation, isize rows, isize n, bool columns) {
     if (operation == 't') return time_targets<C>(rows, n);
-    if (operation == 's') return time<Softmax, C>(rows, n, columns);
+    if (operation == 's') return time<Result::softmax, C>(rows, n, columns);
     if (operation == 'c') return time_labels<C>(rows, n);
-    if (operation == 'l') return time<LogSoftmax, C>(rows, n, columns);
-    return time<LogSumExp, C>(rows, n, columns);
+    if (operation == 'l') return time<Result::log_softmax, C>(rows, n, columns);
+    return time<Result::logsumexp, C>(rows, n, columns);
 }
 
 int main(int, char **argument) {

@@ -1,6 +1,6 @@
 """Measure the thresholds of the kernels anew: ``python benchmarks/thresholds.py [NAME ...]``.
 
-Every constant of ``fastsoftmax/kernels/thresholds.h`` that chooses between two ways, and those of
+Every constant of ``fastsoftmax/kernels/tuning.h`` that chooses between two ways, and those of
 ``_threads.py``. For each, a small program (thresholds.cpp) is compiled with other values of it and
 times shapes to which it matters; the table shows nanoseconds per element. It needs the sources and
 a C++ compiler (CXX, else c++).
@@ -26,7 +26,7 @@ import fastsoftmax as fs
 from fastsoftmax import _backend, _threads
 
 HERE = Path(__file__).parent
-KERNELS = HERE.parent / "fastsoftmax" / "kernels"
+SOURCES = HERE.parent / "fastsoftmax"
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 FLAGS += ["-fno-exceptions", "-fno-rtti", "-w"]
 ISA_FLAGS = {
@@ -144,17 +144,15 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
 
 
 def constant(name: str) -> str:
-    """The line of thresholds.h that sets a constant, up to its value."""
+    """The line of tuning.h that sets a constant, up to its value."""
     return rf"(constexpr isize {name} = )[^;]*;"
 
 
 def program(name: str, value: int, isa: str, folder: Path) -> Path:
     """thresholds.cpp, compiled with another value of a constant."""
     headers, made = folder / f"{name}-{value}", folder / f"{name}-{value}.out"
-    headers.mkdir()
-    for header in KERNELS.glob("*.h"):
-        shutil.copy(header, headers)
-    path = headers / "thresholds.h"
+    shutil.copytree(SOURCES, headers, ignore=shutil.ignore_patterns("*.py", "*.so"))
+    path = headers / "kernels" / "tuning.h"
     text, count = re.subn(constant(name), rf"\g<1>{value};", path.read_text())
     if count != 1:
         raise SystemExit(f"{path.name} has no constant {name}")

@@ -92,9 +92,9 @@ def report(found: Decision) -> Iterator[str]:
 def add_to(commands: Any) -> None:
     """Declare the command among others."""
     text = (
-        "Make a call on zeros, and print the table of drivers (fastsoftmax/kernels/regime.h) with"
-        " yes or no at each line. The first yes decides. Times are ns per element of float32,"
-        " without the line and with it."
+        "Make a call on zeros, and print the table of drivers (kernels/drivers/regime.h) with yes"
+        " or no at each line. The first yes decides. Times are ns per element of float32, without"
+        " the line and with it."
     )
     parser = commands.add_parser("explain", help="tell which driver runs a call", description=text)
     parser.add_argument(

@@ -13,8 +13,8 @@
 #include <cstdlib>
 #include <random>
 
-#include "vexp.h"
-#include "vlog.h"
+#include "kernels/math/exp_shift.h"
+#include "kernels/math/log.h"
 
 using namespace fs;
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 VECTORS = (2, 4, 8, 16)  # elements of a vector, of all instruction sets and dtypes
-# As in fastsoftmax/kernels/thresholds.h: from there on rows are computed in another way.
+# As in fastsoftmax/kernels/tuning.h: from there on rows are computed in another way.
 THRESHOLDS = {
     "short_row": 24,
     "short_label_row": 32,

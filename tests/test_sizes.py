@@ -8,7 +8,7 @@ from sizes import THRESHOLDS
 
 import fastsoftmax as fs
 
-HEADER = Path(fs.__file__).with_name("kernels") / "thresholds.h"  # not where a wheel is installed
+HEADER = Path(fs.__file__).with_name("kernels") / "tuning.h"  # not where a wheel is installed
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)

@@ -8,7 +8,7 @@ A softmax does not change when all its exponentials are multiplied by one number
 choice, and among some millions of candidates there is one for which all sixteen entries round by
 0.14 (float32) or 0.12 (float64) steps at most, not by 0.5 (S. Gal, "Computing elementary functions:
 a new approach for achieving high accuracy and good performance", 1986). Prints the unit and the
-entries for fastsoftmax/kernels/vexp.h.
+entries for fastsoftmax/kernels/math/exp.h.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ from cython.parallel cimport prange, threadid
 
 cnp.import_array()
 
-cdef extern from "work.h" namespace "fs" nogil:
+# Included paths are those of the package: `kernels/` holds machinery, which every room may use; what
+# an operation declares of its own header stands in its room.
+cdef extern from "kernels/drivers/task.h" namespace "fs" nogil:
     cppclass Work:
         void begin() noexcept
         Py_ssize_t pieces() noexcept
@@ -24,7 +26,7 @@ cdef extern from "work.h" namespace "fs" nogil:
     void (*loop_over_pieces)(Work*, Py_ssize_t) noexcept nogil
 
 
-cdef extern from "views.h" namespace "fs" nogil:
+cdef extern from "kernels/memory/view.h" namespace "fs" nogil:
     cppclass Number:
         pass
     cppclass Bytes:
@@ -39,16 +41,22 @@ cdef extern from "views.h" namespace "fs" nogil:
     bint are_classes(const void*, Number, Py_ssize_t, Py_ssize_t) noexcept
 
 
-cdef extern from "views.h" namespace "fs::Number" nogil:
+cdef extern from "kernels/memory/number.h" namespace "fs::Number" nogil:
     Number float16, bfloat16, float32, float64, boolean
     Number int8, int16, int32, int64, uint8, uint16, uint32, uint64
 
 
-cdef extern from "views.h" namespace "fs::Bytes" nogil:
+cdef extern from "kernels/memory/number.h" namespace "fs::Bytes" nogil:
     Bytes native, misaligned, swapped
 
 
-cdef extern from "regime.h" namespace "fs" nogil:
+cdef extern from "kernels/memory/boxes.h" namespace "fs" nogil:
+    cppclass AnyArray:
+        AnyArray() noexcept
+        AnyArray(const void*, Number, Bytes, int, const Py_ssize_t*, const Py_ssize_t*) noexcept
+
+
+cdef extern from "kernels/drivers/regime.h" namespace "fs" nogil:
     cppclass RegimeLine:
         const char* name
         const char* condition
@@ -61,30 +69,15 @@ cdef extern from "regime.h" namespace "fs" nogil:
     void watch(bint) noexcept
 
 
-cdef extern from "normalize.h" namespace "fs" nogil:
-    cppclass Softmax:
-        Softmax() noexcept
-    cppclass LogSoftmax:
-        LogSoftmax() noexcept
-    cppclass LogSumExp:
-        LogSumExp() noexcept
-    cppclass LogSumExpVjp:
-        LogSumExpVjp() noexcept
-    cppclass NormalizeArguments:
-        AnyView x, out, gradient
+cdef extern from "kernels/drivers/rows.h" namespace "fs" nogil:
+    cppclass Rows:
+        AnyView x
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_ln_base(double, double) noexcept
-    void normalize[Kind](Kind, NormalizeArguments&, Py_ssize_t) noexcept
-    void normalize_plain[Kind, T](
-        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
-cdef extern from "weighted.h" namespace "fs" nogil:
-    void weighted_logsumexp(NormalizeArguments&, const AnyView&, Py_ssize_t) noexcept
-
-
-cdef extern from "row_map.h" namespace "fs" nogil:
+cdef extern from "kernels/drivers/row_map.h" namespace "fs" nogil:
     cppclass RowMapArguments:
         AnyView input[2]
         AnyView out
@@ -93,98 +86,24 @@ cdef extern from "row_map.h" namespace "fs" nogil:
     void row_map[Op](Op, RowMapArguments&, Py_ssize_t) noexcept
 
 
-cdef extern from "cross_entropy.h" namespace "fs" nogil:
-    cppclass CrossEntropyArguments:
-        AnyView x, target, loss, gradient, weight, sample_weight
-        Py_ssize_t ignored
-        double smoothing, z_loss, scale
-        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    double cross_entropy(CrossEntropyArguments&, Py_ssize_t) noexcept
-    double plain_cross_entropy[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t
-        ) noexcept
-    cppclass GradHessArguments:
-        AnyView x, target, sample_weight, gradient, hessian
-        double factor, floor
-    void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t) noexcept
-
-
-cdef extern from "elements.h" namespace "fs" nogil:
-    cppclass AnyArray:
-        AnyArray() noexcept
-        AnyArray(const void*, Number, Bytes, int, const Py_ssize_t*, const Py_ssize_t*) noexcept
-
-
-cdef extern from "flat.h" namespace "fs" nogil:
-    cppclass Sigmoid:
-        Sigmoid() noexcept
-    cppclass LogSigmoid:
-        LogSigmoid() noexcept
-    cppclass Softplus:
-        Softplus() noexcept
-    cppclass Logit:
-        Logit() noexcept
-    cppclass SigmoidVjp:
-        SigmoidVjp() noexcept
-    cppclass LogSigmoidVjp:
-        LogSigmoidVjp() noexcept
-    cppclass SoftplusVjp:
-        SoftplusVjp() noexcept
+cdef extern from "kernels/drivers/elementwise.h" namespace "fs" nogil:
     void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
-    void binary[Op](
-        Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
-    void unary_plain[Op, T](
-        const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void binary[Op](Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
+    void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
-cdef extern from "pointwise.h" namespace "fs" nogil:
-    cppclass BinaryProbabilities:
-        BinaryProbabilities() noexcept
-        double clamp
-    cppclass Nll:
-        Nll() noexcept
-    cppclass Divergence:
-        Divergence() noexcept
-    cppclass DivergenceOfLogs:
-        DivergenceOfLogs() noexcept
+cdef extern from "kernels/drivers/element_losses.h" namespace "fs" nogil:
     cppclass ElementArguments:
         AnyArray x, target, weight, positive, loss, gradient
         double scale
-    cppclass BinaryGradHessArguments:
-        AnyArray x, target, weight, gradient, hessian
-        double factor, floor
+    double elements_loss[Op](Op, ElementArguments&, Py_ssize_t) noexcept
+
+
+cdef extern from "kernels/drivers/row_losses.h" namespace "fs" nogil:
     cppclass PointwiseArguments:
         AnyView x, target, weight, row_weight, loss, gradient
         double scale
-    double elements_loss[Op](Op, ElementArguments&, Py_ssize_t) noexcept
-    double binary_logits_loss(ElementArguments&, Py_ssize_t) noexcept
-    double plain_binary_logits[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t
-        ) noexcept
     double rows_loss[Op](Op, PointwiseArguments&, Py_ssize_t) noexcept
-    double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t) noexcept
-    void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t) noexcept
-
-
-cdef extern from "divergence.h" namespace "fs" nogil:
-    cppclass LogitsDivergenceArguments:
-        AnyView x, target, loss, gradient
-        double scale
-        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    double logits_divergence(LogitsDivergenceArguments&, Py_ssize_t) noexcept
-
-
-cdef extern from "reading.h" namespace "fs" nogil:
-    cppclass LogprobsArguments:
-        AnyView x, ids, out
-        void set_indices(Py_ssize_t*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-        void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
-    void logprobs(LogprobsArguments&, Py_ssize_t) noexcept
-    void hardmax(const AnyView&, const AnyView&, Py_ssize_t) noexcept
-    void temperature_derivatives(
-        const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t
-        ) noexcept
 
 
 # All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial

@@ -266,8 +266,8 @@ def times_sigmoid(g: Array, x: Array) -> Array:
 def log_pair(p: Array, narrow: bool = False) -> tuple[Array, Array | float]:
     """log(p) as hi + lo, good to 2^-58 of the larger of its terms; for narrow arrays lo is 0.
 
-    The method is that of vlog.h: p = 2^k m, log(m) = 2 artanh((m - 1) / (m + 1)). In longdouble lo
-    is 0, too.
+    The method is that of kernels/math/log.h: p = 2^k m, log(m) = 2 artanh((m - 1) / (m + 1)). In
+    longdouble lo is 0, too.
     """
     if narrow or p.dtype == np.longdouble:
         return np.log(p), 0.0

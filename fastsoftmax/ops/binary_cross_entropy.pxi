@@ -1,5 +1,11 @@
 # Kernels of binary_cross_entropy: see binary_cross_entropy.py for what they compute.
 
+cdef extern from "ops/binary_cross_entropy.h" namespace "fs" nogil:
+    cppclass BinaryProbabilities:
+        BinaryProbabilities() noexcept
+        double clamp
+
+
 def binary_cross_entropy_flat(
         cnp.ndarray probs, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad,
         cnp.ndarray weight, double clamp, double scale, Py_ssize_t num_threads):

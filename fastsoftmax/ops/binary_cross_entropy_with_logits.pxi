@@ -1,6 +1,16 @@
 # Kernels of binary_cross_entropy_with_logits: see binary_cross_entropy_with_logits.py for what they
 # compute.
 
+cdef extern from "ops/binary_cross_entropy_with_logits.h" namespace "fs" nogil:
+    cppclass BinaryGradHessArguments:
+        AnyArray x, target, weight, gradient, hessian
+        double factor, floor
+    double binary_logits_loss(ElementArguments&, Py_ssize_t) noexcept
+    double plain_binary_logits[C](
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t) noexcept
+    void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t) noexcept
+
+
 def binary_cross_entropy_with_logits_flat(
         cnp.ndarray x, cnp.ndarray targets, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
         cnp.ndarray pos_weight, double scale, Py_ssize_t num_threads):

@@ -1,5 +1,22 @@
 # Kernels of cross_entropy: see cross_entropy.py for what they compute.
 
+cdef extern from "ops/cross_entropy.h" namespace "fs" nogil:
+    cppclass CrossEntropyArguments(Rows):
+        AnyView target, loss, gradient, weight, sample_weight
+        Py_ssize_t ignored
+        double smoothing, z_loss, scale
+    double cross_entropy(CrossEntropyArguments&, Py_ssize_t) noexcept
+    double plain_cross_entropy[C](
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t) noexcept
+
+
+cdef extern from "ops/cross_entropy_grad_hess.h" namespace "fs" nogil:
+    cppclass GradHessArguments:
+        AnyView x, target, sample_weight, gradient, hessian
+        double factor, floor
+    void cross_entropy_grad_hess(GradHessArguments&, Py_ssize_t) noexcept
+
+
 def cross_entropy_rows(
         cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad, cnp.ndarray weight,
         cnp.ndarray sample_weight, const double[:, :] temperature,

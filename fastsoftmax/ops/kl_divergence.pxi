@@ -1,5 +1,12 @@
 # Kernels of kl_divergence: see kl_divergence.py for what they compute.
 
+cdef extern from "ops/kl_divergence.h" namespace "fs" nogil:
+    cppclass Divergence:
+        Divergence() noexcept
+    cppclass DivergenceOfLogs:
+        DivergenceOfLogs() noexcept
+
+
 def kl_divergence_rows(
         cnp.ndarray log_q, cnp.ndarray p, cnp.ndarray loss, cnp.ndarray grad, bint log_target,
         double scale, Py_ssize_t num_threads):

@@ -1,5 +1,12 @@
 # Kernels of kl_divergence_from_logits: see kl_divergence_from_logits.py for what they compute.
 
+cdef extern from "ops/kl_divergence_from_logits.h" namespace "fs" nogil:
+    cppclass LogitsDivergenceArguments(Rows):
+        AnyView target, loss, gradient
+        double scale
+    double logits_divergence(LogitsDivergenceArguments&, Py_ssize_t) noexcept
+
+
 def kl_divergence_from_logits_rows(
         cnp.ndarray x, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad,
         const double[:, :] temperature, double scale, Py_ssize_t num_threads):

@@ -1,5 +1,12 @@
 # Kernels of log_sigmoid: see log_sigmoid.py for what they compute.
 
+cdef extern from "ops/log_sigmoid.h" namespace "fs" nogil:
+    cppclass LogSigmoid:
+        LogSigmoid() noexcept
+    cppclass LogSigmoidVjp:
+        LogSigmoidVjp() noexcept
+
+
 def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:

@@ -1,27 +1,29 @@
 # Kernels of log_softmax: see log_softmax.py for what they compute.
 
-cdef extern from "softmax_vjp.h" namespace "fs" nogil:
+cdef extern from "ops/log_softmax.h" namespace "fs" nogil:
+    cppclass LogSoftmaxArguments(Rows):
+        AnyView out
+    void log_softmax(LogSoftmaxArguments&, Py_ssize_t) noexcept
+    void plain_log_softmax[T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
     cppclass LogSoftmaxVjp:
         LogSoftmaxVjp() noexcept
 
 
 def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature, tuple ln_base,
                      const unsigned char[:, :, :] where, Py_ssize_t num_threads):
-    cdef NormalizeArguments a
+    cdef LogSoftmaxArguments a
     a.x, a.out = any_view(x), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     a.set_ln_base(ln_base[0], ln_base[1])
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        normalize(LogSoftmax(), a, num_threads)
+        log_softmax(a, num_threads)
         settled()
 
 
 def log_softmax_plain(x, out, num_threads):
-    return plain(
-        x, out, num_threads, False, normalize_plain[LogSoftmax, float],
-        normalize_plain[LogSoftmax, double])
+    return plain(x, out, num_threads, False, plain_log_softmax[float], plain_log_softmax[double])
 
 
 def log_softmax_vjp_rows(

@@ -1,5 +1,10 @@
 # Kernels of logit: see logit.py for what they compute.
 
+cdef extern from "ops/logit.h" namespace "fs" nogil:
+    cppclass Logit:
+        Logit() noexcept
+
+
 def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:

@@ -1,5 +1,11 @@
 # Kernels of logprobs: see logprobs.py for what they compute.
 
+cdef extern from "ops/logprobs.h" namespace "fs" nogil:
+    cppclass LogprobsArguments(Rows):
+        AnyView ids, out
+    void logprobs(LogprobsArguments&, Py_ssize_t) noexcept
+
+
 def logprobs_rows(
         cnp.ndarray x, cnp.ndarray ids, cnp.ndarray out, const double[:, :] temperature,
         Py_ssize_t num_threads):

@@ -1,5 +1,11 @@
 # Kernels of nll_loss: see nll_loss.py for what they compute.
 
+cdef extern from "ops/nll_loss.h" namespace "fs" nogil:
+    cppclass Nll:
+        Nll() noexcept
+    double nll_labels_loss(PointwiseArguments&, Py_ssize_t, Py_ssize_t) noexcept
+
+
 def nll_loss_rows(
         cnp.ndarray log_probs, cnp.ndarray target, cnp.ndarray loss, cnp.ndarray grad,
         cnp.ndarray weight, cnp.ndarray sample_weight, Py_ssize_t ignored, double scale,

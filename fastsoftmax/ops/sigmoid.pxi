@@ -1,5 +1,12 @@
 # Kernels of sigmoid: see sigmoid.py for what they compute.
 
+cdef extern from "ops/sigmoid.h" namespace "fs" nogil:
+    cppclass Sigmoid:
+        Sigmoid() noexcept
+    cppclass SigmoidVjp:
+        SigmoidVjp() noexcept
+
+
 def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:

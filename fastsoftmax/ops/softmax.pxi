@@ -1,27 +1,29 @@
 # Kernels of softmax: see softmax.py for what they compute.
 
-cdef extern from "softmax_vjp.h" namespace "fs" nogil:
+cdef extern from "ops/softmax.h" namespace "fs" nogil:
+    cppclass SoftmaxArguments(Rows):
+        AnyView out
+    void softmax(SoftmaxArguments&, Py_ssize_t) noexcept
+    void plain_softmax[T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
     cppclass SoftmaxVjp:
         SoftmaxVjp() noexcept
 
 
 def softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature, tuple ln_base,
                  const unsigned char[:, :, :] where, Py_ssize_t num_threads):
-    cdef NormalizeArguments a
+    cdef SoftmaxArguments a
     a.x, a.out = any_view(x), any_view(out)
     a.set_temperature(&temperature[0, 0], temperature.shape, temperature.strides)
     a.set_ln_base(ln_base[0], ln_base[1])
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        normalize(Softmax(), a, num_threads)
+        softmax(a, num_threads)
         settled()
 
 
 def softmax_plain(x, out, num_threads):
-    return plain(
-        x, out, num_threads, False, normalize_plain[Softmax, float],
-        normalize_plain[Softmax, double])
+    return plain(x, out, num_threads, False, plain_softmax[float], plain_softmax[double])
 
 
 def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,

@@ -1,5 +1,12 @@
 # Kernels of softplus: see softplus.py for what they compute.
 
+cdef extern from "ops/softplus.h" namespace "fs" nogil:
+    cppclass Softplus:
+        Softplus() noexcept
+    cppclass SoftplusVjp:
+        SoftplusVjp() noexcept
+
+
 def softplus_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef AnyArray source = any_array(x), to = any_array(out)
     with nogil:

@@ -1,7 +1,7 @@
 // Shares of squares, and their gradient from the input.
 #pragma once
 
-#include "row_map.h"
+#include "kernels/drivers/row_map.h"
 
 namespace {
 namespace fs {

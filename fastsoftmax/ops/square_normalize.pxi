@@ -1,6 +1,6 @@
 # Kernels of square_normalize: see square_normalize.py for what they compute.
 
-cdef extern from "square_normalize.h" namespace "fs" nogil:
+cdef extern from "ops/square_normalize.h" namespace "fs" nogil:
     cppclass SquareNormalize:
         SquareNormalize() noexcept
     cppclass SquareNormalizeVjp:

@@ -1,5 +1,10 @@
 # Kernels of temperature_derivatives: see temperature_derivatives.py for what they compute.
 
+cdef extern from "ops/temperature_derivatives.h" namespace "fs" nogil:
+    void temperature_derivatives(
+        const AnyView&, const AnyView&, const AnyView&, double, double*, Py_ssize_t) noexcept
+
+
 def temperature_derivatives_rows(
         cnp.ndarray x, cnp.ndarray labels, cnp.ndarray sample_weight, double inverse_temperature,
         Py_ssize_t num_threads):

@@ -1,0 +1,141 @@
+// What becomes of the exponentials of rows: they are divided by their total.
+#pragma once
+
+#include "kernels/math/exp_sums.h"
+
+namespace {
+namespace fs {
+
+// e -> e * numerator / total.
+//
+// The quotient is kept in two terms, which saves a rounding error and makes the result of a row's
+// only exponential 1. Where arithmetic is not fused, two products would round once more, and
+// softmax divides instead, by the total in two terms: e / hi + (e / hi) * lo, with lo the relative
+// correction.
+//
+// For float on AVX-512, where multiplications are what takes the time, the second term is 0 except
+// where it is needed for that 1: every seventh number times its rounded reciprocal is less than 1.
+template <class X, bool Softmax>
+struct Normalizer {
+    using T = typename X::Scalar;
+    using V = typename X::V;
+    static constexpr bool divides = Softmax && !FS_HAS_FMA,
+                          seldom_two = sizeof(T) == 4 && ExpCore<X>::overflows,
+                          never_two = seldom_two && !Softmax;
+    V hi, lo;
+
+    static FS_INLINE Normalizer all(double numerator, Sum total) {
+        using D = Vec<double, 16>;
+        const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
+        const T hi = static_cast<T>(q.hi[0]),
+                lo = static_cast<T>((q.hi[0] - static_cast<double>(hi)) + q.lo[0]);
+        const double rounded = static_cast<double>(static_cast<T>(total.hi));
+        return of({X::set(hi), X::set(lo)}, X::set(static_cast<T>(rounded)),
+                  X::set(static_cast<T>(total.hi - rounded)));
+    }
+    // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators
+    // are 1 if there are none.
+    template <class Part>
+    static FS_INLINE Normalizer each(const double *numerators, Part part) {
+        using D = Vec<double>;
+        Pair<typename D::V> q[wide_parts<X>];
+        typename D::V total[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            total[k] = part(k).hi;
+            q[k] =
+                quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), part(k));
+        }
+        if constexpr (!seldom_two || never_two) return of(pair_from_wide<X>(q));
+        const V rounded = from_wide<X>(total);
+        for (int k = 0; k < wide_parts<X>; ++k) total[k] = total[k] - wide_part<X>(rounded, k);
+        return of(pair_from_wide<X>(q), rounded, from_wide<X>(total));
+    }
+    static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
+        return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
+    }
+    // The same, always in two terms, of totals in pairs of the terms' own type.
+    static FS_INLINE Normalizer of_pairs(Pair<V> numerator, Pair<V> total) {
+        Pair<V> q = quotient<X>(numerator.hi, total);
+        if constexpr (!Softmax) q.lo = q.lo + numerator.lo / total.hi;
+        return of(q);
+    }
+    // For whole rows, as numbers; both arrays end with a vector.
+    template <isize most>
+    static FS_INLINE void rows(const double *numerators, const Totals<most> &total, isize count,
+                               T *hi, T *lo) {
+        using D = Vec<double>;
+        for (isize row = 0; row < count; row += X::lanes) {
+            const auto sums = [&](int k) FS_INLINE_LAMBDA {
+                return total.template part<D>(row + k * D::lanes);
+            };
+            const Normalizer n = each(numerators ? numerators + row : nullptr, sums);
+            X::store(hi + row, n.hi);
+            X::store(lo + row, n.lo);
+        }
+    }
+    static FS_INLINE Normalizer row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
+    // Whether a row with this second term is one of the few that need it.
+    static FS_INLINE bool is_seldom(T lo) { return seldom_two && !never_two && lo != 0; }
+
+    FS_INLINE bool has_one_term() const {
+        if constexpr (!seldom_two || never_two) return never_two;
+        return !any<X>(lo != V{});
+    }
+    template <bool one_term = false>
+    FS_INLINE V apply(V e) const {
+        if constexpr (one_term || never_two) return e * hi;
+        const V q = divides ? e / hi : e * hi;
+        return divides ? q + q * lo : multiply_add(e, hi, e * lo);
+    }
+    // body(writer) with the shorter way to apply it, if that will do.
+    struct OneTerm {
+        V hi;
+        FS_INLINE V apply(V e) const { return e * hi; }
+    };
+    template <class Body>
+    FS_INLINE void hand_to(Body body) const {
+        if (has_one_term())
+            body(OneTerm{hi});
+        else
+            body(*this);
+    }
+
+  private:
+    static FS_INLINE Normalizer of(Pair<V> q) {
+        const V lo = divides ? -q.lo / q.hi : q.lo;
+        return {q.hi, lo - lo == V{} ? lo : V{}};
+    }
+    // The total is given as a number and what was rounded off: next to a float is the sum of one
+    // exponential and little else.
+    static FS_INLINE Normalizer of(Pair<V> q, V total, V rest) {
+        Normalizer n = of(q);
+        if constexpr (seldom_two)
+            n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * T(0x1p-26)) ? n.lo : V{};
+        return n;
+    }
+    // numerator / total as hi + lo; the total itself where softmax divides.
+    template <class D>
+    static FS_INLINE Pair<typename D::V> quotient(typename D::V numerator,
+                                                  Pair<typename D::V> total) {
+        using W = typename D::V;
+        // An infinite sum comes from +inf in the row, which makes it NaN.
+        const W s = total.hi - total.hi == W{} ? total.hi + total.lo
+                                               : D::set(std::numeric_limits<double>::quiet_NaN());
+        if constexpr (divides) return {s, (total.hi - s) + total.lo};
+        // its own error is far below those of T
+        if constexpr (sizeof(T) < sizeof(W{}[0])) return {numerator / s, W{}};
+        const W inverse = 1.0 / s, q = numerator * inverse;
+        return {q, (-multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo) * inverse};
+    }
+};
+
+// y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
+template <class X, class C, class S, class W>
+FS_INLINE void write_with(const W &writer, const C *x, S *y, isize n, bool streaming) {
+    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        return writer.apply(lanes.load(x + i, 0));
+    });
+}
+
+}  // namespace fs
+}  // namespace

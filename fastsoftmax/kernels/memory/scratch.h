@@ -1,0 +1,101 @@
+// Memory to compute in: rooms of threads, and results of pieces.
+#pragma once
+
+#include <new>
+#include <type_traits>
+
+#include "kernels/simd/vector.h"
+
+namespace {
+namespace fs {
+
+// What a thread computes in, beside inputs and results: one room, that the calling thread has
+// allocated before the first piece of work began (drivers/task.h). So stacks may be small, no
+// kernel can run out of memory, and nothing was written if there is too little. enough for every
+// kernel, but for what a Work says (memory())
+constexpr isize room_bytes = isize(1) << 20;
+
+struct Room {
+    char *next = nullptr;
+};
+
+static thread_local Room this_room;
+
+FS_INLINE isize rounded_up(isize bytes) {
+    return (bytes + 63) & ~isize(63);
+}
+
+// `count` of T until the end of the piece of work; memory alone, without values.
+template <class T>
+FS_INLINE T *scratch(isize count) {
+    Room &room = this_room;
+    T *p = reinterpret_cast<T *>(room.next);
+    room.next += rounded_up(count * isize(sizeof(T)));
+    return p;
+}
+
+// The same until the end of a scope: instead of an array on the stack.
+template <class T>
+class Scratch {
+    Room &room;
+    T *p;
+
+  public:
+    explicit FS_INLINE Scratch(isize count) : room(this_room), p(reinterpret_cast<T *>(room.next)) {
+        room.next += rounded_up(count * isize(sizeof(T)));
+        if constexpr (!std::is_trivially_default_constructible<T>::value) {
+            for (isize k = 0; k < count; ++k) new (p + k) T;
+        }
+    }
+    FS_INLINE ~Scratch() { room.next = reinterpret_cast<char *>(p); }
+    Scratch(const Scratch &) = delete;
+    FS_INLINE operator T *() const { return p; }
+};
+
+// What the chunks of a long row have found. A row takes it when it is first begun; a copy of one
+// that was not begun has none. of all that a row keeps for one chunk, in two of these at most
+constexpr isize chunk_bytes = 256;
+
+template <class T>
+class ChunkResults {
+    T *p = nullptr;
+    isize count = 0;
+    static_assert(sizeof(T) <= chunk_bytes / 2 && std::is_trivially_destructible<T>::value, "");
+
+  public:
+    void resize(std::size_t chunks) {
+        if (p) return;
+        count = static_cast<isize>(chunks), p = scratch<T>(count);
+        for (isize k = 0; k < count; ++k) new (p + k) T();
+    }
+    T &operator[](std::size_t k) { return p[k]; }
+    const T &operator[](std::size_t k) const { return p[k]; }
+    std::size_t size() const { return static_cast<std::size_t>(count); }
+    const T *begin() const { return p; }
+    const T *end() const { return p + count; }
+};
+
+// There was too little memory: execute() does nothing, and whoever called for it raises the error.
+static thread_local bool out_of_memory;
+
+// One value of T() for each piece of work.
+template <class T>
+class PieceResults {
+    T *p;
+    isize count;
+
+  public:
+    explicit PieceResults(std::size_t pieces)
+        : p(new (std::nothrow) T[pieces ? pieces : 1]()),
+          count(p ? static_cast<isize>(pieces) : 0) {
+        if (!p) out_of_memory = true;
+    }
+    ~PieceResults() { delete[] p; }
+    PieceResults(const PieceResults &) = delete;
+    T &operator[](std::size_t k) { return p[k]; }
+    const T *begin() const { return p; }
+    const T *end() const { return p + count; }
+};
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,195 @@
+// Sums of many numbers with bounded error.
+#pragma once
+
+#include "kernels/simd/double_double.h"
+#include "kernels/simd/loops.h"
+
+namespace {
+namespace fs {
+
+struct Sum {
+    double hi = 0, lo = 0;
+    void add(Sum other) {
+        const double s = hi + other.hi, t = s - hi;
+        lo += ((hi - (s - t)) + (other.hi - t)) + other.lo;
+        hi = s;
+    }
+    // the error of an infinite sum is NaN
+    double value() const { return hi - hi == 0 ? hi + lo : hi; }
+};
+
+// One running sum per lane. A few terms are added to each other first, in their own precision, then
+// to it: in float64 for float32 terms, with the rounding errors kept for float64 terms (two_sum).
+// What remains of a long sum's error is that of the additions in the terms' own precision, whatever
+// the sum's length.
+//
+// They form a tree, each level of which costs half an ulp of the sum at most: small terms next to a
+// large one all lose the same half of an ulp, so one after another, seven additions would cost 3.5.
+// The budgets that follow from it are in docs/accuracy.md: two levels for what is divided by the
+// sum, one for its logarithm.
+constexpr isize accumulator_vectors = 8;
+constexpr isize added_by_fours = 4, added_by_twos = 2, added_singly = 1;
+
+template <class X, class T = typename X::Scalar>
+struct LaneSums;
+using TwoDoubles = typename Vec<double, 16>::V;
+
+template <class X>
+struct LaneSums<X, float> {
+    using D = Vec<double, FS_VECTOR_BYTES>;
+    typename D::V lower = {}, upper = {};
+    FS_INLINE void add(typename X::V v) {
+        lower = lower + widened<X>(v, 0);
+        upper = upper + widened<X>(v, 1);
+    }
+    // The same for loops that store nothing else. By way of memory no shuffles are needed, which
+    // take the ports of arithmetic.
+    FS_INLINE void add_stored(typename X::V v) {
+#if defined(__AVX512F__)
+        asm("" : "+m"(v));
+        const float *p = reinterpret_cast<const float *>(&v);
+        lower = lower + (typename D::V)_mm512_cvtps_pd(_mm256_load_ps(p));
+        upper = upper + (typename D::V)_mm512_cvtps_pd(_mm256_load_ps(p + X::lanes / 2));
+#else
+        add(v);
+#endif
+    }
+    Sum lane(isize l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
+    FS_INLINE Pair<typename D::V> part(int which) const {
+        return {which ? upper : lower, typename D::V{}};
+    }
+    Sum total() const {
+        return {fold<D>(lower + upper, [](auto a, auto b) { return a + b; }), 0};
+    }
+
+    // Those of two rows are folded together.
+    using Unfolded = typename D::V;
+    FS_INLINE Unfolded unfolded() const { return lower + upper; }
+    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+        return {folded<D>(zip_low(a, b) + zip_high(a, b)), TwoDoubles{}};
+    }
+
+  private:
+    template <class Y>
+    static FS_INLINE TwoDoubles folded(typename Y::V v) {
+        if constexpr (sizeof v == 16)
+            return v;
+        else
+            return folded<Vec<double, sizeof(v) / 2>>(half<Y>(v, 0) + half<Y>(v, 1));
+    }
+};
+
+// Sums with their rounding errors.
+template <class X>
+struct PairSums {
+    typename X::V hi = {}, lo = {};
+    FS_INLINE void add(typename X::V v) {
+        const Pair<typename X::V> s = two_sum(hi, v);
+        hi = s.hi;
+        lo = lo + s.lo;
+    }
+};
+
+template <class X>
+struct LaneSums<X, double> : PairSums<X> {
+    using PairSums<X>::hi, PairSums<X>::lo;
+    FS_INLINE void add_stored(typename X::V v) { this->add(v); }
+    Sum lane(isize l) const { return {hi[l], lo[l]}; }
+    FS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
+    Sum total() const {
+        const auto t = two_totals({hi, lo}, {hi, lo});
+        return {t.hi[0], t.lo[0]};
+    }
+
+    using Unfolded = Pair<typename X::V>;
+    FS_INLINE Unfolded unfolded() const { return {hi, lo}; }
+    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+        const auto s = two_sum(zip_low(a.hi, b.hi), zip_high(a.hi, b.hi));
+        return folded<X>(s.hi, s.lo + (zip_low(a.lo, b.lo) + zip_high(a.lo, b.lo)));
+    }
+
+  private:
+    template <class Y>
+    static FS_INLINE Pair<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
+        if constexpr (sizeof h == 16) {
+            return {h, l};
+        } else {
+            const auto s = two_sum(half<Y>(h, 0), half<Y>(h, 1));
+            return folded<Vec<double, sizeof(h) / 2>>(s.hi, s.lo + (half<Y>(l, 0) + half<Y>(l, 1)));
+        }
+    }
+};
+
+template <class X>
+FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &sums) {
+    const auto both = LaneSums<X>::two_totals(sums, sums);
+    return {both.hi[0], both.lo[0]};
+}
+
+// Elements of a row after which every vector begins a new group of those that are added together.
+template <class X>
+constexpr isize summed_elements = accumulator_vectors * X::lanes;
+
+// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where
+// the terms are not kept. Terms of several sums go together.
+template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term>
+FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
+    constexpr isize lanes = X::lanes;
+    const AllLanes<X> all;
+    using Terms = decltype(term(n, all));
+    const auto add = [&](const Terms &v) FS_INLINE_LAMBDA {
+        if constexpr (only)
+            sums.add_stored(v);
+        else
+            sums.add(v);
+    };
+    isize i = 0;
+    if constexpr (together == added_singly) {
+        for (; i + lanes <= n; i += lanes) add(term(i, all));
+        if (i < n) add(term(i, FirstLanes<X>{n - i}));
+        return;
+    }
+    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+        const auto a = term(i, all), b = term(i + lanes, all);
+        const auto c = term(i + 2 * lanes, all), d = term(i + 3 * lanes, all);
+        if constexpr (together == added_by_fours)
+            add((a + b) + (c + d));
+        else
+            add(a + b), add(c + d);
+    }
+    if (i == n) return;
+    Terms pair = {}, last = {};
+    if (i + 2 * lanes <= n) {
+        const auto a = term(i, all), b = term(i + lanes, all);
+        pair = a + b, i += 2 * lanes;
+        if constexpr (together == added_by_twos) sums.add(pair), pair = Terms{};
+    }
+    if (i + lanes <= n) last = term(i, all), i += lanes;
+    if (i < n) last = last + term(i, FirstLanes<X>{n - i});
+    sums.add(pair + last);
+}
+
+// The sum of the next four rows, or of what is left of them, of one vector of columns.
+template <class Term>
+FS_INLINE auto sum_of_four(isize j, isize end, Term term) {
+    const auto a = term(j);
+    if (j + 1 == end) return a;
+    const auto b = a + term(j + 1);
+    if (j + 2 == end) return b;
+    const auto c = term(j + 2);
+    return b + (j + 3 == end ? c : c + term(j + 3));
+}
+
+// The same for the rows first .. end of one vector of columns.
+template <class X, class Term>
+FS_INLINE void sum_rows(isize first, isize end, LaneSums<X> &sums, Term term) {
+    isize j = first;
+    for (; j + 4 <= end; j += 4) {
+        const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
+        sums.add((a + b) + (c + d));
+    }
+    if (j < end) sums.add(sum_of_four(j, end, term));
+}
+
+}  // namespace fs
+}  // namespace

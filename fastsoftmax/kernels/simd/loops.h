@@ -1,0 +1,127 @@
+// Loops over contiguous blocks that all operations are made of, and their maxima.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/simd/half.h"
+#include "kernels/tuning.h"
+
+namespace {
+namespace fs {
+
+// A loop body gets the index and one of these, which load and store a whole vector or its first
+// lanes.
+template <class X>
+struct AllLanes {
+    static constexpr bool whole = true;
+    template <class S>
+    FS_INLINE typename X::V load(const S *p, typename X::Scalar) const {
+        return load_as<X>(p);
+    }
+    template <class S>
+    FS_INLINE void store(S *p, typename X::V v) const {
+        store_as<X>(p, v);
+    }
+};
+
+template <class X>
+struct FirstLanes {
+    static constexpr bool whole = false;
+    isize count;
+    template <class S>
+    FS_INLINE typename X::V load(const S *p, typename X::Scalar fill) const {
+        return load_part_as<X>(p, count, fill);
+    }
+    template <class S>
+    FS_INLINE void store(S *p, typename X::V v) const {
+        store_part_as<X>(p, v, count);
+    }
+};
+
+template <class X, class Body>
+FS_INLINE void each_vector(isize n, Body body) {
+    isize i = 0;
+    for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
+#pragma GCC unroll 4
+        for (isize a = 0; a < 4; ++a) body(i + a * X::lanes, AllLanes<X>());
+    }
+    for (; i + X::lanes <= n; i += X::lanes) body(i, AllLanes<X>());
+    if (i < n) body(i, FirstLanes<X>{n - i});
+}
+
+// y[i] = value(i, lanes) for n contiguous elements.
+//
+// Stores of whole vectors that cross cache lines cost two: long spans begin with what makes all
+// others meet them (15 % at 32000 elements, AVX-512). Streaming ones must, and go past the caches:
+// that saves reading what is overwritten, where it is not in the cache anyway.
+template <class X, class C, class Value>
+FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
+    isize i = 0;
+    if (streaming || n > kept_in_l1) {
+        i = static_cast<isize>(-reinterpret_cast<std::uintptr_t>(y) % (X::lanes * sizeof(C)) /
+                               sizeof(C));
+        if (i > n) i = n;
+        if (i) store_part_as<X>(y, value(0, FirstLanes<X>{i}), i);
+    }
+    if (streaming) {
+        for (; i + X::lanes <= n; i += X::lanes) stream_as<X>(y + i, value(i, AllLanes<X>()));
+    } else {
+        for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
+#pragma GCC unroll 4
+            for (isize a = i; a < i + 4 * X::lanes; a += X::lanes)
+                store_as<X>(y + a, value(a, AllLanes<X>()));
+        }
+        for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, AllLanes<X>()));
+    }
+    if (i < n) store_part_as<X>(y + i, value(i, FirstLanes<X>{n - i}), n - i);
+}
+
+// For loops that read once and store nothing, where a vector is a line of the cache: the
+// processor's own fetching falls behind them. (Measured on Sapphire Rapids: out of the cache 20 to
+// 35 % less time for logsumexp and cross_entropy, in it no more.)
+template <class X, class S>
+FS_INLINE void fetch_ahead(const S *p) {
+    if constexpr (sizeof(typename X::V) == 64)
+        __builtin_prefetch(reinterpret_cast<const char *>(p) + fetched_ahead);
+}
+
+template <class X>
+FS_INLINE typename X::Scalar largest_lane(typename X::V v) {
+    return fold<X>(v, [](auto a, auto b) { return larger(a, b); });
+}
+
+// The maximum; of a block with NaN, any of its values.
+template <class X, class S>
+inline typename X::Scalar span_max(const S *x, isize n) {
+    using V = typename X::V;
+    const typename X::Scalar least = -std::numeric_limits<typename X::Scalar>::infinity();
+    V m[4] = {X::set(least), X::set(least), X::set(least), X::set(least)};
+    isize i = 0;
+    for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
+#pragma GCC unroll 4
+        for (isize a = 0; a < 4; ++a) m[a] = larger(load_as<X>(x + i + a * X::lanes), m[a]);
+    }
+    for (; i + X::lanes <= n; i += X::lanes) m[0] = larger(load_as<X>(x + i), m[0]);
+    if (i < n) m[1] = larger(load_part_as<X>(x + i, n - i, least), m[1]);
+    return largest_lane<X>(larger(larger(m[0], m[1]), larger(m[2], m[3])));
+}
+
+// The first index of a value, or n.
+template <class X>
+inline isize span_find(const typename X::Scalar *x, isize n, typename X::Scalar value) {
+    const auto wanted = X::set(value);
+    isize i = 0;
+    while (i + X::lanes <= n && !any<X>(X::load(x + i) == wanted)) i += X::lanes;
+    while (i < n && x[i] != value) ++i;
+    return i;
+}
+
+template <class T>
+inline bool span_has_nan(const T *x, isize n) {
+    bool found = false;
+    for (isize j = 0; j < n; ++j) found |= x[j] != x[j];
+    return found;
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,226 @@
+// What boosting wants of cross-entropy: its gradient and curvature.
+#pragma once
+
+#include "kernels/drivers/tiles.h"
+#include "kernels/math/exp_sums.h"
+
+namespace {
+namespace fs {
+
+// p - t and the diagonal of the second derivative, factor * p (1 - p) but at least a floor, for
+// short rows: in double, where 1 - p is (total - e) / total and loses nothing.
+struct GradHessArguments {
+    AnyView x, target, sample_weight, gradient, hessian;
+    double factor = 1, floor = 0;
+
+    bool labels() const { return is_integer(target.number); }
+    GradHessArguments swapped() const {
+        GradHessArguments a = *this;
+        a.x = x.swapped(), a.target = target.swapped(), a.sample_weight = sample_weight.swapped();
+        a.gradient = gradient.swapped(), a.hessian = hessian.swapped();
+        return a;
+    }
+};
+
+// The same from exponentials e, of which `sum` is the total; of one row, or of rows in lanes.
+struct GradHess {
+    using X = Vec<double>;
+    using V = X::V;
+    Pair<V> sum;
+    V weight, inverse, w, least, factor;  // w, p: times the weight
+
+    GradHess(const GradHessArguments &a, Pair<V> total, V weight_) : sum(total), weight(weight_) {
+        const V s = sum.hi - sum.hi == V{} ? sum.hi + sum.lo
+                                           : X::set(std::numeric_limits<double>::quiet_NaN());
+        inverse = 1 / s, w = weight / s, least = weight * a.floor, factor = X::set(a.factor);
+    }
+    FS_INLINE V gradient(V e, V y) const {
+        return counted((1.0 - y) * (e * w) - y * (others(e) * w));
+    }
+    FS_INLINE V hessian(V e) const {
+        const V curvature = factor * ((e * w) * (others(e) * inverse));
+        return counted(weight < 0 ? smaller(least, curvature) : larger(least, curvature));
+    }
+    // Relative to the maximum and so many octaves larger, and by as much again as the weight is
+    // above 1, terms of a sum underflow only where its digits end.
+    static double lift(double weight) {
+        const double m = std::abs(weight);
+        return m > 1 ? 60 + smaller(840.0, double(std::ilogb(m))) : m > 0x1p-900 ? 60 : 0;
+    }
+    static Shift<X> shift(V max, V lifts) {
+        const Scale<X> one = Scale<X>::one();
+        Shift<X> s = Shift<X>::from(max, one);
+        s.magic = s.magic + lifts, s.lowest = s.lowest - lifts * one.unit;
+        return s;
+    }
+    static FS_INLINE V exp(V x, const Shift<X> &shift) {
+        return exp_shifted<X, false>(x, shift, Scale<X>::one());
+    }
+
+  private:
+    FS_INLINE V others(V e) const { return (sum.hi - e) + sum.lo; }
+    // or left out, whatever the row holds
+    FS_INLINE V counted(V v) const { return weight == V{} ? V{} : v; }
+};
+
+struct GradHessRow {
+    using X = Vec<double>;
+    using V = X::V;
+    enum Stage { maximum, total, write };
+    struct Partial {
+        double max;
+        Sum sum;
+    };
+
+    const GradHessArguments *a;
+    isize outer = 0, inner = 0, label = -1;
+    double weight = 1, max = 0;
+    Stage stage = maximum;
+    Shift<X> shift{};
+    Sum sum;
+    ChunkResults<Partial> partial;
+
+    explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
+
+    isize n() const { return a->x.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        outer = o, inner = i;
+        partial.resize(static_cast<std::size_t>(chunks()));
+        label = a->labels() ? a->target.integer(o, i) : -1;
+        weight = a->sample_weight ? a->sample_weight.value(o, i) : 1;
+        stage = maximum;
+    }
+
+    void sweep(isize k) {
+        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const Reader<double> from(a->x, outer, inner);
+        LaneSums<X> sums;
+        Partial &p = partial[static_cast<std::size_t>(k)];
+        p.max = absent_logit<double>;
+        Scratch<double> buffer(gather_block);
+        for (isize at = start; at < end; at += gather_block) {
+            const isize size = end - at < gather_block ? end - at : gather_block;
+            const double *x = from.get(at, size, buffer);
+            if (stage == maximum)
+                p.max = larger(p.max, span_max<X>(x, size));
+            else if (stage == total)
+                each_vector<X>(size, [&](isize j, auto lanes) {
+                    sums.add(exp(lanes.load(x + j, absent_logit<double>)));
+                });
+            else
+                write_block(x, at, size);
+        }
+        p.sum = sums.total();
+    }
+
+    bool next() {
+        if (stage == write) return false;
+        max = absent_logit<double>;
+        Sum all;
+        for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
+        if (stage == maximum) {
+            shift = GradHess::shift(X::set(max), X::set(GradHess::lift(weight)));
+            return stage = total, true;
+        }
+        sum = all;
+        return stage = write, true;
+    }
+
+  private:
+    FS_INLINE V exp(V x) const { return GradHess::exp(x, shift); }
+
+    void write_block(const double *x, isize at, isize size) const {
+        Scratch<double> t_buffer(gather_block), g(gather_block), h(gather_block);
+        const double *t = targets(at, size, t_buffer);
+        const GradHess result(*a, {X::set(sum.hi), X::set(sum.lo)}, X::set(weight));
+        each_vector<X>(size, [&](isize j, auto lanes) {
+            const V e = exp(lanes.load(x + j, absent_logit<double>));
+            lanes.store(g + j, result.gradient(e, lanes.load(t + j, 0)));
+            lanes.store(h + j, result.hessian(e));
+        });
+        Writer<double>(a->gradient, outer, inner).copy(at, size, g);
+        Writer<double>(a->hessian, outer, inner).copy(at, size, h);
+    }
+    const double *targets(isize at, isize size, double *buffer) const {
+        if (!a->labels())
+            return Reader<double>::broadcast(a->target, outer, inner).get(at, size, buffer);
+        for (isize j = 0; j < size; ++j) buffer[j] = at + j == label;
+        return buffer;
+    }
+};
+
+// Rows in lanes.
+struct GradHessTile {
+    using X = Vec<double>;
+    using V = X::V;
+    static constexpr isize width = tile_vectors * X::lanes;
+
+    const GradHessArguments *a;
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        const Scratch<double> e(n() * X::lanes);
+        TileColumns<X> x(a->x, outer, first, count),
+            t(a->labels() ? AnyView() : a->target, outer, first, count);
+        const TileResults<X> g(a->gradient, outer, first, count),
+            h(a->hessian, outer, first, count);
+        x.gather();
+        if (!a->labels()) t.gather();
+        for (isize at = 0; at < count; at += X::lanes) {
+            const isize size = count - at < X::lanes ? count - at : X::lanes;
+            vector(x.from(at), a->labels() ? Columns<X>{} : t.from(at), e, g.place(at), h.place(at),
+                   outer, first + at, size);
+            g.put(at), h.put(at);
+        }
+        g.put(), h.put();
+    }
+
+  private:
+    using Place = TileResults<X>::Place;
+
+    void vector(const Columns<X> &x, const Columns<X> &t, double *e, const Place &g, const Place &h,
+                isize outer, isize first, isize count) const {
+        V max = X::set(absent_logit<double>);
+        for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
+        double weights[X::lanes], lifts[X::lanes], labels[X::lanes] = {};
+        for (double &w : weights) w = 1;
+        if (a->sample_weight) read_rows(a->sample_weight, outer, first, count, weights);
+        for (isize l = 0; l < X::lanes; ++l) lifts[l] = GradHess::lift(weights[l]);
+        const Shift<X> shift = GradHess::shift(max, X::load(lifts));
+        LaneSums<X> sums;
+        for (isize j = 0; j < n(); ++j) {
+            const V y = GradHess::exp(x[j], shift);
+            X::store(e + j * X::lanes, y);
+            sums.add(y);
+        }
+        if (a->labels()) read_rows(a->target, outer, first, count, labels);
+        const V label = X::load(labels);
+        const GradHess result(*a, sums.part(0), X::load(weights));
+        for (isize j = 0; j < n(); ++j) {
+            const V y = X::load(e + j * X::lanes), one = X::set(1),
+                    target = a->labels() ? (label == static_cast<double>(j) ? one : V{}) : t[j];
+            g.store(j, result.gradient(y, target));
+            h.store(j, result.hessian(y));
+        }
+    }
+};
+
+inline isize further_memory(const GradHessTile &tile) {
+    return tile_memory(tile.n(), 4, 1);
+}
+
+inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads) {
+    if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
+        const GradHessArguments s = lanes_run == along_inner ? a : a.swapped();
+        TilesWork<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
+        return execute(work, threads);
+    }
+    RowsWork<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
+    execute(work, threads);
+}
+
+}  // namespace fs
+}  // namespace

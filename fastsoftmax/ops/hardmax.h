@@ -1,0 +1,109 @@
+// The first maximum of each row.
+#pragma once
+
+#include "kernels/drivers/lanes.h"
+#include "kernels/math/exp_sums.h"
+
+namespace {
+namespace fs {
+
+template <class C>
+struct HardmaxRow {
+    AnyView x, out;
+    C *buffer = nullptr, *results = nullptr;
+
+    void begin(isize) { buffer = scratch<C>(gather_block), results = scratch<C>(gather_block); }
+    void end() {}
+    void rows(isize o, isize first, isize count) {
+        for (isize i = first; i < first + count; ++i) row(o, i);
+    }
+
+  private:
+    void row(isize o, isize i) {
+        const Reader<C> from(x, o, i);
+        const Writer<C> to(out, o, i);
+        C top = absent_logit<C>;
+        isize first = 0;
+        bool nan = false;
+        for (isize at = 0; at < x.n; at += gather_block) {
+            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
+            const C *v = from.get(at, size, buffer);
+            nan |= span_has_nan(v, size);
+            const C m = span_max<Vec<C>>(v, size);
+            if (!(m > top)) continue;
+            top = m, first = at;
+            while (v[first - at] != m && first < at + size - 1) ++first;
+        }
+        const C other = nan ? std::numeric_limits<C>::quiet_NaN() : C(0);
+        for (isize at = 0; at < x.n; at += gather_block) {
+            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
+            C *y = to.place(at, results);
+            for (isize j = 0; j < size; ++j) y[j] = other;
+            if (!nan && first >= at && first < at + size) y[first - at] = 1;
+            to.put(at, size, results);
+        }
+    }
+};
+
+// With rows in lanes.
+template <class C>
+struct HardmaxLanes {
+    using X = Vec<C>;
+    using V = typename X::V;
+    using I = typename X::I;
+    using Int = typename Format<C>::Int;
+    using Block = LaneBlock<X, 1>;
+    static constexpr int inputs = 1;
+    struct State {
+        V top, other;  // 0, or NaN
+        I first;
+        bool writing;
+    };
+    AnyView x, out;
+
+    HardmaxLanes swapped() const { return {x.swapped(), out.swapped()}; }
+    const AnyView &input(int) const { return x; }
+    const AnyView &output() const { return out; }
+    bool writes(const State &s) const { return s.writing; }
+
+    void begin(isize) {}
+    void end() {}
+    void start(State &s, const LaneRows &) const { s = {X::set(absent_logit<C>), V{}, I{}, false}; }
+    void sweep(State &s, const Block &b) const {
+        if (s.writing) return write(s, b);
+        V top = s.top, other = s.other;
+        I first = s.first;
+        for (isize j = 0; j < b.count; ++j) {
+            const V v = b.x[0][j];
+            const auto better = v > top;
+            top = better ? v : top;
+            first = better ? I{} + static_cast<Int>(b.first + j) : first;
+            other = v == v ? other : v;
+        }
+        s.top = top, s.other = other, s.first = first;
+    }
+    bool next(State &s, const LaneRows &, const Block &) const {
+        const bool had_written = s.writing;
+        s.writing = true;
+        return !had_written;
+    }
+
+  private:
+    void write(const State &s, const Block &b) const {
+        const V chosen = s.other == V{} ? X::set(1) : s.other, other = s.other;
+        const I first = s.first;
+        for (isize j = 0; j < b.count; ++j)
+            b.store(j, first == I{} + static_cast<Int>(b.first + j) ? chosen : other);
+    }
+};
+
+inline void hardmax(const AnyView &x, const AnyView &out, isize threads) {
+    with_compute({x.number, out.number}, [&](auto zero) {
+        if (run_in_lanes(HardmaxLanes<decltype(zero)>{x, out}, threads)) return;
+        WholeRowsWork<HardmaxRow<decltype(zero)>> work({x, out}, x.outer, x.inner, x.n);
+        execute(work, threads);
+    });
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,183 @@
+// Log-probabilities of some classes of a row.
+#pragma once
+
+#include "kernels/drivers/lane_log.h"
+#include "kernels/math/softmax_epilogue.h"
+#include "ops/best_numbers.h"
+#include "ops/row_log.h"
+
+namespace {
+namespace fs {
+
+// Log-probabilities of classes that are named by their index, or of the `k` most probable ones: log
+// p = (x - max) / T - log(total) as log_softmax has it, of few elements of a row. The row itself is
+// only read.
+struct LogprobsArguments : Rows {
+    AnyView ids;          // (outer, k, inner); without data: the most probable classes are found
+    AnyView out;          // (outer, k, inner)
+    View<isize> indices;  // likewise; where the most probable classes go
+
+    void set_indices(isize *p, const isize *shape, const isize *strides) {
+        indices = {p, shape, strides};
+    }
+    const Rows &logits() const { return *this; }
+    LogprobsArguments swapped() const {
+        LogprobsArguments a = *this;
+        static_cast<Rows &>(a) = Rows::swapped();
+        a.ids = ids.swapped();
+        a.out = out.swapped();
+        a.indices = indices.swapped();
+        return a;
+    }
+};
+
+template <class C, bool Scaled>
+struct LogprobsRow {
+    const LogprobsArguments *a;
+    RowLog<C, Scaled> row;
+    ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
+    BestNumbers<C> *best = nullptr;
+
+    explicit LogprobsRow(const LogprobsArguments &arguments)
+        : a(&arguments), row(arguments.logits()) {}
+
+    isize n() const { return a->x.n; }
+    isize k() const { return a->out.n; }
+    isize chunks() const { return (n() + chunk - 1) / chunk; }
+
+    void start(isize o, isize i) {
+        partial.resize(static_cast<std::size_t>(chunks()));
+        if (!best && !a->ids) best = new (scratch<BestNumbers<C>>(1)) BestNumbers<C>(k());
+        row.start(o, i);
+    }
+    void sweep(isize c) {
+        const isize start = c * chunk, end = n() - start < chunk ? n() : start + chunk;
+        partial[static_cast<std::size_t>(c)] = row.sweep(start, end);
+    }
+    bool next() {
+        if (row.next(partial)) return true;
+        if (a->ids)
+            named();
+        else if (row.defined())
+            most_probable();
+        else
+            undefined();
+        return false;
+    }
+
+  private:
+    void named() const {
+        for (isize j = 0; j < k(); ++j) {
+            const isize c = a->ids.label(row.outer, j, row.inner, n());
+            a->out.store(row.outer, j, row.inner,
+                         c < 0 ? std::numeric_limits<double>::quiet_NaN() : row.log_p(c));
+        }
+    }
+    isize &index(isize j) const {
+        return *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride);
+    }
+
+    void undefined() const {
+        for (isize j = 0; j < k(); ++j) {
+            index(j) = j;
+            a->out.store(row.outer, j, row.inner, std::numeric_limits<double>::quiet_NaN());
+        }
+    }
+    void most_probable() {
+        Scratch<C> buffer(gather_block);
+        best->clear();
+        for (isize at = 0; at < n(); at += gather_block) {
+            const isize size = n() - at < gather_block ? n() - at : gather_block;
+            best->add(row.x.get(at, size, buffer), size, at);
+        }
+        best->finish();
+        const Writer<C> to(a->out, row.outer, row.inner);
+        for (isize at = 0; at < k(); at += gather_block) {
+            const isize size = k() - at < gather_block ? k() - at : gather_block;
+            for (isize j = 0; j < size; ++j)
+                buffer[j] = best->value(at + j), index(at + j) = best->index(at + j);
+            write_with<Vec<C>>(row.writer, static_cast<const C *>(buffer), static_cast<C *>(buffer),
+                               size, false);
+            to.copy(at, size, buffer);
+        }
+    }
+};
+
+template <class C, bool Scaled>
+isize further_memory(const LogprobsRow<C, Scaled> &row) {
+    return row.a->ids ? 0 : BestNumbers<C>::memory(row.k()) + rounded_up(sizeof(BestNumbers<C>));
+}
+
+// The same with rows in lanes.
+template <class C, bool Scaled>
+struct LogprobsLanes {
+    using X = Vec<C>;
+    using V = typename X::V;
+    using Block = LaneBlock<X, 1>;
+    static constexpr int inputs = 1;
+    struct State {
+        LaneLog<C, Scaled> log;
+        bool summing;
+    };
+    LogprobsArguments a;
+    Rows logits;
+
+    explicit LogprobsLanes(const LogprobsArguments &arguments)
+        : a(arguments), logits(arguments.logits()) {}
+    LogprobsLanes swapped() const { return LogprobsLanes(a.swapped()); }
+    const AnyView &input(int) const { return a.x; }
+    AnyView output() const { return {}; }
+    bool writes(const State &) const { return false; }
+
+    void begin(isize) {}
+    void end() {}
+    void start(State &s, const LaneRows &rows) const {
+        s.log.start(logits, rows), s.summing = false;
+    }
+    void sweep(State &s, const Block &b) const {
+        if (s.summing)
+            s.log.add(b.x[0], b.count);
+        else
+            s.log.find_max(b.x[0], b.count);
+    }
+    bool next(State &s, const LaneRows &rows, const Block &b) const {
+        if (!s.summing) return s.summing = true;
+        const auto writer = s.log.writer(logits, rows);
+        C logit[X::lanes] = {};
+        for (isize j = 0; j < a.out.n; ++j) {
+            for (isize l = 0; l < rows.count; ++l)
+                logit[l] = named(a.ids.label(rows.outer, j, rows.first + l, a.x.n), rows, l, b);
+            store_lanes<X>(a.out, rows, j, writer.apply(X::load(logit)));
+        }
+        return false;
+    }
+
+  private:
+    C named(isize c, const LaneRows &rows, isize l, const Block &b) const {
+        if (c < 0) return std::numeric_limits<C>::quiet_NaN();
+        if (b.count == a.x.n) return b.lane(0, c, l);
+        C v;
+        return *logits.reader<C>(rows.outer, rows.first + l).get(c, 1, &v);
+    }
+};
+
+template <class C, bool Scaled>
+void logprobs_scaled(const LogprobsArguments &a, isize threads) {
+    if (run_in_lanes(LogprobsLanes<C, Scaled>(a), threads)) return;
+    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n,
+                                          threads);
+    execute(work, threads);
+}
+
+inline void logprobs(const LogprobsArguments &a, isize threads) {
+    with_compute({a.x.number}, [&](auto zero) {
+        using C = decltype(zero);
+        if (a.plain())
+            logprobs_scaled<C, false>(a, threads);
+        else
+            logprobs_scaled<C, true>(a, threads);
+    });
+}
+
+}  // namespace fs
+}  // namespace

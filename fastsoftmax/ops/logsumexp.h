@@ -1,0 +1,27 @@
+// logsumexp, and its gradient, which is g softmax(x).
+#pragma once
+
+#include "ops/logsumexp_weighted_lanes.h"
+#include "ops/normalize.h"
+
+namespace {
+namespace fs {
+
+using LogSumExpArguments = NormalizeArguments;
+
+inline void logsumexp(const LogSumExpArguments &a, isize threads) {
+    normalize<Result::logsumexp>(a, threads);
+}
+
+// Contiguous rows and default options.
+template <class C>
+void plain_logsumexp(const void *x, void *out, isize rows, isize n, isize threads) {
+    normalize_plain<Result::logsumexp, C>(x, out, rows, n, threads);
+}
+
+inline void logsumexp_vjp(const LogSumExpArguments &a, isize threads) {
+    normalize<Result::logsumexp_vjp>(a, threads);
+}
+
+}  // namespace fs
+}  // namespace

@@ -1,0 +1,220 @@
+// Short rows of softmax and its relatives, one in each lane.
+#pragma once
+
+#include "kernels/drivers/tiles.h"
+#include "kernels/math/log_epilogue.h"
+#include "kernels/math/softmax_epilogue.h"
+#include "ops/normalize_arguments.h"
+
+namespace {
+namespace fs {
+
+// Short rows, one in each lane. Softmax of scores on a lattice is one of their exact differences:
+// it does not change when all scores move. For logarithms every exponential is one of the exact
+// difference from the maximum, and the logarithm that of 1 and the sum of the others.
+template <class C, Result R, bool Scaled>
+struct ShortTile {
+    using X = Vec<C>;
+    using V = typename X::V;
+    using D = Vec<double>;
+    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr bool logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
+    static_assert(short_row <= ShortRows<X>::longest && short_log_row <= ShortRows<X>::longest, "");
+
+    const NormalizeArguments *a;
+    bool direct;  // the columns are contiguous in memory
+
+    isize n() const { return a->x.n; }
+
+    void run(isize outer, isize first, isize count) const {
+        const Scratch<Group> group(vectors);
+        for (isize at = 0; at < count;) {
+            isize used = 0;
+            for (; used < vectors && at < count; ++used, at += X::lanes) {
+                group[used].place(outer, first + at, count - at < X::lanes ? count - at : X::lanes);
+            }
+            // Step by step for all of them: one alone would wait for its maximum, its sum and its
+            // reciprocal (20 % at 32 elements).
+            for (isize v = 0; v < used; ++v) find_maximum(group[v]);
+            for (isize v = 0; v < used; ++v) sum(group[v]);
+            for (isize v = 0; v < used; ++v) write(group[v]);
+        }
+    }
+
+  private:
+    static constexpr isize vectors = logarithmic ? 2 : 4;
+    struct Group {  // a vector of rows
+        ShortRows<X> rows;
+        isize outer, first, count;
+        bool in_memory;  // the columns are whole vectors
+        V max;
+        Scale<X> scale;
+        Shift<X> shift;
+        Normalizer<X, R == Result::softmax> normalizer;
+        Pair<V> rest;
+
+        void place(isize o, isize f, isize c) { outer = o, first = f, count = c; }
+    };
+
+    void find_maximum(Group &g) const {
+        g.in_memory = direct && g.count == X::lanes;
+        C *tile = g.rows.columns;
+        Columns<X> x{tile, X::lanes};
+        if (g.in_memory)
+            x = {reinterpret_cast<const C *>(a->x.at(g.outer, g.first)),
+                 a->x.n_stride / isize(sizeof(C))};
+        else
+            g.rows.gather(a->x, g.outer, g.first, g.count, a->where, a->negative());
+        g.scale = lane_scales<X, Scaled>(*a, g.outer, g.first, g.count);
+        // two chains of half the latency
+        V max = X::set(-std::numeric_limits<C>::infinity()), other = max;
+        typename X::I off{};
+        const auto look = [&](V v, V &most) FS_INLINE_LAMBDA {
+            most = larger(v, most);
+            if constexpr (!logarithmic) off |= off_lattice<X>(v);
+        };
+        // Columns in memory are copied: their rows may lie a multiple of 4096 bytes apart, where
+        // few of them fit the cache.
+        const auto look_at = [&](isize j, V &most) FS_INLINE_LAMBDA {
+            const V v = x[j];
+            look(v, most);
+            if (g.in_memory) X::store(tile + j * X::lanes, v);
+        };
+        isize i = 0;
+        for (; i + 2 <= n(); i += 2) look_at(i, max), look_at(i + 1, other);
+        if (i < n()) look_at(i, max);
+        g.max = larger(max, other);
+        if constexpr (!logarithmic) g.shift = Shift<X>::from(g.max, g.scale, off == 0);
+    }
+
+    void sum(Group &g) const {
+        if constexpr (logarithmic)
+            g.rest = others({g.rows.columns, X::lanes}, g.max, g.scale);
+        else
+            g.normalizer = exponentials({g.rows.columns, X::lanes}, g.shift, g.scale, g.outer,
+                                        g.first, g.count, g.rows.columns);
+    }
+
+    void write(Group &g) const {
+        if constexpr (R == Result::logsumexp) {
+            store(log_sum({g.rows.columns, X::lanes}, g.max, g.rest), g.outer, g.first, g.count);
+        } else {
+            C *y = g.rows.columns;
+            isize step = X::lanes;
+            if (g.in_memory)
+                y = reinterpret_cast<C *>(a->out.at(g.outer, g.first)),
+                step = a->out.n_stride / isize(sizeof(C));
+            if constexpr (logarithmic) {
+                const auto writer = log_writer(g.max, g.rest, g.outer, g.first, g.count);
+                for (isize j = 0; j < n(); ++j)
+                    X::store(y + j * step, writer.apply(X::load(g.rows.columns + j * X::lanes)));
+            } else {
+                const auto normalizer = g.normalizer;
+                for (isize j = 0; j < n(); ++j)
+                    X::store(y + j * step,
+                             normalizer.apply(X::load(g.rows.columns + j * X::lanes)));
+            }
+            if (!g.in_memory)
+                g.rows.scatter(a->out, g.outer, g.first, g.count, a->where,
+                               NormalizeArguments::absent<R, C>());
+        }
+    }
+
+    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, const Shift<X> &shift,
+                                                               const Scale<X> &scale, isize outer,
+                                                               isize first, isize count,
+                                                               C *e) const {
+        const auto term = [&](isize j) FS_INLINE_LAMBDA {
+            const V y = exp_shifted<X, Scaled>(x[j], shift, scale);
+            X::store(e + j * X::lanes, y);
+            return y;
+        };
+        const isize n = this->n();
+        PairSums<X> sums{sum_of_four(0, n < 4 ? n : 4, term), V{}};
+        for (isize j = 4; j < n; j += 4) sums.add(sum_of_four(j, j + 4 < n ? j + 4 : n, term));
+        return Normalizer<X, R == Result::softmax>::of_pairs(numerators(outer, first, count),
+                                                             {sums.hi, sums.lo});
+    }
+    Pair<V> numerators(isize outer, isize first, isize count) const {
+        double numerators[X::lanes];
+        if (!numerators_of<R>(a->gradient, outer, first, count, numerators))
+            return {X::set(1), V{}};
+        Pair<typename D::V> wide[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k)
+            wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
+        return pair_from_wide<X>(wide);
+    }
+
+    // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN;
+    // finite, but of no use, where the maximum is infinite.
+    FS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
+        const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
+        LaneSums<X> rest;
+        V copies = {};
+        for (isize j = 0; j < n(); ++j) {
+            const V v = x[j];
+            rest.add(v == max ? V{} : exp_below<X, Scaled>(v, max, below, scale));
+            copies = copies + (v == max ? X::set(1) : V{});
+        }
+        Pair<typename D::V> sums[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k)
+            sums[k] = with_copies(true_rest<C>(rest.part(k)), wide_part<X>(copies, k));
+        return pair_from_wide<X>(sums);
+    }
+    static FS_INLINE Pair<typename D::V> with_copies(Pair<typename D::V> rest,
+                                                     typename D::V copies) {
+        const auto s = two_sum(copies - 1.0, rest.hi);
+        return {s.hi, s.lo + rest.lo};
+    }
+
+    // A natural logarithm as one to the base.
+    FS_INLINE Pair<V> to_base(Pair<V> l) const {
+        if (a->ln_base.is_one()) return l;
+        Pair<typename D::V> quotient[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            quotient[k] = LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)),
+                                              a->ln_base);
+        }
+        return pair_from_wide<X>(quotient);
+    }
+
+    FS_INLINE LogWriter<X, Scaled> log_writer(V max, Pair<V> rest, isize outer, isize first,
+                                              isize count) const {
+        const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo));
+        LogWriter<X, Scaled> w;
+        w.max = max, w.hi = l.hi + (max - max), w.lo = l.lo;
+        for (isize k = 0; Scaled && k < X::lanes; ++k)
+            w.set_inverse(k, a->inverse_temperature(outer, first + (k < count ? k : count - 1)));
+        return w;
+    }
+
+    FS_INLINE V log_sum(Columns<X> x, V max, Pair<V> rest) const {
+        const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo)), s = two_sum(max, l.hi);
+        const V usual = s.hi + (s.lo + l.lo);
+        const auto cancels = may_cancel(max, usual * static_cast<C>(a->ln_base.hi));
+        const V y = max - max == V{} ? usual : max + rest.hi;
+        return any<X>(cancels) ? (cancels ? precise_log_sum(x, max) : y) : y;
+    }
+    // Where the maximum and the logarithm nearly cancel, exponentials of more than the result's
+    // precision are needed.
+    V precise_log_sum(Columns<X> x, V max) const {
+        typename D::V results[wide_parts<X>];
+        for (int k = 0; k < wide_parts<X>; ++k) {
+            auto l = precise_log<X>(x, n(), max, k, Scale<D>::all(a->ln_base));
+            if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
+            const auto s = two_sum(wide_part<X>(max, k), l.hi);
+            results[k] = s.hi + (s.lo + l.lo);
+        }
+        return from_wide<X>(results);
+    }
+    void store(V y, isize outer, isize first, isize count) const {
+        C lanes[X::lanes];
+        X::store(lanes, y);
+        Writer<C> to(a->out, outer, first);
+        to.stride = a->out.inner_stride;
+        to.copy(0, count, lanes);
+    }
+};
+
+}  // namespace fs
+}  // namespace
