@@ -227,5 +227,41 @@ FS_INLINE typename X::Scalar fold(typename X::V v, Op op) {
     }
 }
 
+// A mask as bits, that of the first lane lowest.
+template <class X>
+FS_INLINE unsigned lane_bits(typename X::I mask) {
+    unsigned bits = 0;
+    for (int l = 0; l < X::lanes; ++l) bits |= (mask[l] ? 1u : 0u) << l;
+    return bits;
+}
+#if defined(__AVX512F__)
+template <>
+FS_INLINE unsigned lane_bits<Vec<float, 64>>(Vec<float, 64>::I mask) {
+    return _mm512_movepi32_mask((__m512i)mask);
+}
+template <>
+FS_INLINE unsigned lane_bits<Vec<double, 64>>(Vec<double, 64>::I mask) {
+    return _mm512_movepi64_mask((__m512i)mask);
+}
+#elif defined(__AVX2__)
+template <>
+FS_INLINE unsigned lane_bits<Vec<float, 32>>(Vec<float, 32>::I mask) {
+    return static_cast<unsigned>(_mm256_movemask_ps((__m256)mask));
+}
+template <>
+FS_INLINE unsigned lane_bits<Vec<double, 32>>(Vec<double, 32>::I mask) {
+    return static_cast<unsigned>(_mm256_movemask_pd((__m256d)mask));
+}
+#elif defined(__SSE2__)
+template <>
+FS_INLINE unsigned lane_bits<Vec<float, 16>>(Vec<float, 16>::I mask) {
+    return static_cast<unsigned>(_mm_movemask_ps((__m128)mask));
+}
+template <>
+FS_INLINE unsigned lane_bits<Vec<double, 16>>(Vec<double, 16>::I mask) {
+    return static_cast<unsigned>(_mm_movemask_pd((__m128d)mask));
+}
+#endif
+
 }  // namespace fs
 }  // namespace
