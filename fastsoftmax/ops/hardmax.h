@@ -30,15 +30,13 @@ struct HardmaxRow {
             const C *v = from.get(at, size, buffer);
             nan |= span_has_nan(v, size);
             const C m = span_max<Vec<C>>(v, size);
-            if (!(m > top)) continue;
-            top = m, first = at;
-            while (v[first - at] != m && first < at + size - 1) ++first;
+            if (m > top) top = m, first = at + span_find<Vec<C>>(v, size, m);
         }
         const C other = nan ? std::numeric_limits<C>::quiet_NaN() : C(0);
         for (isize at = 0; at < x.n; at += gather_block) {
             const isize size = x.n - at < gather_block ? x.n - at : gather_block;
             C *y = to.place(at, results);
-            for (isize j = 0; j < size; ++j) y[j] = other;
+            std::fill(y, y + size, other);
             if (!nan && first >= at && first < at + size) y[first - at] = 1;
             to.put(at, size, results);
         }

@@ -118,9 +118,13 @@ inline isize span_find(const typename X::Scalar *x, isize n, typename X::Scalar 
 
 template <class T>
 inline bool span_has_nan(const T *x, isize n) {
-    bool found = false;
-    for (isize j = 0; j < n; ++j) found |= x[j] != x[j];
-    return found;
+    using X = Vec<T>;
+    typename X::I found{};
+    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        const typename X::V v = lanes.load(x + i, 0);
+        found |= v != v;
+    });
+    return any<X>(found);
 }
 
 }  // namespace fs
