@@ -60,6 +60,7 @@ struct PointwiseRow {
     Op op;
     const PointwiseArguments *a;
     PieceResults<Sum> *sums;  // one for each piece
+    double small = precise_below<Op>;
     isize outer = 0, inner = 0;
     double weight = 1;
     Stage stage = sum;
@@ -92,7 +93,7 @@ struct PointwiseRow {
         Sum all;
         for (const Sum &s : partial) all.add(s);
         if (precise_below<Op> > 0 && sizeof(C) == 4 && stage == sum &&
-            std::abs(all.value()) < precise_below<Op>)
+            std::abs(all.value()) < small)
             return stage = precise, true;
         const double loss = weight * all.value();
         if (a->loss) a->loss.store(outer, 0, inner, loss);
@@ -250,8 +251,39 @@ struct PointwiseLanes {
     }
 };
 
+// Whether the elements of a view are next to each other, the last axis first.
+inline bool is_dense(const AnyView &v) {
+    const isize size = size_of(v.number);
+    return (v.inner == 1 || v.inner_stride == size) && (v.n == 1 || v.n_stride == v.inner * size) &&
+           (v.outer == 1 || v.outer_stride == v.n * v.inner * size);
+}
+// Where the sum of all rows is wanted alone, it does not matter which element is of which row: if
+// the arrays are blocks of memory in the same order, they are one long row. (Rows of three: a
+// seventh of the time.)
+inline bool is_one_row(const PointwiseArguments &a) {
+    if (a.loss || a.weight || a.row_weight || a.target.n != a.x.n) return false;
+    const auto all = [&](auto holds) {
+        return holds(a.x) && holds(a.target) && (!a.gradient || holds(a.gradient));
+    };
+    return all([](const AnyView &v) { return is_dense(v); }) ||
+           all([](const AnyView &v) { return is_dense(v.swapped()); });
+}
+inline AnyView as_one_row(AnyView v) {
+    v.n *= v.outer * v.inner;
+    v.outer = v.inner = 1;
+    v.n_stride = size_of(v.number);
+    return v;
+}
+
 template <class Op>
-double rows_loss(Op op, const PointwiseArguments &a, isize threads) {
+double rows_loss(Op op, const PointwiseArguments &given, isize threads) {
+    PointwiseArguments a = given;
+    if (is_one_row(given)) {
+        a.x = as_one_row(a.x), a.target = as_one_row(a.target);
+        if (a.gradient) a.gradient = as_one_row(a.gradient);
+    }
+    const double small =
+        precise_below<Op> * static_cast<double>(a.x.n / std::max(given.x.n, isize(1)));
     const isize rows = a.x.outer * a.x.inner;
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         using C = decltype(zero);
@@ -260,7 +292,7 @@ double rows_loss(Op op, const PointwiseArguments &a, isize threads) {
         PieceResults<Sum> sums(std::max(row_pieces, lane_pieces<Vec<C>>(a.x)));
         using Lanes = PointwiseLanes<Op, C>;
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
-            RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums}, a.x.outer, a.x.inner, a.x.n,
+            RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums, small}, a.x.outer, a.x.inner, a.x.n,
                                                threads);
             execute(work, threads);
         }
