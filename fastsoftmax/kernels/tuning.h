@@ -38,6 +38,8 @@ constexpr isize tile_bytes = isize(512) << 10;  // of a tile of columns in memor
 // bytes of an array whose columns are done in strips (any, for logarithms of long ones, and where
 // strips fit L2)
 constexpr isize strips_from = isize(2) << 20;
+// elements of a column from which logarithms are: fewer are summed without the maximum anyway
+constexpr isize strip_log_row = 16;
 constexpr isize strip_columns = 512;  // columns from which they are done in strips
 // of a row of a strip; a quarter of it at most where all its rows fit L2
 constexpr isize strip_bytes = isize(32) << 10;

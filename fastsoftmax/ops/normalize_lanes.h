@@ -4,7 +4,7 @@
 #include "kernels/drivers/tiles.h"
 #include "kernels/math/log_epilogue.h"
 #include "kernels/math/softmax_epilogue.h"
-#include "ops/normalize_arguments.h"
+#include "ops/cancelled_rows.h"
 
 namespace {
 namespace fs {
@@ -28,6 +28,8 @@ struct ShortTile {
 
     void run(isize outer, isize first, isize count) const {
         const Scratch<Group> group(vectors);
+        const Scratch<double> apart(R == Result::logsumexp ? CancelledRows<C>::room(n()) : 0);
+        CancelledRows<C> cancelled(*a, outer, apart);
         for (isize at = 0; at < count;) {
             isize used = 0;
             for (; used < vectors && at < count; ++used, at += X::lanes) {
@@ -37,8 +39,9 @@ struct ShortTile {
             // reciprocal (20 % at 32 elements).
             for (isize v = 0; v < used; ++v) find_maximum(group[v]);
             for (isize v = 0; v < used; ++v) sum(group[v]);
-            for (isize v = 0; v < used; ++v) write(group[v]);
+            for (isize v = 0; v < used; ++v) write(group[v], cancelled);
         }
+        cancelled.finish();
     }
 
   private:
@@ -95,9 +98,9 @@ struct ShortTile {
                                         g.first, g.count, g.rows.columns);
     }
 
-    void write(Group &g) const {
+    void write(Group &g, [[maybe_unused]] CancelledRows<C> &cancelled) const {
         if constexpr (R == Result::logsumexp) {
-            store(log_sum({g.rows.columns, X::lanes}, g.max, g.rest), g.outer, g.first, g.count);
+            write_sum(g, cancelled);
         } else {
             C *y = g.rows.columns;
             isize step = X::lanes;
@@ -188,24 +191,18 @@ struct ShortTile {
         return w;
     }
 
-    FS_INLINE V log_sum(Columns<X> x, V max, Pair<V> rest) const {
-        const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo)), s = two_sum(max, l.hi);
+    FS_INLINE void write_sum(const Group &g, CancelledRows<C> &cancelled) const {
+        const Pair<V> l = to_base(log1p_nonnegative<X>(g.rest.hi, g.rest.lo)),
+                      s = two_sum(g.max, l.hi);
         const V usual = s.hi + (s.lo + l.lo);
-        const auto cancels = may_cancel(max, usual * static_cast<C>(a->ln_base.hi));
-        const V y = max - max == V{} ? usual : max + rest.hi;
-        return any<X>(cancels) ? (cancels ? precise_log_sum(x, max) : y) : y;
-    }
-    // Where the maximum and the logarithm nearly cancel, exponentials of more than the result's
-    // precision are needed.
-    V precise_log_sum(Columns<X> x, V max) const {
-        typename D::V results[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k) {
-            auto l = precise_log<X>(x, n(), max, k, Scale<D>::all(a->ln_base));
-            if (!a->ln_base.is_one()) l = LogTotal<D>::divide(l, a->ln_base);
-            const auto s = two_sum(wide_part<X>(max, k), l.hi);
-            results[k] = s.hi + (s.lo + l.lo);
+        const typename X::I cancels = may_cancel(g.max, usual * static_cast<C>(a->ln_base.hi));
+        store(g.max - g.max == V{} ? usual : g.max + g.rest.hi, g.outer, g.first, g.count);
+        if (!any<X>(cancels)) return;
+        for (unsigned lanes = lane_bits<X>(cancels); lanes; lanes &= lanes - 1) {
+            const int k = __builtin_ctz(lanes);
+            if (k < g.count)
+                cancelled.template add<X>({g.rows.columns, X::lanes}, g.max, k, g.first + k);
         }
-        return from_wide<X>(results);
     }
     void store(V y, isize outer, isize first, isize count) const {
         C lanes[X::lanes];

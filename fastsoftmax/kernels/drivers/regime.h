@@ -59,6 +59,7 @@ constexpr bool is_small(isize rows, isize n) {
 constexpr bool strips_pay(const Problem &p, const Traits &t) {
     const bool whatever_size =
         t.logarithms ? p.n > t.longest_lane_row : p.columns_in_l2() >= strip_columns;
+    if (t.logarithms && p.n < strip_log_row) return false;
     return t.strips && !p.scaled && p.columns_direct && p.inner >= strip_columns &&
            (whatever_size || p.bytes() >= strips_from);
 }
@@ -79,8 +80,8 @@ constexpr RegimeLine regime_table[] = {
          return t.small && p.fresh && is_small(p.rows(), p.n);
      }},
     {Driver::strips, "strips",
-     "512 or more contiguous columns, unscaled; 2 MiB or more, or sums with logarithms, or columns "
-     "that fit L2",
+     "512 or more contiguous columns, unscaled; 2 MiB or more, or long sums with logarithms, or "
+     "columns that fit L2; of logarithms from 16 elements on",
      "4000 x 4000, axis 0: 0.83 -> 0.55; 20 x 1000000: 1.15 -> 0.48", strips_pay},
     {Driver::lanes, "lanes",
      "short rows (softmax 24, logarithms 40, labels 32), at least 4 of them",
