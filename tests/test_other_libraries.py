@@ -187,7 +187,8 @@ class Frame(ArrayLike):
     """A frame of pandas with nullable columns."""
 
     def to_numpy(self, dtype=object, na_value=None):
-        return np.where(self.a == None, na_value, self.a).astype(dtype)  # noqa: E711 (element by element)
+        missing = self.a == None  # noqa: E711 (element by element)
+        return np.where(missing, na_value, self.a).astype(dtype)
 
 
 Frame.__module__ = "pandas.core.frame"
