@@ -28,8 +28,8 @@ import fastsoftmax as fs
 def peak():
     with open("/proc/self/status") as lines:
         found = dict(line.split(":") for line in lines)
-    signs = (("VmHWM", 1), ("RssFile", -1))
-    return sum(int(found[name].split()[0]) * sign * 1024 for name, sign in signs)
+    signs = {{"VmHWM": 1, "RssFile": -1}}
+    return sum(int(found[name].split()[0]) * sign * 1024 for name, sign in signs.items())
 
 rng = np.random.default_rng(0)
 def call(rows, n):
