@@ -227,19 +227,36 @@ class Case:
     rowwise: bool = True
     # of rows: -inf takes no part, +inf and nothing but -inf make NaN of the row
     of_logits: bool = True
+    oriented: Callable = np.positive  # of what is to this operation as logits are to softmax
     reduced: bool = False
     options: tuple = ()
     masked: float | None = None  # what a masked-out entry gives
     undefined: float | None = None  # what a fully masked row gives where it is reduced
     inputs: Callable = hard_rows  # (n, dtype, rng) -> rows that are hard, their names
     typical: Callable = typical_reals  # (shape, dtype, rng) -> unremarkable input
+    # of functions of elements: their values at infinities and other special arguments
+    special: tuple[tuple[float, float], ...] = ()
     vjp: str | None = None
     vjp_signature: str = ""
     vjp_from: str = "y"  # the vjp takes the output ("y") or the input ("x")
+    vjp_formula: Callable | None = None  # (g, y or x, options) -> value, size of its terms
+    vjp_hand: tuple = ()  # (g, y or x, expected), extremes among them
+    # whether NaN in y or x is NaN in the whole row: the others need only sum(g) of it
+    vjp_nan_spreads: bool = False
     vjp_ulp: float = 8  # promised largest error of the vjp, against its terms where they may cancel
 
     def __str__(self):
         return self.name
+
+    @property
+    def argument(self):
+        """The name of the first argument."""
+        return self.signature[1:].partition(",")[0]
+
+    @property
+    def logarithmic(self):
+        """Whether results are logarithms of shares."""
+        return self.masked == -np.inf
 
     @property
     def call(self):
@@ -316,6 +333,13 @@ CASES = (
         options=SOFTMAX_OPTIONS,
         masked=0.0,
         vjp="softmax_vjp",
+        vjp_formula=oracle.softmax_vjp,
+        vjp_hand=(
+            ([1.0, -2.0, 3.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]),
+            ([1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]),
+            ([1.0, -2.0, 3.0], [np.nan] * 3, [np.nan] * 3),
+        ),
+        vjp_nan_spreads=True,
         vjp_signature="(g, y, axis=-1, *, temperature=1.0, out=None, num_threads=None)",
     ),
     Case(
@@ -332,6 +356,7 @@ CASES = (
         options=SOFTMAX_OPTIONS,
         masked=0.0,
         inputs=negated_hard_rows,
+        oriented=np.negative,
     ),
     Case(
         name="log_softmax",
@@ -348,6 +373,8 @@ CASES = (
         options=SOFTMAX_OPTIONS,
         masked=-np.inf,
         vjp="log_softmax_vjp",
+        vjp_formula=oracle.log_softmax_vjp,
+        vjp_hand=(([1.0, -2.0, 3.0], [-np.inf, 0.0, -np.inf], [1.0, -4.0, 3.0]),),
         vjp_signature="(g, y, axis=-1, *, temperature=1.0, out=None, num_threads=None)",
     ),
     Case(
@@ -367,6 +394,9 @@ CASES = (
         options=("b", "base", "where", "keepdims"),
         undefined=-np.inf,
         vjp="logsumexp_vjp",
+        vjp_formula=oracle.logsumexp_vjp,
+        vjp_hand=((2.0, [-np.inf, 5.0, 5.0], [0.0, 1.0, 1.0]), (2.0, [-np.inf] * 3, [np.nan] * 3)),
+        vjp_nan_spreads=True,
         vjp_signature="(g, x, axis=-1, *, out=None, num_threads=None)",
         vjp_from="x",
     ),
@@ -390,6 +420,12 @@ CASES = (
         masked=0.0,
         inputs=hard_amplitudes,
         vjp="square_normalize_vjp",
+        vjp_formula=oracle.square_normalize_vjp,
+        vjp_hand=(
+            ([1.0, -2.0], [1.0, 1.0], [1.5, -1.5]),
+            ([1.0, -2.0, 3.0], [0.0, 0.0, 0.0], [np.nan] * 3),
+        ),
+        vjp_nan_spreads=True,
         vjp_signature="(g, x, axis=-1, *, out=None, num_threads=None)",
         vjp_from="x",
     ),
@@ -401,8 +437,11 @@ CASES = (
         ulp=4,
         hand=(([0.0, LOG3, -LOG3, 1000.0, -1000.0], [0.5, 0.75, 0.25, 1.0, 0.0]),),
         rowwise=False,
+        special=((np.inf, 1.0), (-np.inf, 0.0), (0.0, 0.5), (-0.0, 0.5)),
         inputs=hard_reals,
         vjp="sigmoid_vjp",
+        vjp_formula=oracle.sigmoid_vjp,
+        vjp_hand=(([1.0, -2.0, 3.0], [0.0, 1.0, 0.5], [0.0, 0.0, 0.75]),),
         vjp_signature="(g, y, *, out=None, num_threads=None)",
         vjp_ulp=3,
     ),
@@ -414,8 +453,11 @@ CASES = (
         ulp=3,
         hand=(([0.0, -LOG3, -1000.0, 20.0], [-LOG2, -2 * LOG2, -1000.0, -2.0611536203e-09]),),
         rowwise=False,
+        special=((np.inf, 0.0), (-np.inf, -np.inf)),
         inputs=hard_reals,
         vjp="log_sigmoid_vjp",
+        vjp_formula=oracle.log_sigmoid_vjp,
+        vjp_hand=(([1.0, -2.0, 3.0], [np.inf, -np.inf, 0.0], [0.0, -2.0, 1.5]),),
         vjp_signature="(g, x, *, out=None, num_threads=None)",
         vjp_from="x",
         vjp_ulp=5,
@@ -428,8 +470,11 @@ CASES = (
         ulp=3,
         hand=(([0.0, LOG3, 1000.0, -20.0], [LOG2, 2 * LOG2, 1000.0, 2.0611536203e-09]),),
         rowwise=False,
+        special=((np.inf, np.inf), (-np.inf, 0.0)),
         inputs=hard_reals,
         vjp="softplus_vjp",
+        vjp_formula=oracle.softplus_vjp,
+        vjp_hand=(([1.0, -2.0, 3.0], [np.inf, -np.inf, 0.0], [1.0, 0.0, 1.5]),),
         vjp_signature="(g, x, *, out=None, num_threads=None)",
         vjp_from="x",
         vjp_ulp=5,
@@ -442,6 +487,11 @@ CASES = (
         ulp=3,
         hand=(([0.5, 0.75, 0.25, 0.0, 1.0], [0.0, LOG3, -LOG3, -np.inf, np.inf]),),
         rowwise=False,
+        oriented=lambda x: 1 / (1 + np.exp(-x)),
+        special=(
+            *((0.0, -np.inf), (-0.0, -np.inf), (1.0, np.inf), (0.5, 0.0)),
+            *((outside, np.nan) for outside in (2.0, -1.0, np.inf, -np.inf, -1e-40)),
+        ),
         inputs=hard_probabilities,
         typical=typical_probabilities,
     ),

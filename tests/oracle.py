@@ -572,6 +572,50 @@ def logit(p):
     return _elementwise((x, high, low, np.zeros(x.shape, np.int64), special))
 
 
+# --- gradients, in the precision of their arguments -----------------------------------------------
+# Each of g and of what the vjp takes: the value, and the size of its terms, which may cancel.
+
+
+def softmax_vjp(g, y, axis=-1, temperature=1.0):
+    dot = np.sum(g * y, axis, keepdims=True)
+    size = np.abs(y) * (np.abs(g) + np.sum(np.abs(g * y), axis, keepdims=True))
+    return y * (g - dot) / temperature, size / temperature
+
+
+def log_softmax_vjp(g, y, axis=-1, temperature=1.0):
+    p = np.exp(y)
+    size = np.abs(g) + p * np.sum(np.abs(g), axis, keepdims=True)
+    return (g - p * np.sum(g, axis, keepdims=True)) / temperature, size / temperature
+
+
+def logsumexp_vjp(g, x, axis=-1):
+    p = np.exp(x - np.max(x, axis, keepdims=True))
+    value = np.expand_dims(g, axis) * p / np.sum(p, axis, keepdims=True)
+    return value, np.abs(value)
+
+
+def square_normalize_vjp(g, x, axis=-1):
+    squares = x * x
+    s = np.sum(squares, axis, keepdims=True)
+    mean, size = (np.sum(a * squares, axis, keepdims=True) / s for a in (g, np.abs(g)))
+    return 2 * x / s * (g - mean), 2 * np.abs(x) / s * (np.abs(g) + size)
+
+
+def sigmoid_vjp(g, y):
+    value = g * y * (1 - y)
+    return value, np.abs(value)
+
+
+def log_sigmoid_vjp(g, x):
+    value = g / (1 + np.exp(x))
+    return value, np.abs(value)
+
+
+def softplus_vjp(g, x):
+    value = g / (1 + np.exp(-x))
+    return value, np.abs(value)
+
+
 # --- definitions, mpmath --------------------------------------------------------------------------
 
 DIGITS = 800  # log(1 - 1e-320) needs more than 320 of them
