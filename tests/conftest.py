@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -123,26 +124,42 @@ def pytest_collection_modifyitems(config, items):
     """Run a test on all backends in a row: they share its references, which cost more than the
     calls.
 
-    The best backend runs every variant of a test; each of the others one of three, in turn, by
-    default.
+    Of the variants of a test each runs on one backend by default: half of them on the best, the
+    rest on the others in turn, drawn by lot. Where there are too few for that, the best backend
+    runs all, and each of the others one. `test_regimes` brings every function, in every regime, to
+    every backend.
     """
     variants = {item: variant(item) for item in items}
     order = {key: place for place, key in enumerate(dict.fromkeys(variants.values()))}
     items.sort(key=lambda item: order[variants[item]])
     of_backends = [item for item in items if "backend" in getattr(item, "fixturenames", ())]
-    numbers = {}  # of the variants of each test
+    by_default = {}  # the variants of each test
     for item in of_backends:
         if not item.get_closest_marker("exhaustive"):
             test, parameters = variants[item]
-            of_test = numbers.setdefault(test, {})
-            of_test.setdefault(parameters, len(of_test))
+            by_default.setdefault(test, {})[parameters] = None
+    lots = {test: drawn(parameters) for test, parameters in by_default.items()}
+    backends = config.option.backends
     for item in of_backends:
         test, parameters = variants[item]
-        if parameters in numbers.get(test, ()):
-            turns = min(3, len(numbers[test]))
-            rank = config.option.backends.index(item.callspec.params["backend"])
-            if rank and (numbers[test][parameters] - rank) % turns:
+        if parameters in by_default.get(test, ()):
+            rank = backends.index(item.callspec.params["backend"])
+            if rank not in ranks(lots[test][parameters], len(lots[test]), len(backends)):
                 item.add_marker("exhaustive")
+
+
+def drawn(variants):
+    """`{variant: its number}` in an order that has nothing to do with parameters."""
+    lot = {parameters: zlib.crc32(repr(parameters).encode()) for parameters in variants}
+    return {parameters: number for number, parameters in enumerate(sorted(lot, key=lot.get))}
+
+
+def ranks(number, variants, backends):
+    """The places of the backends, best first, that run a variant by default."""
+    others = backends - 1
+    if variants < 2 * others:
+        return {0, *(rank for rank in range(1, backends) if (number - rank) % variants == 0)}
+    return {1 + number // 2 % others if number % 2 and others else 0}
 
 
 # --- largest errors, printed after the run --------------------------------------------------------

@@ -1,8 +1,14 @@
 """The table of drivers: both sides of every border, and that all of them run."""
 
+import itertools
+
 import numpy as np
 import pytest
+import regimes
 from arrays import refuses
+from cases import CASES
+from golden import arrays_of
+from sizes import exhaustive
 
 import fastsoftmax as fs
 from fastsoftmax import __main__ as command_line
@@ -17,6 +23,12 @@ def active(compiled):
     """Every compiled backend: only these have drivers."""
     with fs.use_backend(compiled):
         yield compiled
+
+
+@pytest.fixture
+def chosen(request):
+    """All compiled backends that are to be tested."""
+    return [name for name in request.config.option.backends if name != "numpy"]
 
 
 def driver(operation, shape, dtype=np.float32, order="C", **options):
@@ -135,3 +147,64 @@ def test_command_with_bad_arguments():
     refuses(
         lambda: command_line.main(["explain", "softmax", "4x4", "--axis", "5"]), SystemExit, "axis"
     )
+
+
+# --- every function in every regime ---------------------------------------------------------------
+
+
+def same(got, expected, about):
+    """Equal but for rounding, in units of the largest number or of 1; indices are the same ones."""
+    for a, e in zip(arrays_of(got), arrays_of(expected), strict=True):
+        assert (a.dtype, a.shape) == (e.dtype, e.shape), about
+        if a.dtype.kind in "iu":
+            np.testing.assert_array_equal(a, e, err_msg=about)
+            continue
+        rounding = 64 * 2.0 ** -{"float64": 52, "float32": 23, "float16": 10}.get(a.dtype.name, 7)
+        a, e = a.astype(np.float64), e.astype(np.float64)
+        size = np.abs(e[np.isfinite(e)]).max(initial=1)
+        np.testing.assert_allclose(a, e, rtol=rounding, atol=rounding * size, err_msg=about)
+
+
+FIRST, *OTHERS = regimes.KINDS
+EVERY_KIND = [FIRST, *(pytest.param(kind, marks=exhaustive) for kind in OTHERS)]
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND, ids=lambda kind: f"{kind[1]} {np.dtype(kind[0])}")
+def test_every_function_in_every_regime_agrees_with_its_twin(kind, chosen):
+    """Whatever else the default tests leave to the exhaustive ones, they meet all of these.
+
+    The twins are the reference: they know no regimes, and are held to the exact results elsewhere.
+    """
+    met = {name: set() for name in chosen}
+    with np.errstate(all="ignore"):
+        for about, call in itertools.chain(small_calls(kind), regimes.calls(kinds=[kind])):
+            with fs.use_backend("numpy"):
+                expected = call()
+            for name in chosen:
+                with fs.use_backend(name):
+                    got, driver = call_and_driver(call)
+                met[name].add(driver)
+                same(got, expected, f"{name}: {about}")
+    for drivers in met.values():
+        assert drivers - {None} == set(NAMES) or kind != FIRST
+
+
+def small_calls(kind):
+    """Calls without an axis, which may take the shortest way."""
+    dtype, layout = kind
+    for shape, case in itertools.product([(1, 1), (2, 10), (1, 200)], CASES):
+        x = case.typical(shape, dtype, np.random.default_rng(5))
+        x = regimes.laid_out(x, layout)
+        yield f"{case} of {layout} {shape}", lambda f=case.call, x=x: f(x)
+
+
+def call_and_driver(call):
+    """A result, and which driver of those that are told it comes from."""
+    module = _backend.active_module()
+    module.watch_decisions(True)
+    try:
+        module.last_decision()  # of earlier calls
+        result, last = call(), module.last_decision()
+    finally:
+        module.watch_decisions(False)
+    return result, last and next(driver for driver, *_, holds in last[1] if holds)
