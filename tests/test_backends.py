@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sizes import sizes
+from sizes import exhaustive, sizes
 
 import fastsoftmax as fs
 from fastsoftmax import _arrays, _backend
@@ -20,6 +20,11 @@ from fastsoftmax import _arrays, _backend
 COMPILED = [name for name in _backend.available() if name != "numpy"]
 MODULES = tuple(f"fastsoftmax.kernels.{name}" for name in _backend.ORDER if name != "numpy")
 KEYS = ["version", "backend", "backends", "reason", "cpu", "openmp", "num_threads", "uncompiled"]
+
+
+def others(*parameters):
+    """Those that only the exhaustive tests try, each in a process of its own."""
+    return [pytest.param(each, marks=exhaustive) for each in parameters]
 
 
 def run(script, *arguments, cwd=None, **environment):
@@ -110,7 +115,7 @@ def test_no_compiled_kernel_lacks_a_twin(name):
 # --- choosing -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", _backend.available())
+@pytest.mark.parametrize("name", [*COMPILED[1:2], *others(*COMPILED[:1], *COMPILED[2:]), "numpy"])
 def test_environment_forces_a_backend(name):
     script = "import fastsoftmax as fs; fs.softmax([1.0, 2.0]); print(fs.config()['backend'])"
     assert output(script, FASTSOFTMAX_BACKEND=name) == name
@@ -397,7 +402,7 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("error", [ERRORS[0], *others(*ERRORS[1:])])
 def test_compiled_modules_that_do_not_load_leave_numpy(error):
     backends, reason = without(MODULES, error)
     assert backends == ["numpy"]

@@ -7,11 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from sizes import exhaustive
 
 import fastsoftmax
 from fastsoftmax import __main__ as command_line
 from fastsoftmax.bench import formulas, measuring
 from fastsoftmax.bench.cases import Case
+
+BENCH = ["bench", "--quick", "--rivals", "numpy"]
 
 
 def command(*arguments):
@@ -36,30 +39,38 @@ def test_info():
 
 
 def test_info_as_json():
-    done = run("info", "--json", FASTSOFTMAX_NUM_THREADS="3")
+    done = run("info", "--json", FASTSOFTMAX_NUM_THREADS="3", FASTSOFTMAX_BACKEND="numpy")
     assert (done.returncode, done.stderr) == (0, "")
     info = json.loads(done.stdout)
     assert list(info) == list(fastsoftmax.config())
     assert info["version"] == fastsoftmax.__version__
     assert info["num_threads"] == 3
-
-
-def test_info_of_another_backend():
-    info = json.loads(run("info", "--json", FASTSOFTMAX_BACKEND="numpy").stdout)
     assert info["backend"] == "numpy"
     assert "softmax" in info["uncompiled"]
 
 
-def test_configuration_and_table():
-    done = run()
-    assert (done.returncode, done.stderr) == (0, "")
-    configuration, explanation, table = done.stdout.split("\n\n")
+def check_table(printed):
+    configuration, explanation, table = printed.split("\n\n")
     assert configuration.startswith(f"version:     {fastsoftmax.__version__}\n")
     assert "one thread each" in explanation
     rows = [line.split() for line in table.splitlines()[2:]]
     assert [row[:3] for row in rows] == [
         [case.operation, case.dtype, case.size] for case in command_line.CASES
     ]
+
+
+def test_configuration_and_table(monkeypatch, capsys):
+    """In this process, and each call timed once."""
+    monkeypatch.setattr(command_line, "ROW_SECONDS", 0.0)
+    command_line.main([])
+    check_table(capsys.readouterr().out)
+
+
+@exhaustive
+def test_configuration_and_table_of_a_process():
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    check_table(done.stdout)
 
 
 def test_table_row():
@@ -137,21 +148,34 @@ def test_no_figure(value):
 @pytest.mark.parametrize(
     "arguments", [["nonsense"], ["info", "--xml"], ["--json"], ["info", "more"]]
 )
-def test_wrong_arguments(arguments):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
+def test_wrong_arguments(capsys, arguments):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(arguments)
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.out == ""
+    assert printed.err.startswith("usage: python -m fastsoftmax")
+    assert arguments[-1] in printed.err
+
+
+@exhaustive
+def test_wrong_argument_of_a_process():
+    done = run("nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: python -m fastsoftmax")
-    assert arguments[-1] in done.stderr
 
 
-def test_help():
-    done = run("--help")
-    assert done.returncode == 0
-    assert "info" in done.stdout
+def test_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--help"])
+    assert ended.value.code == 0
+    assert "info" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["info"], ["bench", "--quick", "--rivals", "numpy"]])
+NOBODY_READS = [[], *(pytest.param(each, marks=exhaustive) for each in (["info"], BENCH))]
+
+
+@pytest.mark.parametrize("arguments", NOBODY_READS)
 def test_output_that_nobody_reads(arguments):
     """As with ``python -m fastsoftmax | head -n 1``: no traceback."""
     process = subprocess.Popen(

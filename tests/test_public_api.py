@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import CASES, WITH_VJP
 from losses import SIGNATURES as LOSSES
+from sizes import exhaustive
 
 import fastsoftmax
 
@@ -153,7 +154,10 @@ def run_python(code, **environment):
     )
 
 
-@pytest.mark.parametrize("name", fastsoftmax.config()["backends"])
+BEST, *OTHERS = fastsoftmax.config()["backends"]
+
+
+@pytest.mark.parametrize("name", [BEST, *(pytest.param(n, marks=exhaustive) for n in OTHERS)])
 def test_import_needs_numpy_alone(name):
     done = run_python(NUMPY_ALONE, FASTSOFTMAX_BACKEND=name)
     assert done.returncode == 0, done.stderr
