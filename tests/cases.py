@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import oracle
@@ -236,9 +236,12 @@ class Case:
     typical: Callable = typical_reals  # (shape, dtype, rng) -> unremarkable input
     # of functions of elements: their values at infinities and other special arguments
     special: tuple[tuple[float, float], ...] = ()
+    # calls in every regime beside the plain one: what names add -> options, from `regimes.Given`
+    calls: dict[str, Callable] = field(default_factory=dict)
     vjp: str | None = None
     vjp_signature: str = ""
     vjp_from: str = "y"  # the vjp takes the output ("y") or the input ("x")
+    vjp_options: Callable = lambda given: {}  # of the call in every regime
     vjp_formula: Callable | None = None  # (g, y or x, options) -> value, size of its terms
     vjp_hand: tuple = ()  # (g, y or x, expected), extremes among them
     # whether NaN in y or x is NaN in the whole row: the others need only sum(g) of it
@@ -247,6 +250,10 @@ class Case:
 
     def __str__(self):
         return self.name
+
+    @property
+    def of_probabilities(self):
+        return self.typical is typical_probabilities
 
     @property
     def argument(self):
@@ -332,6 +339,10 @@ CASES = (
         ),
         options=SOFTMAX_OPTIONS,
         masked=0.0,
+        calls={
+            "temperatures": lambda given: {"temperature": given.t},
+            "where": lambda given: {"where": given.where},
+        },
         vjp="softmax_vjp",
         vjp_formula=oracle.softmax_vjp,
         vjp_hand=(
@@ -372,7 +383,12 @@ CASES = (
         ),
         options=SOFTMAX_OPTIONS,
         masked=-np.inf,
+        calls={
+            "temperatures": lambda given: {"temperature": given.t},
+            "base": lambda given: {"base": 2.0, "where": given.where},
+        },
         vjp="log_softmax_vjp",
+        vjp_options=lambda given: {"temperature": given.t},
         vjp_formula=oracle.log_softmax_vjp,
         vjp_hand=(([1.0, -2.0, 3.0], [-np.inf, 0.0, -np.inf], [1.0, -4.0, 3.0]),),
         vjp_signature="(g, y, axis=-1, *, temperature=1.0, out=None, num_threads=None)",
@@ -393,6 +409,10 @@ CASES = (
         reduced=True,
         options=("b", "base", "where", "keepdims"),
         undefined=-np.inf,
+        calls={
+            "where": lambda given: {"where": given.where, "base": 2.0},
+            "b": lambda given: {"b": given.b},
+        },
         vjp="logsumexp_vjp",
         vjp_formula=oracle.logsumexp_vjp,
         vjp_hand=((2.0, [-np.inf, 5.0, 5.0], [0.0, 1.0, 1.0]), (2.0, [-np.inf] * 3, [np.nan] * 3)),
@@ -419,6 +439,7 @@ CASES = (
         options=("where",),
         masked=0.0,
         inputs=hard_amplitudes,
+        calls={"where": lambda given: {"where": given.where}},
         vjp="square_normalize_vjp",
         vjp_formula=oracle.square_normalize_vjp,
         vjp_hand=(

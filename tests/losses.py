@@ -350,6 +350,11 @@ class Loss:
     scores: str = "logits"
     second: str = "targets"
     elementwise: bool = False
+    # Calls in every regime: what their names add -> targets and options, of `regimes.Given`; with
+    # the gradient, but for those in `without_gradient`. And of the function of second derivatives.
+    calls: dict[str, Callable] = field(default_factory=dict)
+    without_gradient: tuple[str, ...] = ()
+    grad_hess: Callable | None = None
     # The largest errors, in units in the last place of the result or, if it is larger, of the sum
     # of the magnitudes of its terms (`Answer.size` and `grad_size`). Docstrings promise the same
     # numbers.
@@ -368,6 +373,14 @@ class Loss:
     @property
     def call_with_grad(self):
         return getattr(fastsoftmax, f"{self.name}_value_and_grad")
+
+    @property
+    def grad_hess_name(self):
+        return f"{self.name}_grad_hess"
+
+    @property
+    def call_grad_hess(self):
+        return getattr(fastsoftmax, self.grad_hess_name)
 
     @property
     def default_reduction(self):
@@ -540,6 +553,24 @@ LOSSES = (
         ),
         options=ROW_OPTIONS,
         targets={"labels": labels, "soft": distributions},
+        calls={
+            "": lambda given: (given.labels, {}),
+            "none": lambda given: (given.labels, {"reduction": "none", "where": given.where}),
+            "gradient": lambda given: (given.labels, {}),
+            "options": lambda given: (
+                given.labels,
+                {
+                    "temperature": given.t,
+                    "z_loss": 0.1,
+                    "label_smoothing": 0.1,
+                    "weight": np.ones(given.n),
+                },
+            ),
+            "z_loss": lambda given: (given.labels, {"z_loss": 0.1}),
+            "targets": lambda given: (given.wide, {"weight": np.ones(given.n)}),
+        },
+        without_gradient=("", "none"),
+        grad_hess=lambda given: (given.labels, {}),
     ),
     Loss(
         name="nll_loss",
@@ -555,6 +586,10 @@ LOSSES = (
         options=only(ROW_OPTIONS, "weight", "sample_weight", "ignore_index"),
         targets={"labels": labels, "soft": distributions},
         typical=typical_log_probs,
+        calls={
+            "": lambda given: (given.labels, {}),
+            "targets": lambda given: (given.wide, {}),
+        },
         scores="log_probs",
     ),
     Loss(
@@ -574,6 +609,7 @@ LOSSES = (
         typical=typical_probs,
         scores="probs",
         elementwise=True,
+        calls={"": lambda given: (given.p, {"weight": given.w})},
         grad_ulp=4,
     ),
     Loss(
@@ -592,6 +628,11 @@ LOSSES = (
         targets={"soft": answers},
         typical=typical_scores,
         elementwise=True,
+        calls={
+            "": lambda given: (given.p, {}),
+            "options": lambda given: (given.p, {"weight": given.w, "pos_weight": given.w}),
+        },
+        grad_hess=lambda given: (given.p, {"sample_weight": given.w}),
         grad_ulp=6,
     ),
     Loss(
@@ -613,6 +654,11 @@ LOSSES = (
         options={},
         targets={"soft": distributions},
         typical=typical_log_probs,
+        calls={
+            "": lambda given: (given.wide, {}),
+            "log_target": lambda given: (given.x, {"log_target": True}),
+        },
+        without_gradient=("log_target",),
         scores="log_q",
         second="p",
         grad_ulp=2,
@@ -631,6 +677,7 @@ LOSSES = (
         options=only(ROW_OPTIONS, "temperature", "temperature of each row"),
         targets={"soft": lambda x, rng: typical_logits(x.shape, storable(x), rng)},
         second="target_logits",
+        calls={"": lambda given: (given.x[::-1], {"temperature": given.t})},
         hard_ulp=16,
     ),
 )

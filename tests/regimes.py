@@ -2,9 +2,14 @@
 for what a process must survive.
 """
 
+import functools
 import itertools
+from functools import partial
 
 import numpy as np
+from cases import ELEMENTWISE, ROWWISE
+from losses import OF_ELEMENTS, OF_ROWS
+from readers import READERS
 
 import fastsoftmax as fs
 
@@ -42,85 +47,77 @@ KINDS = [
 ]
 
 
-def of_logits(x, axis, n, rows):
-    """Functions of a matrix of logits, `rows` being the number of these."""
-    labels = np.arange(rows) % n
-    several = np.expand_dims(labels, axis)
-    t = np.where(np.arange(rows) % 2, 1.0, 2.0).reshape(several.shape)
-    where = np.ones(x.shape, bool)
-    p = fs.softmax(x, axis)
-    b = np.ones(x.shape, np.float64)
-    g = np.ones(rows, x.dtype)
-    wide = p.astype(np.float64)
-    yield "softmax", lambda: fs.softmax(x, axis)
-    yield "softmax, temperatures", lambda: fs.softmax(x, axis, temperature=t)
-    yield "softmax, where", lambda: fs.softmax(x, axis, where=where)
-    yield "softmin", lambda: fs.softmin(x, axis)
-    yield "log_softmax", lambda: fs.log_softmax(x, axis)
-    yield "log_softmax, temperatures", lambda: fs.log_softmax(x, axis, temperature=t)
-    yield "log_softmax, base", lambda: fs.log_softmax(x, axis, base=2.0, where=where)
-    yield "logsumexp", lambda: fs.logsumexp(x, axis)
-    yield "logsumexp, where", lambda: fs.logsumexp(x, axis, where=where, base=2.0)
-    yield "logsumexp, b", lambda: fs.logsumexp(x, axis, b=b)
-    yield "softmax_vjp", lambda: fs.softmax_vjp(p, p, axis)
-    yield "log_softmax_vjp", lambda: fs.log_softmax_vjp(p, p, axis, temperature=t)
-    yield "logsumexp_vjp", lambda: fs.logsumexp_vjp(g, x, axis)
-    yield "square_normalize", lambda: fs.square_normalize(x, axis)
-    yield "square_normalize, where", lambda: fs.square_normalize(x, axis, where=where)
-    yield "square_normalize_vjp", lambda: fs.square_normalize_vjp(p, x, axis)
-    yield "hardmax", lambda: fs.hardmax(x, axis)
-    yield "logprobs", lambda: fs.logprobs(x, labels, axis)
-    yield "logprobs, several", lambda: fs.logprobs(x, several, axis, temperature=t)
-    yield "top_k_logprobs", lambda: fs.top_k_logprobs(x, min(n, 5), axis)
-    yield "fit_temperature", lambda: fs.fit_temperature(x, np.argmax(x, axis), axis)
-    yield "cross_entropy", lambda: fs.cross_entropy(x, labels, axis)
-    yield (
-        "cross_entropy, none",
-        lambda: fs.cross_entropy(x, labels, axis, reduction="none", where=where),
-    )
-    yield "cross_entropy, gradient", lambda: fs.cross_entropy_value_and_grad(x, labels, axis)
-    yield (
-        "cross_entropy, options",
-        lambda: fs.cross_entropy_value_and_grad(
-            x, labels, axis, temperature=t, z_loss=0.1, label_smoothing=0.1, weight=np.ones(n)
-        ),
-    )
-    yield (
-        "cross_entropy, z_loss",
-        lambda: fs.cross_entropy_value_and_grad(x, labels, axis, z_loss=0.1),
-    )
-    yield (
-        "cross_entropy, targets",
-        lambda: fs.cross_entropy_value_and_grad(x, wide, axis, weight=np.ones(n)),
-    )
-    yield "cross_entropy_grad_hess", lambda: fs.cross_entropy_grad_hess(x, labels, axis)
-    yield "nll_loss", lambda: fs.nll_loss_value_and_grad(x, labels, axis)
-    yield "nll_loss, targets", lambda: fs.nll_loss_value_and_grad(x, wide, axis)
-    yield "kl_divergence", lambda: fs.kl_divergence_value_and_grad(x, wide, axis)
-    yield "kl_divergence, log_target", lambda: fs.kl_divergence(x, x, axis, log_target=True)
-    yield (
-        "kl_divergence_from_logits",
-        lambda: fs.kl_divergence_from_logits_value_and_grad(x, x[::-1], axis, temperature=t),
-    )
+class Given:
+    """The arguments of calls on a matrix of numbers, with rows along `axis`."""
+
+    def __init__(self, x, axis):
+        self.x, self.axis = x, axis
+        self.n, rows = x.shape[axis], x.shape[1 - axis]
+        self.labels = np.arange(rows) % self.n
+        self.several = np.expand_dims(self.labels, axis)
+        self.t = np.where(np.arange(rows) % 2, 1.0, 2.0).reshape(self.several.shape)
+        self.where = np.ones(x.shape, bool)
+        self.b = np.ones(x.shape, np.float64)
+        self.g = np.ones(rows, x.dtype)  # of what is reduced
+        self.shares = fs.softmax(x, axis)
+        self.wide = self.shares.astype(np.float64)
+
+    @functools.cached_property
+    def p(self):
+        """Probabilities of elements."""
+        return fs.sigmoid(self.x)
+
+    @functools.cached_property
+    def w(self):
+        return np.full(self.x.shape, 2.0)
 
 
-def of_elements(x):
-    p = fs.sigmoid(x)
-    w = np.full(x.shape, 2.0)
-    for function in (fs.sigmoid, fs.log_sigmoid, fs.softplus):
-        yield function.__name__, lambda f=function: f(x)
-    for function in (fs.sigmoid_vjp, fs.log_sigmoid_vjp, fs.softplus_vjp):
-        yield function.__name__, lambda f=function: f(p, p)
-    yield "logit", lambda: fs.logit(p)
-    yield "binary_cross_entropy", lambda: fs.binary_cross_entropy_value_and_grad(p, p, weight=w)
-    with_logits = fs.binary_cross_entropy_with_logits_value_and_grad
-    yield "binary_cross_entropy_with_logits", lambda: with_logits(x, p)
-    yield (
-        "binary_cross_entropy_with_logits, options",
-        lambda: with_logits(x, p, weight=w, pos_weight=w),
-    )
-    grad_hess = fs.binary_cross_entropy_with_logits_grad_hess
-    yield "binary_cross_entropy_with_logits_grad_hess", lambda: grad_hess(x, p, sample_weight=w)
+def named(name, addition):
+    return f"{name}, {addition}" if addition else name
+
+
+def of_rows(given):
+    """Functions of rows."""
+    x, axis = given.x, given.axis
+    for case in ROWWISE:
+        for addition, options in {"": lambda given: {}, **case.calls}.items():
+            made = options(given)
+            yield named(case.name, addition), partial(case.call, x, axis, **made)
+        if case.vjp:
+            g = given.g if case.reduced else given.shares
+            saved = given.shares if case.vjp_from == "y" else x
+            yield case.vjp, partial(case.call_vjp, g, saved, axis, **case.vjp_options(given))
+    for reader in READERS:
+        for addition, made in reader.calls.items():
+            arguments, options = made(given)
+            yield (
+                named(reader.name, addition),
+                partial(reader.call, x, *arguments, axis=axis, **options),
+            )
+    yield from of_losses(given, OF_ROWS, x)
+
+
+def of_losses(given, losses, x):
+    for loss in losses:
+        for addition, made in loss.calls.items():
+            targets, options = made(given)
+            call = loss.call if addition in loss.without_gradient else loss.call_with_grad
+            scores = given.p if loss.scores == "probs" else x
+            options = loss.axis(given.axis) | options
+            yield named(loss.name, addition), partial(call, scores, targets, **options)
+        if loss.grad_hess:
+            targets, options = loss.grad_hess(given)
+            options = loss.axis(given.axis) | options
+            yield loss.grad_hess_name, partial(loss.call_grad_hess, x, targets, **options)
+
+
+def of_elements(given):
+    """Functions of elements."""
+    for case in ELEMENTWISE:
+        yield case.name, partial(case.call, given.p if case.of_probabilities else given.x)
+        if case.vjp:
+            yield case.vjp, partial(case.call_vjp, given.p, given.p)
+    yield from of_losses(given, OF_ELEMENTS, given.x)
 
 
 def laid_out(x, layout):
@@ -134,9 +131,10 @@ def calls_of(x, axis):
     """(name, function without arguments) of every call on a matrix;
     of elementwise functions for one axis.
     """
-    yield from of_logits(x, axis, x.shape[axis], x.shape[1 - axis])
+    given = Given(x, axis)
+    yield from of_rows(given)
     if axis:
-        yield from of_elements(x)
+        yield from of_elements(given)
 
 
 def calls(shapes=SHAPES, columns=COLUMNS, kinds=KINDS):

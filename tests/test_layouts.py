@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from cases import ELEMENTWISE
+from losses import OF_ELEMENTS
 
 import fastsoftmax as fs
 
@@ -96,16 +98,15 @@ def assert_same(got, expected, backend):
         np.testing.assert_array_equal(got, expected)
 
 
-# whether of probabilities
-UNARY = {"sigmoid": False, "log_sigmoid": False, "softplus": False, "logit": True}
+UNARY = pytest.mark.parametrize("case", ELEMENTWISE, ids=str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", UNARY)
-def test_one_array(name, kind, backend):
-    function, rng = getattr(fs, name), np.random.default_rng(1)
+@UNARY
+def test_one_array(case, kind, backend):
+    function, rng = case.call, np.random.default_rng(1)
     for shape, broadcast in itertools.product(SHAPES, [False, True]):
-        x, _ = laid_out(numbers(shape, kind, rng, UNARY[name]), rng, broadcast)
+        x, _ = laid_out(numbers(shape, kind, rng, case.of_probabilities), rng, broadcast)
         expected = function(contiguous(x))
         assert_same(function(x), expected, backend)
         out, memory = laid_out(np.full(shape, 7, expected.dtype), rng)
@@ -117,9 +118,11 @@ def test_one_array(name, kind, backend):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["sigmoid_vjp", "log_sigmoid_vjp", "softplus_vjp"])
-def test_two_arrays(name, kind, backend):
-    function, rng = getattr(fs, name), np.random.default_rng(2)
+@pytest.mark.parametrize(
+    "case", [case for case in ELEMENTWISE if case.vjp], ids=lambda case: case.vjp
+)
+def test_two_arrays(case, kind, backend):
+    function, rng = case.call_vjp, np.random.default_rng(2)
     for shape, other in itertools.product(SHAPES, ["float32", "float64"]):
         g, _ = laid_out(numbers(shape, other, rng), rng)
         y, _ = laid_out(numbers(shape, kind, rng, probabilities=True), rng, broadcast=True)
@@ -129,19 +132,19 @@ def test_two_arrays(name, kind, backend):
         assert_same(function(g, y, out=out), expected, backend)
 
 
-@pytest.mark.parametrize("name", UNARY)
-def test_out_in_the_memory_of_the_input(name, dtype, backend):
+@UNARY
+def test_out_in_the_memory_of_the_input(case, dtype, backend):
     """In place, and where the result overlaps what is still to be read."""
-    function, rng = getattr(fs, name), np.random.default_rng(3)
+    function, rng = case.call, np.random.default_rng(3)
     for shape in SHAPES:
-        x, _ = laid_out(numbers(shape, dtype, rng, UNARY[name]), rng)
+        x, _ = laid_out(numbers(shape, dtype, rng, case.of_probabilities), rng)
         expected = function(contiguous(x))
         assert_same(function(x, out=x), expected, backend)
-        wide = numbers([n + 1 for n in shape], dtype, rng, UNARY[name])
+        wide = numbers([n + 1 for n in shape], dtype, rng, case.of_probabilities)
         x, out = wide[(slice(1, None),) * len(shape)], wide[(slice(None, -1),) * len(shape)]
         expected = function(contiguous(x))
         assert_same(function(x, out=out), expected, backend)
-        square = numbers((60, 60), dtype, rng, UNARY[name])
+        square = numbers((60, 60), dtype, rng, case.of_probabilities)
         expected = function(contiguous(square))
         assert_same(function(square, out=square.T), expected, backend)
 
@@ -157,17 +160,12 @@ def weights_of(shape, rng):
     yield rng.random([n if rng.random() < 0.5 else 1 for n in shape]).astype(np.float32)
 
 
-LOSSES = {
-    "binary_cross_entropy": (("weight",), True),
-    "binary_cross_entropy_with_logits": (("weight", "pos_weight"), False),
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", LOSSES)
-def test_losses(name, kind, backend):
-    with_grad, rng = getattr(fs, f"{name}_value_and_grad"), np.random.default_rng(4)
-    options, probabilities = LOSSES[name]
+@pytest.mark.parametrize("loss", OF_ELEMENTS, ids=str)
+def test_losses(loss, kind, backend):
+    with_grad, rng = loss.call_with_grad, np.random.default_rng(4)
+    options = [name for name in ("weight", "pos_weight") if name in loss.options]
+    probabilities = loss.scores == "probs"
     for shape in SHAPES:
         x, _ = laid_out(numbers(shape, "float32", rng, probabilities), rng)
         t, _ = laid_out(numbers(shape, kind, rng, probabilities=True), rng, broadcast=True)

@@ -301,15 +301,37 @@ def run(folder, *arguments, **environment):
     )
 
 
-def test_an_operation_is_added_in_four_steps(copy):
-    files = [f"tests/test_{name}.py" for name in TESTS]
-    done = run(
-        copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "toy or test_all", *files
-    )
+@pytest.mark.parametrize("name", ["baseline", "numpy"])
+def test_an_operation_is_added_in_four_steps(copy, name):
+    files = [f"tests/test_{test}.py" for test in TESTS]
+    options = ["-q", "-p", "no:cacheprovider", f"--backends={name}", "-k", "toy or test_all"]
+    done = run(copy, "-m", "pytest", *options, *files)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     passed = int(re.search(r"(\d+) passed", done.stdout)[1])
-    assert passed > 200
+    assert passed > 100
     assert "skipped" not in done.stdout
+
+
+IN_EVERY_REGIME = """
+import sys
+sys.path.insert(0, "tests")
+import numpy as np, regimes, test_regimes, fastsoftmax as fs
+count = 0
+with np.errstate(all="ignore"):
+    for about, call in regimes.calls():
+        if about.startswith("toy"):
+            with fs.use_backend("numpy"):
+                expected = call()
+            test_regimes.same(call(), expected, about)
+            count += 1
+print(count)
+"""
+
+
+def test_it_runs_in_every_regime(copy):
+    done = run(copy, "-c", IN_EVERY_REGIME)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 100
 
 
 def test_its_kernels_are_compiled(copy):

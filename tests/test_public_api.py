@@ -12,18 +12,10 @@ import numpy as np
 import pytest
 from cases import CASES, WITH_VJP
 from losses import SIGNATURES as LOSSES
+from readers import READERS
 from sizes import exhaustive
 
 import fastsoftmax
-
-READING = {
-    "logprobs": "(logits, ids, axis=-1, *, temperature=1.0, num_threads=None)",
-    "top_k_logprobs": "(logits, k, axis=-1, *, temperature=1.0, num_threads=None)",
-    "hardmax": "(x, axis=-1, *, out=None, dtype=None, num_threads=None)",
-    "fit_temperature": (
-        "(logits, labels, axis=-1, *, sample_weight=None, bounds=(0.001, 1000.0), num_threads=None)"
-    ),
-}
 
 PACKAGE = {
     "config": "()",
@@ -37,7 +29,7 @@ SIGNATURES = (
     {case.name: case.signature for case in CASES}
     | {case.vjp: case.vjp_signature for case in WITH_VJP}
     | LOSSES
-    | READING
+    | {reader.name: reader.signature for reader in READERS}
     | PACKAGE
 )
 OPERATIONS = [name for name in SIGNATURES if name not in PACKAGE]

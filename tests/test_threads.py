@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cases import CASES
 from sizes import exhaustive
 from threadpoolctl import threadpool_limits
 
@@ -213,25 +215,10 @@ def test_threadpoolctl_limits_the_default_only(threads):
 
 # --- the same bits --------------------------------------------------------------------------------
 
-CALLS = {
-    "softmax": lambda x, n: fs.softmax(x, num_threads=n),
-    "softmax, axis 0": lambda x, n: fs.softmax(x, 0, num_threads=n),
-    "softmax, all axes": lambda x, n: fs.softmax(x, None, num_threads=n),
-    "log_softmax": lambda x, n: fs.log_softmax(x, num_threads=n),
-    "log_softmax, all axes": lambda x, n: fs.log_softmax(x, None, num_threads=n),
-    "logsumexp": lambda x, n: fs.logsumexp(x, num_threads=n),
-    "logsumexp, axis 0": lambda x, n: fs.logsumexp(x, 0, num_threads=n),
-    "logsumexp, all axes": lambda x, n: fs.logsumexp(x, None, num_threads=n),
-    "softmax_vjp": lambda x, n: fs.softmax_vjp(x, x, num_threads=n),
-    "log_softmax_vjp, axis 0": lambda x, n: fs.log_softmax_vjp(x, x, 0, num_threads=n),
-    "logsumexp_vjp, all axes": lambda x, n: fs.logsumexp_vjp(x.sum(), x, None, num_threads=n),
-    "sigmoid": lambda x, n: fs.sigmoid(x, num_threads=n),
-    "softplus_vjp": lambda x, n: fs.softplus_vjp(x, x, num_threads=n),
-}
-
-
-FOR_THREE_THREADS = [(1, 100_003), (3, 33_991), (311, 331), (50_003, 2)]
-FOR_MORE = [(1, 1_000_003), (3, 99_991), (1009, 331), (200_003, 2)]
+FOR_THREE_THREADS = [((1, 100_003), -1), ((3, 33_991), None), ((311, 331), 0), ((311, 331), -1)]
+FOR_THREE_THREADS += [((50_003, 2), -1)]
+LARGER = [(1, 1_000_003), (3, 99_991), (1009, 331), (200_003, 2)]
+FOR_MORE = [(shape, axis) for shape in LARGER for axis in (-1, 0, None)]
 SHAPES = [
     pytest.param(FOR_THREE_THREADS, id="few"),
     pytest.param(FOR_MORE, id="many", marks=exhaustive),
@@ -239,13 +226,18 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
-@pytest.mark.parametrize("call", CALLS)
-def test_bits_do_not_depend_on_the_number(call, shapes, backend, dtype, rng):
-    for shape in shapes:
-        x = rng.normal(0, 5, shape).astype(dtype)
-        serial = CALLS[call](x, 1)
-        for n in (2, 3, 8):
-            assert np.asarray(CALLS[call](x, n)).tobytes() == np.asarray(serial).tobytes(), n
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bits_do_not_depend_on_the_number(case, shapes, backend, dtype, rng):
+    for shape, axis in shapes:
+        x = case.oriented(rng.normal(0, 5, shape).astype(dtype))
+        options = {"axis": axis} if case.rowwise else {}
+        g = case.call(x, **options) if case.reduced else x
+        calls = [partial(case.call, x, **options)]
+        calls += [partial(case.call_vjp, g, x, **options)] if case.vjp else []
+        for call in calls:
+            serial = np.asarray(call(num_threads=1)).tobytes()
+            for n in (2, 3, 8):
+                assert np.asarray(call(num_threads=n)).tobytes() == serial, (call, n)
 
 
 COMPUTE = """
