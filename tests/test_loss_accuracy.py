@@ -210,10 +210,11 @@ def hard_divergences(options, n, dtype):
     return given, exact(value), exact(grad, size)
 
 
+@sweep((2, 10), at_most=2)
 @pytest.mark.parametrize("options", ["nothing", "cold", "temperatures"])
-def test_divergences_of_hard_rows(options, dtype):
+def test_divergences_of_hard_rows(options, lengths, dtype):
     """Nearly equal rows too, whose divergence is far below their rounding errors."""
-    for n in (2, 10):
+    for n in lengths:
         given, value, grad = hard_divergences(options, n, dtype)
         bounds = (1, 1) if dtype == np.float32 else given.loss.bounds(given.options, hard=True)
         for axis in (-1, 0):

@@ -952,7 +952,7 @@ def test_the_largest_and_the_smallest_logit_are_far_apart(n, rows, dtype):
         close(grad[:, -1], np.full(rows, -0.25))
 
 
-@pytest.mark.parametrize("n", [2, 20, 100, 5000])
+@pytest.mark.parametrize("n", [2, 20, 100, pytest.param(5000, marks=exhaustive)])
 def test_gradients_of_large_weights_do_not_underflow(n, dtype):
     """A probability below the smallest number is one above it times a weight."""
     smallest = float(np.finfo(dtype).smallest_normal)

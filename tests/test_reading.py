@@ -192,7 +192,7 @@ def test_rows_without_a_distribution(dtype):
 # --- top_k_logprobs -------------------------------------------------------------------------------
 
 
-@sweep(LENGTHS)
+@sweep(LENGTHS, at_most=4097)
 def test_top_k(lengths, dtype):
     """Every k, ties included, which half of the rows have."""
     for n in lengths:
