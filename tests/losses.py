@@ -384,7 +384,7 @@ class Loss:
 
     @property
     def default_reduction(self):
-        return "batchmean" if self.name.startswith("kl") else "mean"
+        return "batchmean" if "'batchmean'" in self.signature else "mean"
 
     def axis(self, axis):
         """As an option: losses of elements have none."""

@@ -67,7 +67,7 @@ def hard_targets(loss, kind, x, rng):
     if kind == "labels":
         places = [x.argmax(1), x.argmin(1), rng.integers(0, x.shape[1], len(x))]
         return np.choose(rng.integers(0, 3, len(x)), places)
-    if loss.name == "kl_divergence_from_logits":
+    if loss.second == "target_logits":
         near = rng.normal(0, 1, (len(x), 1)) * rng.choice([0, 1e-6, 0.1, 2], (len(x), 1))
         return (x * (1 + near)).astype(x.dtype)
     t = loss.targets[kind](x, rng)

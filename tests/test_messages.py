@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 import pytest
 from arrays import refuses
-from cases import WITH_VJP
+from cases import CASES, ELEMENTWISE, ROWWISE, WITH_VJP, supporting
 from losses import SIGNATURES
 
 import fastsoftmax as fs
@@ -20,8 +20,7 @@ ONE_HOT = np.eye(4, dtype=int)[Y]
 HUGE = 10**400  # beyond every float
 AXIS_ERROR = np.exceptions.AxisError
 
-ROWS = "softmax", "softmin", "log_softmax", "logsumexp", "hardmax"
-FLAT = "sigmoid", "log_sigmoid", "softplus"
+ROWS = [case.name for case in ROWWISE] + ["hardmax"]
 OF_LABELS = "cross_entropy", "nll_loss", "cross_entropy_value_and_grad", "nll_loss_value_and_grad"
 BINARY = "binary_cross_entropy", "binary_cross_entropy_with_logits"
 BINARY += "binary_cross_entropy_with_logits_grad_hess", "binary_cross_entropy_value_and_grad"
@@ -38,29 +37,30 @@ def table():
         yield name, (X,), {"num_threads": 1.5}, TypeError, ["num_threads", "integer", "float"]
         yield name, (X,), {"out": np.zeros(5)}, ValueError, ["out", "shape", "(5,)"]
         yield name, (X,), {"out": [0.0]}, TypeError, ["out", "numpy.ndarray", "list"]
-    for name in FLAT:
-        yield name, (X,), {"out": np.zeros((3, 4), "f4")}, TypeError, ["out", "float64", "float32"]
-    for name in (*ROWS, *FLAT):
-        yield name, (X * 1j,), {}, TypeError, ["x", "real", "complex128"]
-        yield name, (np.array(["a"]),), {}, TypeError, ["x", "real", "<U1"]
-        yield name, ({"a": 1},), {}, TypeError, ["x", "real", "object"]
-        yield name, ([[1.0], [1.0, 2.0]],), {}, ValueError, ["x", "inhomogeneous"]
-        yield name, (np.array([1.0, None]),), {}, TypeError, ["x", "object", "x.astype(float)"]
+    for case in ELEMENTWISE:
+        out = np.zeros((3, 4), "f4")
+        yield case.name, (P,), {"out": out}, TypeError, ["out", "float64", "float32"]
+    arguments = dict.fromkeys(ROWS, "x") | {case.name: case.argument for case in CASES}
+    for name, x in arguments.items():
+        yield name, (X * 1j,), {}, TypeError, [x, "real", "complex128"]
+        yield name, (np.array(["a"]),), {}, TypeError, [x, "real", "<U1"]
+        yield name, ({"a": 1},), {}, TypeError, [x, "real", "object"]
+        yield name, ([[1.0], [1.0, 2.0]],), {}, ValueError, [x, "inhomogeneous"]
+        yield name, (np.array([1.0, None]),), {}, TypeError, [x, "object", f"{x}.astype(float)"]
         yield (
             name,
             (np.ma.array([1.0, 2.0], mask=[0, 1]),),
             {},
             TypeError,
-            ["x", "masked", "where=~mask"],
+            [x, "masked", "where=~mask"],
         )
-        yield name, (X.view(np.matrix),), {}, TypeError, ["x", "matrix", "(3, 4)", "np.asarray(x)"]
-    yield "logit", (P * 1j,), {}, TypeError, ["p", "real", "complex128"]
-    for name in ROWS[:3]:
+        yield name, (X.view(np.matrix),), {}, TypeError, [x, "matrix", "(3, 4)", f"np.asarray({x})"]
+    for name in map(str, supporting("temperature")):
         yield name, (X,), {"temperature": 0}, ValueError, ["temperature", "greater than 0", "0"]
         yield name, (X,), {"temperature": "hot"}, TypeError, ["temperature", "real", "<U3"]
         yield name, (X,), {"temperature": HUGE}, TypeError, ["temperature", "real", "object"]
         yield name, (X,), {"temperature": [1.0, 2.0]}, ValueError, ["temperature", "(3, 1)", "(2,)"]
-    for name in ROWS[:4]:
+    for name in map(str, supporting("base")):
         yield name, (X,), {"base": 0.5}, ValueError, ["base", "1", "0.5"]
         yield name, (X,), {"base": HUGE}, ValueError, ["base", "finite"]
         for wrong in ("2", [2.0], [[1.0], [1.0, 2.0]], 2j, np.complex128(2), np.array([2.0])):
@@ -71,6 +71,7 @@ def table():
                 TypeError,
                 ["base", "real number or None", repr(wrong)],
             )
+    for name in map(str, supporting("where")):
         yield name, (X,), {"where": 1}, TypeError, ["where", "bool", "int64"]
         yield (
             name,

@@ -247,7 +247,7 @@ CASE = """\
 """
 
 TESTS = ("accuracy", "contract", "special_values", "gradients", "identities", "oracle", "threads")
-TESTS += ("public_api", "backends", "process")
+TESTS += ("public_api", "backends", "messages")
 
 
 def insert(path, place, text):
