@@ -20,7 +20,7 @@ KERNELS_IN_C = """\
 // Shares of magnitudes, and their gradient from the input.
 #pragma once
 
-#include "row_map.h"
+#include "kernels/drivers/row_map.h"
 
 namespace {
 namespace fs {
@@ -57,7 +57,7 @@ struct ToyVjp : RowMap<2, 2> {
 ROOM_IN_CYTHON = """\
 # Kernels of toy: see toy.py for what they compute.
 
-cdef extern from "toy.h" namespace "fs" nogil:
+cdef extern from "ops/toy.h" namespace "fs" nogil:
     cppclass Toy:
         Toy() noexcept
     cppclass ToyVjp:

@@ -7,8 +7,8 @@ from cython.parallel cimport prange, threadid
 
 cnp.import_array()
 
-# Included paths are those of the package: `kernels/` holds machinery, which every room may use; what
-# an operation declares of its own header stands in its room.
+# Paths are those of the package: `kernels/` holds machinery, which every room may use; what an
+# operation declares of its own header stands in its room.
 cdef extern from "kernels/drivers/task.h" namespace "fs" nogil:
     cppclass Work:
         void begin() noexcept

@@ -7,7 +7,8 @@ cdef extern from "ops/binary_cross_entropy_with_logits.h" namespace "fs" nogil:
         double factor, floor
     double binary_logits_loss(ElementArguments&, Py_ssize_t) noexcept
     double plain_binary_logits[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t) noexcept
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double,
+        Py_ssize_t) noexcept
     void binary_grad_hess(BinaryGradHessArguments&, Py_ssize_t) noexcept
 
 

@@ -7,7 +7,8 @@ cdef extern from "ops/cross_entropy.h" namespace "fs" nogil:
         double smoothing, z_loss, scale
     double cross_entropy(CrossEntropyArguments&, Py_ssize_t) noexcept
     double plain_cross_entropy[C](
-        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double, Py_ssize_t) noexcept
+        const void*, const void*, Number, void*, Py_ssize_t, Py_ssize_t, double,
+        Py_ssize_t) noexcept
 
 
 cdef extern from "ops/cross_entropy_grad_hess.h" namespace "fs" nogil:

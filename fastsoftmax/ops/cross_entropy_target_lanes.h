@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/tiles.h"
-#include "kernels/math/softmax_epilogue.h"
+#include "kernels/math/normalizer.h"
 #include "ops/cross_entropy_targets.h"
 
 namespace {

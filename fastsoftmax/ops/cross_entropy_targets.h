@@ -1,7 +1,7 @@
 // Cross-entropy of targets for every class, row by row.
 #pragma once
 
-#include "kernels/math/softmax_epilogue.h"
+#include "kernels/math/normalizer.h"
 #include "ops/cross_entropy_arguments.h"
 #include "ops/row_log.h"
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/lane_log.h"
-#include "kernels/math/softmax_epilogue.h"
+#include "kernels/math/normalizer.h"
 #include "ops/best_numbers.h"
 #include "ops/row_log.h"
 

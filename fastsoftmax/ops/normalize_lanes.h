@@ -3,7 +3,7 @@
 
 #include "kernels/drivers/tiles.h"
 #include "kernels/math/log_epilogue.h"
-#include "kernels/math/softmax_epilogue.h"
+#include "kernels/math/normalizer.h"
 #include "ops/cancelled_rows.h"
 
 namespace {

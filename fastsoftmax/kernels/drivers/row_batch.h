@@ -1,7 +1,7 @@
 // Exponentials of contiguous rows, kept until the sums of a batch of rows are known.
 #pragma once
 
-#include "kernels/math/softmax_epilogue.h"
+#include "kernels/math/normalizer.h"
 #include "kernels/memory/line.h"
 #include "kernels/memory/scratch.h"
 
@@ -87,13 +87,13 @@ struct Waiting {
 // elements and 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses
 // 40 % at 32000, where scratch doubles the time. Out of the cache, 0.70 -> 0.44 ns per element at
 // 400 elements and 0.52 -> 0.43 at 1000, where a copy takes 0.38.)
-template <class C, bool Softmax, bool Scaled, class S = C>
+template <class C, bool UnitNumerators, bool Scaled, class S = C>
 class KeptRows {
     using X = Vec<C>;
     using V = typename X::V;
     using Sums = LaneSums<X>;
     using Unfolded = typename Sums::Unfolded;
-    using Normal = Normalizer<X, Softmax>;
+    using Normal = Normalizer<X, UnitNumerators>;
     // logits and results are contiguous numbers of another type
     static constexpr bool converts = !std::is_same<S, C>::value;
 
@@ -196,7 +196,8 @@ class KeptRows {
             for (isize k = 0; k < b.count; ++k) guess(b, k, scale_of(b.outer[k], b.inner[k]));
         write_waiting(0);
         then(b);
-        Normal::rows(Softmax ? nullptr : b.numerator, b.total, b.count, b.normal_hi, b.normal_lo);
+        Normal::rows(UnitNumerators ? nullptr : b.numerator, b.total, b.count, b.normal_hi,
+                     b.normal_lo);
         waiting = out.data ? b.count : 0;
         current = before, before = &b;
         current->count = 0, current->placed = false;

@@ -1,7 +1,7 @@
 // Numbers as unevaluated sums hi + lo, and the error-free transformations that make them.
 #pragma once
 
-#include "kernels/simd/lanes.h"
+#include "kernels/simd/vector_parts.h"
 
 namespace {
 namespace fs {

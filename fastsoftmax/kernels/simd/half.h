@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "kernels/simd/lanes.h"
+#include "kernels/simd/vector_parts.h"
 
 namespace {
 namespace fs {

@@ -15,13 +15,13 @@ namespace fs {
 //
 // For float on AVX-512, where multiplications are what takes the time, the second term is 0 except
 // where it is needed for that 1: every seventh number times its rounded reciprocal is less than 1.
-template <class X, bool Softmax>
+template <class X, bool UnitNumerators>
 struct Normalizer {
     using T = typename X::Scalar;
     using V = typename X::V;
-    static constexpr bool divides = Softmax && !FS_HAS_FMA,
+    static constexpr bool divides = UnitNumerators && !FS_HAS_FMA,
                           seldom_two = sizeof(T) == 4 && ExpCore<X>::overflows,
-                          never_two = seldom_two && !Softmax;
+                          never_two = seldom_two && !UnitNumerators;
     V hi, lo;
 
     static FS_INLINE Normalizer all(double numerator, Sum total) {
@@ -56,7 +56,7 @@ struct Normalizer {
     // The same, always in two terms, of totals in pairs of the terms' own type.
     static FS_INLINE Normalizer of_pairs(Pair<V> numerator, Pair<V> total) {
         Pair<V> q = quotient<X>(numerator.hi, total);
-        if constexpr (!Softmax) q.lo = q.lo + numerator.lo / total.hi;
+        if constexpr (!UnitNumerators) q.lo = q.lo + numerator.lo / total.hi;
         return of(q);
     }
     // For whole rows, as numbers; both arrays end with a vector.
