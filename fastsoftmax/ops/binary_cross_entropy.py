@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _arrays, _losses
 from .._backend import kernel
+from .._reference import Array, by_elements, weights, widened
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, by_elements, weights, widened
 
 
 @kernel

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from .. import _arrays, _losses, _threads
 from .._backend import kernel
+from .._reference import Array, by_elements, tail_from, times_exp, weights, widened
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, by_elements, tail_from, times_exp, weights, widened
 
 
 @kernel

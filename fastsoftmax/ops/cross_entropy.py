@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from .. import _arrays, _losses, _threads
 from .._arrays import LAST
 from .._backend import kernel
-from .._signatures import ArrayLike
-from ..kernels.reference import (
+from .._reference import (
     Array,
     Scaled,
     blockwise,
@@ -24,6 +23,7 @@ from ..kernels.reference import (
     weights,
     widened,
 )
+from .._signatures import ArrayLike
 
 
 @kernel

@@ -9,8 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays, _threads
 from .._backend import kernel
+from .._reference import Array, blockwise, widened
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, widened
 
 
 @kernel

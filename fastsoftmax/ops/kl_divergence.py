@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _arrays, _losses
 from .._backend import kernel
-from .._signatures import ArrayLike
-from ..kernels.reference import (
+from .._reference import (
     Array,
     blockwise,
     is_narrow,
@@ -22,6 +21,7 @@ from ..kernels.reference import (
     total,
     widened,
 )
+from .._signatures import ArrayLike
 
 
 @kernel

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .. import _arrays, _losses
 from .._backend import kernel
+from .._reference import Array, Scaled, blockwise, total, two_sum, widened
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, Scaled, blockwise, total, two_sum, widened
 
 
 @kernel

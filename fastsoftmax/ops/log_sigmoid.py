@@ -9,8 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._reference import Array, by_elements, store, times_sigmoid, widened
 from .._signatures import ArrayLike, elementwise, elementwise_vjp
-from ..kernels.reference import Array, by_elements, store, times_sigmoid, widened
 
 
 @kernel

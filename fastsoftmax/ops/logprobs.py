@@ -8,8 +8,8 @@ import numpy as np
 
 from .. import _arrays, _losses, _threads
 from .._backend import kernel
+from .._reference import Array, blockwise
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise
 from .log_softmax import log_probabilities
 
 

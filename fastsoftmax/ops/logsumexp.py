@@ -10,8 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._arrays import LAST
 from .._backend import kernel
-from .._signatures import ArrayLike, reduction, reduction_vjp
-from ..kernels.reference import (
+from .._reference import (
     BLOCK,
     Array,
     Pair,
@@ -27,6 +26,7 @@ from ..kernels.reference import (
     two_sum,
     widened,
 )
+from .._signatures import ArrayLike, reduction, reduction_vjp
 
 ONE = np.ones((1, 1))
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from .. import _losses
 from .._backend import kernel
+from .._reference import Array, blockwise, indices, is_narrow, total, weights, widened
 from .._signatures import ArrayLike
-from ..kernels.reference import Array, blockwise, indices, is_narrow, total, weights, widened
 
 
 @kernel

@@ -9,8 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _arrays
 from .._arrays import LAST, UNSCALED
 from .._backend import kernel
+from .._reference import Array, Scaled, blockwise, is_narrow, store, total, widened
 from .._signatures import ArrayLike, activation, activation_vjp
-from ..kernels.reference import Array, Scaled, blockwise, is_narrow, store, total, widened
 
 
 @kernel

@@ -9,8 +9,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import _arrays
 from .._backend import kernel
+from .._reference import Array, blockwise, is_narrow, store, total, widened
 from .._signatures import ArrayLike, normalization, normalization_vjp
-from ..kernels.reference import Array, blockwise, is_narrow, store, total, widened
 
 
 @kernel

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._backend import kernel
-from ..kernels.reference import Array, blockwise, weights, widened
+from .._reference import Array, blockwise, weights, widened
 
 
 @kernel
