@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _losses, _threads
+from . import _call, _inputs, _losses, _parameters, _targets, _threads, _views
 from ._signatures import ArrayLike
 from .ops import temperature_derivatives as ops
 
@@ -91,15 +91,17 @@ def fit_temperature(
     >>> round(fit_temperature(scores, [0, 0, 1, 1]), 4)  # right in 3 of 4 cases: 4 / log(3)
     3.641
     """
-    rows = _losses.as_rows(logits, "logits", axis)
-    label = rows.per_row(_losses.as_labels(labels, "labels", rows.shape, rows.classes))
-    weight = _as_weight(rows.sample_weight(sample_weight), rows.shape)
+    rows = _inputs.as_rows(logits, "logits", axis)
+    label = rows.per_row(_targets.as_labels(labels, "labels", rows.shape, rows.classes))
+    weight = _as_weight(_losses.as_sample_weight(rows, sample_weight), rows.shape)
     lowest, highest = _as_bounds(bounds)
     threads = _threads.resolve(num_threads, rows.x.size)
-    run = _arrays.able(ops.temperature_derivatives_rows, rows.dtype)
+    run = _call.kernel_for(ops.temperature_derivatives_rows, _inputs.float_dtype(rows.x))
+
+    arrays = [rows.x, label, weight]
 
     def derivatives(b: float) -> tuple[float, float]:
-        parts = [run(*views, b, threads) for views in rows.views(label, weight)]
+        parts = [run(*views, b, threads) for views in _views.iter_views(rows.axes, arrays)]
         loss, first, second = map(sum, zip(*parts, strict=True))
         if not math.isfinite(loss):
             reason = "a row has NaN or +inf, or its label has -inf"
@@ -160,7 +162,7 @@ def _as_weight(weight: Any, shape: tuple[int, ...]) -> Any:
 
 def _as_bounds(bounds: Any) -> tuple[float, float]:
     try:
-        low, high = (_arrays.as_number(bound, "bounds") for bound in bounds)
+        low, high = (_parameters.as_number(bound, "bounds") for bound in bounds)
     except (TypeError, ValueError):
         raise TypeError(f"bounds must be two numbers, got {bounds!r}") from None
     if not (0 < low < high < math.inf and 1 / low < math.inf):

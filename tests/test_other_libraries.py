@@ -16,7 +16,7 @@ import pytest
 from arrays import Exporter, refuses
 
 import fastsoftmax as fs
-from fastsoftmax import _arrays
+from fastsoftmax import _inputs
 
 X = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
 LABELS = np.array([2, 0])
@@ -123,7 +123,7 @@ def test_dlpack_of_any_age_is_used_first():
     for kind in (Exporter, OldExporter):
         exporter = kind(X.copy())
         np.testing.assert_array_equal(fs.softmax(exporter), EXPECTED)
-        assert np.shares_memory(_arrays.as_array(exporter, "x"), exporter.array)
+        assert np.shares_memory(_inputs.as_array(exporter, "x"), exporter.array)
 
 
 @EVERY_WAY_IN
@@ -277,7 +277,7 @@ if importlib.util.find_spec("torch"):
     def test_bfloat16_without_a_copy():
         bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
         for tensor in (T.bfloat16(), T.bfloat16().T, T.bfloat16()[:, ::2], T.bfloat16()[0, 1]):
-            a = _arrays.as_array(tensor, "x")
+            a = _inputs.as_array(tensor, "x")
             assert a.dtype == bfloat16
             assert a.ctypes.data == tensor.data_ptr()
             np.testing.assert_array_equal(a.astype(np.float32), tensor.float().numpy())
@@ -306,7 +306,7 @@ if importlib.util.find_spec("torch"):
         """The advice leads to a tensor that is taken."""
         for tensor, steps in refused_tensors():
             refuses(lambda tensor=tensor: WAYS_IN[name](tensor), TypeError, f"pass {name}{steps}")
-            _arrays.as_array(eval(name + steps, {name: tensor}), name)
+            _inputs.as_array(eval(name + steps, {name: tensor}), name)
 
     def test_tensors_without_numbers():
         refuses(lambda: fs.softmax(T.to("meta")), TypeError, "x", "meta")

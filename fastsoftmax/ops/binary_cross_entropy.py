@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _arrays, _losses
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._reference import Array, by_elements, weights, widened
 from .._signatures import ArrayLike
@@ -74,8 +74,8 @@ def _binary_cross_entropy(
     out: Any = None,
 ) -> Any:
     _losses.check_reduction(reduction)
-    bound = math.inf if clamp is None else _losses.as_number(clamp, "clamp", 0)
-    x = _arrays.as_numbers(probs, "probs")
+    bound = math.inf if clamp is None else _parameters.as_real(clamp, "clamp", 0)
+    x = _inputs.as_numbers(probs, "probs")
 
     def call(
         run: Any, x: Any, grad: Any, loss: Any, t: Any, w: Any, scale: float, threads: int
@@ -88,7 +88,7 @@ def _binary_cross_entropy(
         binary_cross_entropy_flat,
         x,
         [
-            _losses.as_element_targets(targets, x.shape, "probs"),
+            _targets.as_element_targets(targets, x.shape, "probs"),
             _losses.as_element_weight(weight, "weight", x.shape),
         ],
         reduction=reduction,

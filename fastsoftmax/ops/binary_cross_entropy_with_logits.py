@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _arrays, _losses, _threads
+from .. import _inputs, _losses, _parameters, _targets, _threads
 from .._backend import kernel
 from .._reference import Array, by_elements, tail_from, times_exp, weights, widened
 from .._signatures import ArrayLike
@@ -122,7 +122,7 @@ def _binary_cross_entropy_with_logits(
         if result is not None:
             return result
     _losses.check_reduction(reduction)
-    x = _arrays.as_numbers(logits, "logits")
+    x = _inputs.as_numbers(logits, "logits")
 
     def call(
         run: Any,
@@ -143,7 +143,7 @@ def _binary_cross_entropy_with_logits(
         binary_cross_entropy_with_logits_flat,
         x,
         [
-            _losses.as_element_targets(targets, x.shape, "logits"),
+            _targets.as_element_targets(targets, x.shape, "logits"),
             _losses.as_element_weight(weight, "weight", x.shape),
             _losses.as_element_weight(pos_weight, "pos_weight", x.shape),
         ],
@@ -349,11 +349,11 @@ def binary_cross_entropy_with_logits_grad_hess(
     array([0.105 , 0.1966])
     """
     factor, floor = (
-        _losses.as_number(hess_factor, "hess_factor"),
-        _losses.as_number(hess_floor, "hess_floor"),
+        _parameters.as_real(hess_factor, "hess_factor"),
+        _parameters.as_real(hess_floor, "hess_floor"),
     )
-    x = _arrays.as_numbers(logits, "logits")
-    target = _losses.as_element_targets(targets, x.shape, "logits")
+    x = _inputs.as_numbers(logits, "logits")
+    target = _targets.as_element_targets(targets, x.shape, "logits")
     samples = _losses.as_element_weight(sample_weight, "sample_weight", x.shape)
 
     def call(run: Any, x: Any, grad: Any, hess: Any, t: Any, w: Any, threads: int) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _arrays, _losses, _threads
-from .._arrays import LAST
+from .. import _inputs, _losses, _parameters, _targets, _threads
 from .._backend import kernel
+from .._parameters import LAST, is_plain_float
 from .._reference import (
     Array,
     Scaled,
@@ -136,20 +136,26 @@ def _cross_entropy(
     out: Any = None,
 ) -> Any:
     default = weight is None and sample_weight is None and ignore_index is None and where is None
-    default = default and _losses.is_float(label_smoothing, 0) and _losses.is_float(z_loss, 0)
-    if default and axis is LAST and _losses.is_float(temperature, 1):
+    default = default and is_plain_float(label_smoothing, 0) and is_plain_float(z_loss, 0)
+    if default and axis is LAST and is_plain_float(temperature, 1):
         result = cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads)
         if result is not None:
             return result
     _losses.check_reduction(reduction)
-    ignore = _losses.as_ignore_index(ignore_index)
-    smoothing = _losses.as_number(label_smoothing, "label_smoothing", 0, 1)
-    square = _losses.as_number(z_loss, "z_loss")
-    rows = _losses.as_rows(logits, "logits", axis)
-    target = rows.targets(targets, ignore)
+    ignore = _parameters.as_ignore_index(ignore_index)
+    smoothing = _parameters.as_real(label_smoothing, "label_smoothing", 0, 1)
+    square = _parameters.as_real(z_loss, "z_loss")
+    rows = _inputs.as_rows(logits, "logits", axis)
+    target = _targets.as_targets(rows, targets, ignore)
     hard = target.dtype.kind in "iu"
-    classes, samples = rows.class_weight(weight), rows.sample_weight(sample_weight)
-    heat, mask = rows.temperature(temperature), _arrays.as_where(where, rows.x.shape)
+    classes, samples = (
+        _losses.as_class_weight(rows, weight),
+        _losses.as_sample_weight(rows, sample_weight),
+    )
+    heat, mask = (
+        _parameters.row_temperature(rows, temperature),
+        _parameters.as_where(where, rows.x.shape),
+    )
     divisor = _losses.divisor(
         reduction,
         rows,
@@ -172,13 +178,13 @@ def _cross_entropy(
         call,
         cross_entropy_rows,
         rows,
-        [target, samples, _arrays.varying(heat), mask],
+        [target, samples, _parameters.per_row_temperatures(heat), mask],
         divisor=divisor,
         reduction=reduction,
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.dtype),
+        extreme=_parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x)),
     )
 
 
@@ -475,12 +481,12 @@ def cross_entropy_grad_hess(
            [0.25  , 0.25  ]])
     """
     factor, floor = (
-        _losses.as_number(hess_factor, "hess_factor"),
-        _losses.as_number(hess_floor, "hess_floor"),
+        _parameters.as_real(hess_factor, "hess_factor"),
+        _parameters.as_real(hess_floor, "hess_floor"),
     )
-    rows = _losses.as_rows(logits, "logits", axis)
-    target = rows.targets(targets, None)
-    samples = rows.sample_weight(sample_weight)
+    rows = _inputs.as_rows(logits, "logits", axis)
+    target = _targets.as_targets(rows, targets, None)
+    samples = _losses.as_sample_weight(rows, sample_weight)
 
     def call(run: Any, x: Any, grad: Any, hess: Any, t: Any, sample: Any, threads: int) -> None:
         run(x, t, grad, hess, sample, factor, floor, threads)

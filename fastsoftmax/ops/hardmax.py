@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays, _threads
+from .. import _call, _inputs, _outputs, _threads, _views
 from .._backend import kernel
 from .._reference import Array, blockwise, widened
 from .._signatures import ArrayLike
@@ -74,13 +74,13 @@ def hardmax(
     array([[0., 1., 0., 0.],
            [1., 0., 0., 0.]])
     """
-    a = _arrays.as_numbers(x, "x")
-    axes = _arrays.normalize_axes(axis, a.ndim)
-    wanted = _arrays.result_dtype(a, dtype)
+    a = _inputs.as_numbers(x, "x")
+    axes = _views.normalize_axes(axis, a.ndim)
+    wanted = _inputs.result_dtype(a, dtype)
     threads = _threads.resolve(num_threads, a.size)
-    run = _arrays.able(hardmax_rows, _arrays.float_dtype(a), wanted)
-    result = _arrays.new_or_checked(out, a, wanted)
-    target, a = _arrays.destination(out, result, a)
-    for source, into in _arrays.each_view(axes, [a, target], in_order=True):
+    run = _call.kernel_for(hardmax_rows, _inputs.float_dtype(a), wanted)
+    result = _outputs.new_or_checked(out, a, wanted)
+    target, a = _outputs.destination(out, result, a)
+    for source, into in _views.iter_views(axes, [a, target], in_order=True):
         run(source, into, threads)
-    return _arrays.delivered(out, result, target)
+    return _outputs.delivered(out, result, target)

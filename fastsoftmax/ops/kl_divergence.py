@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _arrays, _losses
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._reference import (
     Array,
@@ -67,9 +67,9 @@ def _kl_divergence(
     out: Any = None,
 ) -> Any:
     _losses.check_reduction(reduction)
-    rows = _losses.as_rows(log_q, "log_q", axis)
-    target = rows.probabilities(p, "p")
-    logs = _arrays.as_flag(log_target, "log_target")
+    rows = _inputs.as_rows(log_q, "log_q", axis)
+    target = _targets.as_probabilities(rows, p, "p")
+    logs = _parameters.as_flag(log_target, "log_target")
 
     def call(run: Any, x: Any, grad: Any, loss: Any, p: Any, scale: float, threads: int) -> float:
         total: float = run(x, p, loss, grad, logs, scale, threads)

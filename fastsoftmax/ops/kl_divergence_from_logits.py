@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _arrays, _losses
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._reference import Array, Scaled, blockwise, total, two_sum, widened
 from .._signatures import ArrayLike
@@ -95,9 +95,9 @@ def _kl_divergence_from_logits(
     out: Any = None,
 ) -> Any:
     _losses.check_reduction(reduction)
-    rows = _losses.as_rows(logits, "logits", axis)
-    target = rows.probabilities(target_logits, "target_logits")
-    heat = rows.temperature(temperature)
+    rows = _inputs.as_rows(logits, "logits", axis)
+    target = _targets.as_probabilities(rows, target_logits, "target_logits")
+    heat = _parameters.row_temperature(rows, temperature)
 
     def call(
         run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int
@@ -109,13 +109,13 @@ def _kl_divergence_from_logits(
         call,
         kl_divergence_from_logits_rows,
         rows,
-        [target, _arrays.varying(heat)],
+        [target, _parameters.per_row_temperatures(heat)],
         divisor=_losses.divisor(reduction, rows),
         reduction=reduction,
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_arrays.is_extreme((1.0, 0.0), heat, rows.dtype),
+        extreme=_parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x)),
     )
 
 

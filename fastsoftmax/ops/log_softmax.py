@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
-from .._arrays import LAST, UNSCALED
+from .. import _call
 from .._backend import kernel
+from .._parameters import LAST, UNSCALED
 from .._reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
 from .._signatures import ArrayLike, activation, activation_vjp
 
@@ -150,7 +150,7 @@ def log_softmax(
         result = log_softmax_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _arrays.normalize_rows(
+    return _call.normalize_rows(
         log_softmax_rows,
         x,
         axis,
@@ -220,6 +220,6 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(np.array([1.0, 0.0]), log_softmax(np.array([0.0, 0.0]))).round(4)
     array([ 0.5, -0.5])
     """
-    return _arrays.rows_vjp(
+    return _call.rows_vjp(
         log_softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

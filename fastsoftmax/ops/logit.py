@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
+from .. import _call
 from .._backend import kernel
 from .._reference import Array, by_elements, store, widened
 from .._signatures import ArrayLike, of_probabilities
@@ -85,4 +85,6 @@ def logit(
         result = logit_plain(p, out, num_threads)
         if result is not None:
             return result
-    return _arrays.flat(logit_flat, p, argument="p", out=out, dtype=dtype, num_threads=num_threads)
+    return _call.elementwise(
+        logit_flat, p, argument="p", out=out, dtype=dtype, num_threads=num_threads
+    )

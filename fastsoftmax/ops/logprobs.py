@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _arrays, _losses, _threads
+from .. import _call, _inputs, _losses, _parameters, _targets, _threads, _views
 from .._backend import kernel
 from .._reference import Array, blockwise
 from .._signatures import ArrayLike
@@ -83,18 +83,20 @@ def logprobs(
     array([[0.5 , 0.25],
            [0.1 , 0.8 ]])
     """
-    rows = _losses.as_rows(logits, "logits", axis)
-    given = _arrays.as_plain_array(ids, "ids")
+    rows = _inputs.as_rows(logits, "logits", axis)
+    given = _inputs.as_plain_array(ids, "ids")
     several = given.ndim == rows.x.ndim
     shape = rows.of_length(given.shape[rows.axis]) if several else rows.shape
-    found = _losses.as_labels(given if given.size else ids, "ids", shape, rows.classes, passed=ids)
-    heat = rows.temperature(temperature)
+    found = _targets.as_labels(given if given.size else ids, "ids", shape, rows.classes, passed=ids)
+    heat = _parameters.row_temperature(rows, temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.dtype)
-    run = _arrays.able(logprobs_rows, rows.dtype, extreme=extreme)
+    extreme = _parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x))
+    run = _call.kernel_for(logprobs_rows, _inputs.float_dtype(rows.x), extreme=extreme)
     at = found if several else rows.per_row(found)
     result = np.empty(at.shape, _losses.loss_dtype(rows.x))
     if result.size:
-        for x, i, into, row in rows.views(at, result, _arrays.varying(heat)):
+        for x, i, into, row in _views.iter_views(
+            rows.axes, [rows.x, at, result, _parameters.per_row_temperatures(heat)], any_length=True
+        ):
             run(x, i, into, heat if row is None else row[:, 0], threads)
     return result.reshape(shape)[()]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
-from .._arrays import LAST
+from .. import _call
 from .._backend import kernel
+from .._parameters import LAST
 from .._reference import (
     BLOCK,
     Array,
@@ -282,7 +282,7 @@ def logsumexp(
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _arrays.reduce_rows(
+    return _call.reduce_rows(
         logsumexp_rows,
         x,
         axis,
@@ -343,4 +343,4 @@ def logsumexp_vjp(
     array([[0.25, 0.25, 0.25, 0.25],
            [0.5 , 0.5 , 0.5 , 0.5 ]])
     """
-    return _arrays.reduced_vjp(logsumexp_vjp_rows, g, x, axis, out=out, num_threads=num_threads)
+    return _call.reduced_vjp(logsumexp_vjp_rows, g, x, axis, out=out, num_threads=num_threads)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _losses
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._reference import Array, blockwise, indices, is_narrow, total, weights, widened
 from .._signatures import ArrayLike
@@ -61,10 +61,13 @@ def _nll_loss(
     out: Any = None,
 ) -> Any:
     _losses.check_reduction(reduction)
-    ignore = _losses.as_ignore_index(ignore_index)
-    rows = _losses.as_rows(log_probs, "log_probs", axis)
-    target = rows.targets(targets, ignore)
-    classes, samples = rows.class_weight(weight), rows.sample_weight(sample_weight)
+    ignore = _parameters.as_ignore_index(ignore_index)
+    rows = _inputs.as_rows(log_probs, "log_probs", axis)
+    target = _targets.as_targets(rows, targets, ignore)
+    classes, samples = (
+        _losses.as_class_weight(rows, weight),
+        _losses.as_sample_weight(rows, sample_weight),
+    )
     divisor = _losses.divisor(
         reduction,
         rows,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
+from .. import _call
 from .._backend import kernel
 from .._reference import Array, by_elements, store, widened
 from .._signatures import ArrayLike, elementwise, elementwise_vjp_of_output
@@ -91,7 +91,7 @@ def sigmoid(
         result = sigmoid_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _arrays.flat(sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
+    return _call.elementwise(sigmoid_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
 @elementwise_vjp_of_output
@@ -138,4 +138,4 @@ def sigmoid_vjp(
     >>> sigmoid_vjp(np.array([1.0, 2.0]), sigmoid(np.array([0.0, 0.0])))
     array([0.25, 0.5 ])
     """
-    return _arrays.flat_vjp(sigmoid_vjp_flat, g, y, "y", out=out, num_threads=num_threads)
+    return _call.elementwise_vjp(sigmoid_vjp_flat, g, y, "y", out=out, num_threads=num_threads)

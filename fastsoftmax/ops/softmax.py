@@ -6,9 +6,9 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
-from .._arrays import LAST, UNSCALED
+from .. import _call
 from .._backend import kernel
+from .._parameters import LAST, UNSCALED
 from .._reference import Array, Scaled, blockwise, is_narrow, store, total, widened
 from .._signatures import ArrayLike, activation, activation_vjp
 
@@ -137,7 +137,7 @@ def softmax(
         result = softmax_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _arrays.normalize_rows(
+    return _call.normalize_rows(
         softmax_rows,
         x,
         axis,
@@ -197,7 +197,7 @@ def softmin(
     >>> softmin([1.0, 2.0, 4.0]).round(4)
     array([0.7054, 0.2595, 0.0351])
     """
-    return _arrays.normalize_rows(
+    return _call.normalize_rows(
         softmax_rows,
         x,
         axis,
@@ -268,6 +268,6 @@ def softmax_vjp(
     >>> softmax_vjp(np.array([1.0, 0.0, 0.0]), softmax(np.array([0.0, 0.0, 0.0]))).round(4)
     array([ 0.2222, -0.1111, -0.1111])
     """
-    return _arrays.rows_vjp(
+    return _call.rows_vjp(
         softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

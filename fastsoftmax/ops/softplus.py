@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
+from .. import _call
 from .._backend import kernel
 from .._reference import Array, by_elements, store, times_sigmoid, widened
 from .._signatures import ArrayLike, elementwise, elementwise_vjp
@@ -88,7 +88,7 @@ def softplus(
         result = softplus_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _arrays.flat(softplus_flat, x, out=out, dtype=dtype, num_threads=num_threads)
+    return _call.elementwise(softplus_flat, x, out=out, dtype=dtype, num_threads=num_threads)
 
 
 @elementwise_vjp
@@ -135,4 +135,4 @@ def softplus_vjp(
     >>> softplus_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     array([0.5, 1. ])
     """
-    return _arrays.flat_vjp(softplus_vjp_flat, g, x, "x", out=out, num_threads=num_threads)
+    return _call.elementwise_vjp(softplus_vjp_flat, g, x, "x", out=out, num_threads=num_threads)

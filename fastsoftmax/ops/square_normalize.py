@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
+from .. import _call
 from .._backend import kernel
 from .._reference import Array, blockwise, is_narrow, store, total, widened
 from .._signatures import ArrayLike, normalization, normalization_vjp
@@ -113,7 +113,7 @@ def square_normalize(
     array([[0.36, 0.64],
            [0.36, 0.64]])
     """
-    return _arrays.map_rows(
+    return _call.map_rows(
         square_normalize_rows, x, axis, where=where, out=out, dtype=dtype, num_threads=num_threads
     )
 
@@ -174,7 +174,7 @@ def square_normalize_vjp(
     >>> square_normalize_vjp(np.array([1.0, 0.0]), np.array([3.0, 4.0])).round(4)
     array([ 0.1536, -0.1152])
     """
-    return _arrays.rows_vjp(
+    return _call.rows_vjp(
         square_normalize_vjp_rows,
         g,
         x,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _arrays, _losses, _threads
+from .. import _call, _inputs, _losses, _parameters, _threads, _views
 from .._backend import kernel
 from .._reference import Array, blockwise, widened
 from .._signatures import ArrayLike
@@ -98,20 +98,24 @@ def top_k_logprobs(
     >>> np.exp(values).round(4)
     array([0.6, 0.2, 0.1])
     """
-    rows = _losses.as_rows(logits, "logits", axis)
+    rows = _inputs.as_rows(logits, "logits", axis)
     shape = rows.of_length(_as_count(k, rows))
-    heat = rows.temperature(temperature)
+    heat = _parameters.row_temperature(rows, temperature)
     threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _arrays.is_extreme((1.0, 0.0), heat, rows.dtype)
-    run = _arrays.able(top_k_logprobs_rows, rows.dtype, extreme=extreme)
+    extreme = _parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x))
+    run = _call.kernel_for(top_k_logprobs_rows, _inputs.float_dtype(rows.x), extreme=extreme)
     values, indices = np.empty(shape, _losses.loss_dtype(rows.x)), np.empty(shape, np.intp)
     if values.size:
-        for x, into, places, row in rows.views(values, indices, _arrays.varying(heat)):
+        for x, into, places, row in _views.iter_views(
+            rows.axes,
+            [rows.x, values, indices, _parameters.per_row_temperatures(heat)],
+            any_length=True,
+        ):
             run(x, into, places, heat if row is None else row[:, 0], threads)
     return values, indices
 
 
-def _as_count(k: Any, rows: _losses.Rows) -> int:
+def _as_count(k: Any, rows: _views.Rows) -> int:
     try:
         count = operator.index(k)
     except TypeError:
