@@ -1,8 +1,8 @@
-"""The calls of kernels."""
+"""One way of all operations to their kernels, and the operations that differ in a kernel only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,29 +10,74 @@ from numpy.typing import NDArray
 
 from . import _threads
 from ._backend import TWINS
-from ._inputs import as_array, as_numbers, float_dtype, is_compiled, result_dtype
-from ._outputs import check_out, delivered, destination, new_or_checked
+from ._inputs import READ, as_numbers, float_dtype, is_compiled, result_dtype
+from ._outputs import Output, resolve_overlap
 from ._parameters import (
     ONE,
-    as_flag,
     as_ln_base,
     as_temperature,
     as_where,
     is_extreme,
     per_row_temperatures,
-    with_weights,
 )
-from ._views import iter_views, merged, normalize_axes, reduced_shape
+from ._views import Views, element_views, iter_views, normalize_axes
 
 Array = NDArray[Any]
 Kernel = Callable[..., Any]
 
 
-def kernel_for(kernel: Kernel, *dtypes: np.dtype[Any], extreme: bool = False) -> Kernel:
-    """The active kernel, or its twin for dtypes and scales that no compiled kernel takes."""
-    if not extreme and all(map(is_compiled, dtypes)):
-        return kernel
-    return TWINS[kernel.__name__]
+def prepare(
+    kernel: Kernel,
+    axes: Sequence[int] | None,
+    x: Array,
+    others: Sequence[Array | None],
+    outputs: Sequence[Output | None],
+    num_threads: Any,
+    extreme: bool = False,
+    in_order: bool = False,
+    any_length: bool = False,
+) -> tuple[Kernel, int, Iterable[Views]]:
+    """What is left of a call whose arguments have been looked at: a kernel, how many threads it may
+    use, and the views to call it with, one after the other: of `x`, the outputs and the others.
+
+    The kernel goes along `axes`, or element by element if they are None. For `extreme` scales it is
+    the twin; `in_order` and `any_length` are those of `iter_views`. Nothing is written before all
+    that may be wrong has been refused. When all views are done, outputs can be delivered.
+    """
+    threads = _threads.resolve(num_threads, x.size)
+    arrays: list[Array | None] = [x]
+    given = False
+    for output in outputs:
+        if output is None:
+            arrays.append(None)
+        else:
+            arrays.append(output.allocate())
+            given = given or output.out is not None
+    arrays += others
+    if given:  # new memory overlaps nothing
+        resolve_overlap(outputs, arrays)
+    run = TWINS[kernel.__name__] if extreme else kernel_for(kernel, arrays)
+    if not x.size:
+        return run, threads, _nothing(outputs)
+    if axes is None:
+        return run, threads, element_views(arrays, len(outputs))
+    return run, threads, iter_views(axes, arrays, in_order, any_length)
+
+
+def _nothing(outputs: Sequence[Output | None]) -> Iterable[Views]:
+    """No views: outputs hold what they do where there is nothing to compute."""
+    for output in outputs:
+        if output is not None:
+            output.target.fill(output.nothing)
+    return ()
+
+
+def kernel_for(kernel: Kernel, arrays: Sequence[Array | None]) -> Kernel:
+    """The active kernel, or its twin for dtypes that no compiled kernel takes."""
+    for a in arrays:
+        if a is not None and a.dtype not in READ and not is_compiled(a.dtype):
+            return TWINS[kernel.__name__]
+    return kernel
 
 
 def normalize_rows(
@@ -52,22 +97,19 @@ def normalize_rows(
     """Call a kernel of the softmax kind: a result for every element, from the row it stands in."""
     a = as_numbers(x, "x")
     axes = normalize_axes(axis, a.ndim)
-    wanted = result_dtype(a, dtype)
-    heat = as_temperature(temperature, a.shape, axes)
+    given = float_dtype(a)
+    output = Output(out, given if dtype is None else result_dtype(a, dtype), a)
+    temperatures = as_temperature(temperature, a.shape, axes)
     ln_base = as_ln_base(base, least_exclusive=logarithm)
     mask = as_where(where, a.shape)
-    threads = _threads.resolve(num_threads, a.size)
-    given = float_dtype(a)
-    run = kernel_for(kernel, given, wanted, extreme=is_extreme(ln_base, heat, given))
+    extreme = is_extreme(ln_base, temperatures, given)
     if negated:
-        heat = -heat
-    result = new_or_checked(out, a, wanted)
-    target, a, mask = destination(out, result, a, mask)
-    for source, into, row, present in iter_views(
-        axes, [a, target, per_row_temperatures(heat), mask]
-    ):
-        run(source, into, heat if row is None else row[:, 0], ln_base, present, threads)
-    return delivered(out, result, target)
+        temperatures = -temperatures
+    others = (per_row_temperatures(temperatures), mask)
+    run, threads, views = prepare(kernel, axes, a, others, (output,), num_threads, extreme)
+    for source, into, row, present in views:
+        run(source, into, temperatures if row is None else row[:, 0], ln_base, present, threads)
+    return output.deliver()
 
 
 def map_rows(
@@ -78,15 +120,12 @@ def map_rows(
     """
     a = as_numbers(x, "x")
     axes = normalize_axes(axis, a.ndim)
-    wanted = result_dtype(a, dtype)
-    mask = as_where(where, a.shape)
-    threads = _threads.resolve(num_threads, a.size)
-    run = kernel_for(kernel, float_dtype(a), wanted)
-    result = new_or_checked(out, a, wanted)
-    target, a, mask = destination(out, result, a, mask)
-    for source, into, present in iter_views(axes, [a, target, mask]):
+    output = Output(out, float_dtype(a) if dtype is None else result_dtype(a, dtype), a)
+    others = (as_where(where, a.shape),)
+    run, threads, views = prepare(kernel, axes, a, others, (output,), num_threads)
+    for source, into, present in views:
         run(source, into, present, threads)
-    return delivered(out, result, target)
+    return output.deliver()
 
 
 def rows_vjp(
@@ -106,70 +145,15 @@ def rows_vjp(
     """
     a, b, dtype = _pair(g, y, saved)
     axes = normalize_axes(axis, a.ndim)
-    heat = ONE if temperature is None else as_temperature(temperature, a.shape, axes)
-    threads = _threads.resolve(num_threads, a.size)
-    run = kernel_for(
-        kernel, float_dtype(a), float_dtype(b), dtype, extreme=is_extreme((1.0, 0.0), heat, dtype)
-    )
-    result = new_or_checked(out, b, dtype)
-    target, a, b = destination(out, result, a, b)
-    for left, into, right, row in iter_views(axes, [a, target, b, per_row_temperatures(heat)]):
-        options = () if temperature is None else (heat if row is None else row[:, 0],)
+    temperatures = ONE if temperature is None else as_temperature(temperature, a.shape, axes)
+    output = Output(out, dtype, b)
+    others = (b, per_row_temperatures(temperatures))
+    extreme = is_extreme((1.0, 0.0), temperatures, dtype)
+    run, threads, views = prepare(kernel, axes, a, others, (output,), num_threads, extreme)
+    for left, into, right, row in views:
+        options = () if temperature is None else (temperatures if row is None else row[:, 0],)
         run(left, right, into, *options, threads)
-    return delivered(out, result, target)
-
-
-def reduce_rows(
-    kernel: Kernel,
-    x: Any,
-    axis: Any,
-    *,
-    b: Any,
-    keepdims: Any,
-    base: Any,
-    where: Any,
-    out: Any,
-    dtype: Any,
-    num_threads: Any,
-) -> Any:
-    """Call a kernel of the logsumexp kind: one result for every row."""
-    a, weights = with_weights(as_numbers(x, "x"), b)
-    mask = as_where(where, a.shape)
-    axes = normalize_axes(axis, a.ndim)
-    keepdims = as_flag(keepdims, "keepdims")
-    wanted = result_dtype(a, dtype, reduced=True)
-    ln_base = as_ln_base(base, least_exclusive=True)
-    threads = _threads.resolve(num_threads, a.size)
-    run = kernel_for(
-        kernel, float_dtype(a), wanted, *([] if weights is None else [float_dtype(weights)])
-    )
-    kept = reduced_shape(a.shape, axes, keepdims=True)
-    shape = kept if keepdims else reduced_shape(a.shape, axes, keepdims=False)
-    result = np.empty(shape, wanted) if out is None else check_out(out, shape, wanted)
-    target, a, mask, weights = destination(out, result, a, mask, weights)
-    if not a.size:
-        target.fill(-np.inf)
-    for source, into, present, weight in iter_views(axes, [a, target.reshape(kept), mask, weights]):
-        run(source, weight, into[:, 0], ln_base, present, threads)
-    return delivered(out, result, target)
-
-
-def reduced_vjp(kernel: Kernel, g: Any, x: Any, axis: Any, *, out: Any, num_threads: Any) -> Any:
-    """Call a kernel that takes the gradient of one number per row back to the row."""
-    a, b = as_array(g, "g"), as_numbers(x, "x")
-    axes = normalize_axes(axis, b.ndim)
-    kept, left = (reduced_shape(b.shape, axes, keepdims) for keepdims in (True, False))
-    if a.shape not in (kept, left):
-        allowed = " or ".join(str(shape) for shape in dict.fromkeys([left, kept]))
-        raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
-    threads = _threads.resolve(num_threads, b.size)
-    dtype = float_dtype(b)
-    run = kernel_for(kernel, a.dtype, dtype)
-    result = new_or_checked(out, b, dtype)
-    target, a, b = destination(out, result, a.reshape(kept), b)
-    for source, into, row in iter_views(axes, [b, target, a]):
-        run(row[:, 0], source, into, threads)
-    return delivered(out, result, target)
+    return output.deliver()
 
 
 def elementwise(
@@ -177,7 +161,11 @@ def elementwise(
 ) -> Any:
     """Call an elementwise kernel."""
     a = as_numbers(x, argument)
-    return _each_element(kernel, a, out=out, dtype=result_dtype(a, dtype), num_threads=num_threads)
+    output = Output(out, result_dtype(a, dtype), a)
+    run, threads, views = prepare(kernel, None, a, (), (output,), num_threads)
+    for source, into in views:
+        run(source, into, threads)
+    return output.deliver()
 
 
 def elementwise_vjp(
@@ -185,21 +173,11 @@ def elementwise_vjp(
 ) -> Any:
     """Call an elementwise kernel of two arguments."""
     a, b, dtype = _pair(g, y, other)
-    return _each_element(kernel, a, b, out=out, dtype=dtype, num_threads=num_threads)
-
-
-def _each_element(
-    kernel: Kernel, *inputs: Array, out: Any, dtype: np.dtype[Any], num_threads: Any
-) -> Any:
-    """Call an elementwise kernel on arrays of one shape."""
-    last = inputs[-1]
-    threads = _threads.resolve(num_threads, last.size)
-    run = kernel_for(kernel, *map(float_dtype, inputs), dtype)
-    result = new_or_checked(out, last, dtype)
-    target, *sources = destination(out, result, *inputs)
-    if target.size:
-        run(*merged([*sources, target]), threads)
-    return delivered(out, result, target)
+    output = Output(out, dtype, b)
+    run, threads, views = prepare(kernel, None, a, (b,), (output,), num_threads)
+    for left, into, right in views:
+        run(left, right, into, threads)
+    return output.deliver()
 
 
 def _pair(g: Any, y: Any, other: str) -> tuple[Array, Array, np.dtype[Any]]:

@@ -21,6 +21,7 @@ Array = NDArray[Any]
 COMPILED = tuple(
     map(np.dtype, (np.float32, np.float64, np.float16))
 )  # with bfloat16, what compiled kernels take
+READ = frozenset(map(np.dtype, "fde?bhilqBHILQ"))  # and what they take once they convert it
 
 
 # --- dtypes ---------------------------------------------------------------------------------------
@@ -39,8 +40,10 @@ def is_half(dtype: np.dtype[Any]) -> bool:
 
 
 def is_compiled(dtype: np.dtype[Any]) -> bool:
-    """Whether compiled kernels take arrays of a dtype; the twins take the rest."""
-    return dtype in COMPILED or is_bfloat16(dtype)
+    """Whether compiled kernels read arrays of a dtype, converting what is of an integer dtype or
+    not native; the twins take the rest.
+    """
+    return dtype in READ or is_bfloat16(dtype) or dtype.newbyteorder("=") in READ
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
@@ -122,7 +125,7 @@ def as_rows(x: Any, name: str, axis: Any) -> Rows:
     """The scores and their axis, which must be a single one; a number is a row of one class."""
     a = as_numbers(x, name)
     try:
-        axes = normalize_axes(operator.index(axis), a.ndim)
+        axes = normalize_axes(axis if type(axis) is int else operator.index(axis), a.ndim)
     except TypeError:
         raise TypeError(f"axis must be an int, got {axis!r}") from None
     return Rows(a, axes[0], name, a.shape) if axes else Rows(a.reshape(1), 0, name, ())

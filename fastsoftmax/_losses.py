@@ -7,17 +7,21 @@ Kernels return the sum of all losses in float64, and write the losses one by one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _call, _inputs, _outputs, _threads, _views
+from . import _inputs, _views
+from ._call import Kernel, prepare
+from ._outputs import Output, ShapedOutput
 from ._targets import are, blocks
 from ._views import Rows
 
 Array = NDArray[Any]
+
+FLOAT32 = np.dtype(np.float32)
 
 REDUCTIONS = ("none", "sum", "mean", "batchmean")
 
@@ -43,7 +47,7 @@ def as_sample_weight(rows: Rows, weight: Any) -> Array | None:
         return None
     a = _inputs.as_numbers(weight, "sample_weight")
     _views.broadcast(a, rows.shape, "sample_weight")
-    given = _inputs.is_compiled(_inputs.float_dtype(a))
+    given = _inputs.is_compiled(a.dtype)
     return rows.per_row(a if given else _inputs.as_float64(a, "sample_weight"))
 
 
@@ -127,33 +131,10 @@ def _total(part: dict[str, Array], classes: Array | None, ignore_index: int | No
 def loss_dtype(x: Array) -> np.dtype[Any]:
     """float64 for float64 scores, longdouble for longdouble, float32 for all others."""
     own = _inputs.float_dtype(x)
-    return own if own.itemsize >= 8 else np.dtype(np.float32)
-
-
-class Gradient:
-    """The array for a gradient: `out`, or a new one of the shape and dtype of the scores."""
-
-    def __init__(self, x: Array, out: Any, shape: tuple[int, ...], name: str = "out") -> None:
-        self.out = out
-        own = _inputs.float_dtype(x)
-        single = isinstance(out, np.ndarray) and out.dtype == np.float32 and _inputs.is_half(own)
-        dtype = np.dtype(np.float32) if single else own
-        if out is None:
-            self.result = _outputs.new_or_checked(None, x, dtype)
-        else:
-            self.result = _outputs.check_out(out, shape, dtype, name).reshape(x.shape)
-        self.shape = shape
-
-    def delivered(self, target: Array) -> Any:
-        """What the caller gets."""
-        result = _outputs.delivered(None, self.result, target) if self.result.ndim else self.result
-        if self.out is not None:
-            return self.out
-        return result.reshape(self.shape) if self.shape else result.reshape(())[()]
+    return own if own.itemsize >= 8 else FLOAT32
 
 
 # --- calls ----------------------------------------------------------------------------------------
-
 
 # Calls a kernel with views: (kernel, scores, gradient, losses, other arrays ..., scale, threads) ->
 # sum.
@@ -162,9 +143,9 @@ Call = Callable[..., float]
 
 def row_loss(
     call: Call,
-    kernel: _call.Kernel,
+    kernel: Kernel,
     rows: Rows,
-    others: list[Array | None],
+    others: Sequence[Array | None],
     *,
     divisor: float,
     reduction: str,
@@ -178,32 +159,27 @@ def row_loss(
     `others` are arrays with as many axes as the scores, of their shape or of length 1.
     """
     x = rows.x
-    threads = _threads.resolve(num_threads, x.size)
-    dtypes = [_inputs.float_dtype(a) for a in (x, *others) if a is not None]
-    run = _call.kernel_for(kernel, *dtypes, extreme=extreme)
-    grad = Gradient(x, out, rows.given) if gradient else None
-    target: Array | None = None
-    if grad is not None:
-        target, x, *others = _outputs.destination(out, grad.result, x, *others)
-    losses = np.zeros(rows.shape, loss_dtype(x)) if reduction == "none" else None
-    by_row = None if losses is None else rows.per_row(losses)
-    undefined = divisor == 0 or divisor != divisor
+    dtype = loss_dtype(x)
+    grad = _gradient(x, out, rows.given) if gradient else None
+    losses = ShapedOutput(None, dtype, rows.shape, rows.kept) if reduction == "none" else None
+    outputs = (grad, losses)
+    run, threads, views = prepare(kernel, rows.axes, x, others, outputs, num_threads, extreme)
     total = 0.0
-    if undefined and target is not None:
-        target.fill(0)
-    elif not undefined:
-        for source, into, loss, *rest in _views.iter_views(rows.axes, [x, target, by_row, *others]):
+    if divisor == 0 or divisor != divisor:  # a mean over nothing
+        if grad is not None:
+            grad.target.fill(0)
+    else:
+        for source, into, loss, *rest in views:
             row = None if loss is None else loss[:, 0]
             total += call(run, source, into, row, *rest, 1 / divisor, threads)
-    value = _reduced(losses, total, divisor, loss_dtype(x))
-    return value if grad is None else (value, grad.delivered(target))  # type: ignore[arg-type]
+    return _value_and_grad(total, divisor, dtype, losses, grad)
 
 
 def element_loss(
     call: Call,
-    kernel: _call.Kernel,
+    kernel: Kernel,
     x: Array,
-    others: list[Array | None],
+    others: Sequence[Array | None],
     *,
     reduction: str,
     gradient: bool,
@@ -211,70 +187,69 @@ def element_loss(
     num_threads: Any,
 ) -> Any:
     """An elementwise loss, and its gradient if that is wanted. `others` broadcast to the scores."""
-    threads = _threads.resolve(num_threads, x.size)
-    dtypes = [_inputs.float_dtype(a) for a in (x, *others) if a is not None]
-    run = _call.kernel_for(kernel, *dtypes)
-    grad = Gradient(x, out, x.shape) if gradient else None
-    target: Array | None = None
-    if grad is not None:
-        target, x, *others = _outputs.destination(out, grad.result, x, *others)
-    losses = np.zeros(x.shape, loss_dtype(x)) if reduction == "none" else None
+    dtype = loss_dtype(x)
+    grad = _gradient(x, out, x.shape) if gradient else None
+    losses = ShapedOutput(None, dtype, x.shape, x.shape) if reduction == "none" else None
     divisor = 1.0 if reduction in ("none", "sum") else float(x.size)
+    run, threads, views = prepare(kernel, None, x, others, (grad, losses), num_threads)
     total = 0.0
-    if x.size:
-        source, into, loss, *rest = _elements(x, target, losses, *others)
-        total = call(run, source, into, loss, *rest, 1 / divisor, threads)
-    value = _reduced(losses, total, divisor, loss_dtype(x))
-    return value if grad is None else (value, grad.delivered(target))  # type: ignore[arg-type]
-
-
-def _elements(x: Array, *others: Array | None) -> _views.Views:
-    """The scores and what broadcasts to their shape, as kernels for elements want them."""
-    given = (a for a in others if a is not None)
-    spread = [a if a.shape == x.shape else np.broadcast_to(a, x.shape) for a in given]
-    views = iter(_views.merged([x, *spread]))
-    return [next(views), *(None if a is None else next(views) for a in others)]
-
-
-def _reduced(losses: Array | None, total: float, divisor: float, dtype: np.dtype[Any]) -> Any:
-    """The losses themselves, or their sum over the divisor; NaN for a mean over nothing."""
-    if losses is not None:
-        return losses if losses.ndim else losses[()]
-    with np.errstate(all="ignore"):
-        return np.float64(total / divisor if divisor else math.nan).astype(dtype)
+    for arrays in views:
+        total += call(run, *arrays, 1 / divisor, threads)
+    return _value_and_grad(total, divisor, dtype, losses, grad)
 
 
 def grad_hess(
     call: Callable[..., None],
-    kernel: _call.Kernel,
+    kernel: Kernel,
     x: Array,
-    others: list[Array | None],
+    others: Sequence[Array | None],
     *,
-    axis: int | None,
+    axes: Sequence[int] | None,
     shape: tuple[int, ...],
     outs: tuple[Any, Any],
-    threads: int,
+    num_threads: Any,
 ) -> tuple[Any, Any]:
     """Gradient and curvature of a loss, of the shape and in the memory order of the scores.
 
-    `axis` is that of rows; None: element by element. `shape` is that of the scores as they were
+    `axes` are those of rows; None: element by element. `shape` is that of the scores as they were
     passed.
     """
-    names = ("grad_out", "hess_out")
-    results = [Gradient(x, out, shape, name) for out, name in zip(outs, names, strict=True)]
-    if all(out is not None for out in outs) and _outputs.share_elements(*outs):
-        raise ValueError("grad_out and hess_out must not share memory")
-    dtypes = [_inputs.float_dtype(a) for a in (x, *others) if a is not None]
-    run = _call.kernel_for(kernel, *dtypes, *(r.result.dtype for r in results))
-    targets = []
-    for out, result in zip(outs, results, strict=True):
-        target, x, *others = _outputs.destination(out, result.result, x, *others)
-        targets.append(target)
-    if axis is None:
-        if x.size:
-            call(run, *_elements(x, *targets, *others), threads)
+    grad, hess = (
+        _gradient(x, out, shape, name)
+        for out, name in zip(outs, ("grad_out", "hess_out"), strict=True)
+    )
+    run, threads, views = prepare(kernel, axes, x, others, (grad, hess), num_threads)
+    for arrays in views:
+        call(run, *arrays, threads)
+    return grad.deliver(), hess.deliver()
+
+
+def _gradient(x: Array, out: Any, shape: tuple[int, ...], name: str = "out") -> Output:
+    """What a gradient is written to: of the dtype of the scores, whose 16-bit ones may also have
+    one of float32. `shape` is that of the scores as they were passed.
+    """
+    dtype = _inputs.float_dtype(x)
+    if _inputs.is_half(dtype) and isinstance(out, np.ndarray) and out.dtype == np.float32:
+        dtype = out.dtype
+    is_number = shape != x.shape  # which is seen as a row of one class
+    output = ShapedOutput(out, dtype, shape, x.shape) if is_number else Output(out, dtype, x)
+    output.name = name
+    return output
+
+
+def _value_and_grad(
+    total: float,
+    divisor: float,
+    dtype: np.dtype[Any],
+    losses: Output | None,
+    grad: Output | None,
+) -> Any:
+    """What the caller of a loss gets: the losses, or their sum over the divisor, which is NaN for a
+    mean over nothing; and the gradient, if wanted.
+    """
+    if losses is not None:
+        value = losses.deliver()
     else:
-        for views in _views.iter_views((axis,), [x, *targets, *others]):
-            call(run, *views, threads)
-    grad, hess = (r.delivered(t) for r, t in zip(results, targets, strict=True))
-    return grad, hess
+        with np.errstate(all="ignore"):
+            value = np.float64(total / divisor if divisor else math.nan).astype(dtype)
+    return value if grad is None else (value, grad.deliver())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._inputs import as_array, as_float64, as_numbers, as_plain_array, conversion
+from ._inputs import as_array, as_float64, as_numbers, as_plain_array, conversion, float_dtype
 from ._views import Rows, broadcast, broadcasts, reduced_shape, with_axes_in_front
 
 Array = NDArray[Any]
@@ -136,6 +136,8 @@ def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]
     """Temperatures as float64: one, of shape (1, 1), or one a row,
     of the shape with `axes` of length 1.
     """
+    if temperature is UNSCALED:
+        return ONE
     if type(temperature) is float and 0 < temperature < math.inf:
         return ONE if temperature == 1.0 else np.array([[temperature]])
     values = as_float64(temperature, "temperature")
@@ -146,27 +148,34 @@ def as_temperature(temperature: Any, shape: tuple[int, ...], axes: Sequence[int]
     return values.reshape(1, 1) if values.size == 1 else values
 
 
-def row_temperature(rows: Rows, temperature: Any) -> Array:
-    """A temperature for all rows, shape (1, 1), or for each,
-    with or without the axis of the classes.
+def as_row_temperatures(rows: Rows, temperature: Any) -> tuple[Array, bool]:
+    """A temperature for all rows, shape (1, 1), or for each, with or without the axis of the
+    classes; and whether one `is_extreme`.
     """
+    if is_plain_float(temperature, 1):
+        return ONE, False
     if not isinstance(temperature, float):
         a = as_array(temperature, "temperature")
         if 0 < a.ndim < rows.x.ndim and broadcasts(a, rows.shape):
             temperature = rows.per_row(a)
-    return as_temperature(temperature, rows.x.shape, (rows.axis,))
+    temperatures = as_temperature(temperature, rows.x.shape, rows.axes)
+    return temperatures, is_extreme((1.0, 0.0), temperatures, float_dtype(rows.x))
 
 
-def per_row_temperatures(heat: Array) -> Array | None:
+def per_row_temperatures(temperatures: Array) -> Array | None:
     """Temperatures that differ, to be viewed along with the rows; None for a single one."""
-    return None if heat.size == 1 else heat
+    return None if temperatures.size == 1 else temperatures
 
 
 def is_extreme(ln_base: tuple[float, float], temperature: Array, dtype: np.dtype[Any]) -> bool:
     """Whether logits are scaled by so much or so little (0 for base 1)
     that compiled kernels would fail.
     """
-    if (ln_base == (1.0, 0.0) and temperature is ONE) or not temperature.size:
+    if (temperature is ONE and ln_base == (1.0, 0.0)) or not temperature.size:
         return False
     limit = _LARGEST_SCALE.get(max(dtype.itemsize, 4), math.inf)
-    return not (ln_base[0] / limit <= temperature.min() and temperature.max() <= ln_base[0] * limit)
+    if temperature.size == 1:  # by far the quickest for one
+        low = high = temperature.item()
+    else:
+        low, high = temperature.min(), temperature.max()
+    return not (ln_base[0] / limit <= low and high <= ln_base[0] * limit)

@@ -55,6 +55,8 @@ def normalize_axes(axis: Any, ndim: int) -> Shape:
 
 def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
     """`shape` with length 1 on `axes`, or without them."""
+    if len(axes) == 1:  # by far the quickest for one
+        return shape[: axes[0]] + (1,) * keepdims + shape[axes[0] + 1 :]
     if keepdims:
         return tuple(1 if a in axes else length for a, length in enumerate(shape))
     return tuple(length for a, length in enumerate(shape) if a not in axes)
@@ -111,7 +113,8 @@ class Rows:
 
     def of_length(self, length: int) -> Shape:
         """The shape of the scores with another length of the axis of the classes."""
-        return (*self.x.shape[: self.axis], length, *self.x.shape[self.axis + 1 :])
+        shape, axis = self.x.shape, self.axis
+        return (*shape[:axis], length, *shape[axis + 1 :])
 
     def per_row(self, a: Array) -> Array:
         """What broadcasts to the shape of the rows, with the axis of the classes at length 1."""
@@ -136,17 +139,16 @@ def iter_views(
 
     All have as many axes as the first, whose shape is the full one; where another has length 1 it
     is broadcast, and if `any_length` is true, its length on a single reduced axis is free. The
-    second is the one that is written. A None stays None. If `in_order` is true, n runs through the
-    reduced axes in C order.
+    second is written. A None stays None. If `in_order` is true, n runs through the reduced axes in
+    C order.
     """
     first = arrays[0]
     assert first is not None
-    if not first.size:
-        return []
-    views = _contiguous_views(axes, arrays, first.shape, any_length) if axes else None
-    return (
-        _each_strided(axes, arrays, first.shape, in_order, any_length) if views is None else [views]
-    )
+    shape = first.shape
+    if any_length and (written := arrays[1]) is not None and not written.size:
+        return ()
+    views = _contiguous_views(axes, arrays, shape, any_length) if axes else None
+    return _each_strided(axes, arrays, shape, in_order, any_length) if views is None else (views,)
 
 
 def _contiguous_views(
@@ -158,26 +160,22 @@ def _contiguous_views(
     start, stop = axes[0], axes[-1] + 1
     if stop - start != len(axes):
         return None
-    outer, inner = math.prod(shape[:start]), math.prod(shape[stop:])
+    before, behind = shape[:start], shape[stop:]
+    outer = math.prod(before) if before else 1
+    inner = math.prod(behind) if behind else 1
     views: Views = []
     for a in arrays:
         if a is not None:
-            fits = a.shape == shape or _has_rows_of(a, shape, start, stop, any_length)
-            if not (fits and a.flags.c_contiguous):
+            if not a.flags.c_contiguous:
                 return None
+            if a.shape != shape:  # then one value a row, or any length of a single axis
+                n = a.shape[start:stop]
+                free = any_length and len(n) == 1
+                if a.shape != before + n + behind or not (free or math.prod(n) == 1):
+                    return None
             a = a.reshape(outer, -1, inner)
         views.append(a)
     return views
-
-
-def _has_rows_of(a: Array, shape: Shape, start: int, stop: int, any_length: bool) -> bool:
-    """Whether a shape is the full one but for length 1 from `start` to `stop`,
-    or any length of one axis.
-    """
-    n = a.shape[start:stop]
-    return a.shape == shape[:start] + n + shape[stop:] and (
-        (any_length and len(n) == 1) or math.prod(n) == 1
-    )
 
 
 def _each_strided(
@@ -218,8 +216,8 @@ def _fits(a: Array, shape: Shape, free: Sequence[int]) -> bool:
     its length on the `free` axes does not matter.
     """
     lengths = enumerate(zip(a.shape, shape, strict=False))
-    return a.ndim == len(shape) and all(
-        n in (1, full) or axis in free for axis, (n, full) in lengths
+    return a.shape == shape or (
+        a.ndim == len(shape) and all(n in (1, full) or axis in free for axis, (n, full) in lengths)
     )
 
 
@@ -242,6 +240,8 @@ def _groups(axes: Sequence[int], shape: Shape, strides: Sequence[Shape]) -> list
 
 def _strides(a: Array, shape: Shape) -> Shape:
     """Strides that broadcast an array to `shape`."""
+    if a.shape == shape:
+        return a.strides
     return tuple(
         0 if n == 1 and full != 1 else s
         for s, n, full in zip(a.strides, a.shape, shape, strict=True)
@@ -307,14 +307,33 @@ def _rows_of(a: Array, shape: Shape, leading: int) -> Any:
 # --- views of elements ----------------------------------------------------------------------------
 
 
-def merged(arrays: Sequence[Array]) -> list[Array]:
-    """The arrays, of one shape, with axes merged that every one can step through as one.
+def element_views(arrays: Sequence[Array | None], written: int) -> Iterable[Views]:
+    """The arrays as views of as few axes as every one can step through, in one step.
 
-    The first array has its shortest step along the last axis.
+    The first has the full shape, and its shortest step along the last axis; the next ones,
+    `written` of them, have that shape, too. Others are broadcast. A None stays None.
     """
-    shape = arrays[0].shape
-    if any(a.shape != shape for a in arrays):
-        raise ValueError(RESIZED)
+    first = arrays[0]
+    assert first is not None
+    shape = first.shape
+    spread: list[Array] = []
+    for place, a in enumerate(arrays):
+        if a is None:
+            continue
+        if a.shape != shape:
+            if place <= written or not broadcasts(a, shape):
+                raise ValueError(RESIZED)
+            a = np.broadcast_to(a, shape)
+        spread.append(a)
+    merged = _merged(spread, shape)
+    if len(merged) == len(arrays):
+        return (merged,)
+    views = iter(merged)
+    return ([None if a is None else next(views) for a in arrays],)
+
+
+def _merged(arrays: Sequence[Array], shape: Shape) -> list[Array]:
+    """The arrays, of one shape, with axes merged that every one can step through as one."""
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1) for a in arrays]
     groups = _groups(range(len(shape)), shape, [a.strides for a in arrays]) or [()]

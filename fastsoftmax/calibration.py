@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _call, _inputs, _losses, _parameters, _targets, _threads, _views
+from . import _inputs, _losses, _parameters, _targets
+from ._call import prepare
 from ._signatures import ArrayLike
+from ._views import iter_views
 from .ops import temperature_derivatives as ops
 
 MOST_STEPS = 200  # far more than bisection alone would need
@@ -95,13 +97,11 @@ def fit_temperature(
     label = rows.per_row(_targets.as_labels(labels, "labels", rows.shape, rows.classes))
     weight = _as_weight(_losses.as_sample_weight(rows, sample_weight), rows.shape)
     lowest, highest = _as_bounds(bounds)
-    threads = _threads.resolve(num_threads, rows.x.size)
-    run = _call.kernel_for(ops.temperature_derivatives_rows, _inputs.float_dtype(rows.x))
-
-    arrays = [rows.x, label, weight]
+    kernel, arrays = ops.temperature_derivatives_rows, (rows.x, label, weight)
+    run, threads, _ = prepare(kernel, rows.axes, rows.x, arrays[1:], (), num_threads)
 
     def derivatives(b: float) -> tuple[float, float]:
-        parts = [run(*views, b, threads) for views in _views.iter_views(rows.axes, arrays)]
+        parts = [run(*views, b, threads) for views in iter_views(rows.axes, arrays)]
         loss, first, second = map(sum, zip(*parts, strict=True))
         if not math.isfinite(loss):
             reason = "a row has NaN or +inf, or its label has -inf"

@@ -1,5 +1,6 @@
 """Names, signatures, documentation, and what an import needs."""
 
+import ast
 import doctest
 import importlib.resources
 import inspect
@@ -7,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +35,36 @@ SIGNATURES = (
     | PACKAGE
 )
 OPERATIONS = [name for name in SIGNATURES if name not in PACKAGE]
+
+
+LAYERS = [
+    "_backend",
+    "_threads",
+    "_memory",
+    "_reference",
+    "_views",
+    "_inputs",
+    "_parameters",
+    "_outputs",
+    "_call",
+    "_targets",
+    "_losses",
+    "ops",
+]  # from the bottom up
+
+
+def imported(path):
+    """The modules of the package that a file imports, relatively to it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield from [node.module] if node.module else [name.name for name in node.names]
+
+
+def test_layers():
+    """Modules that settle arguments import what is below them, so that there are no circles."""
+    for place, name in enumerate(LAYERS[:-1]):
+        found = set(imported(Path(fastsoftmax.__file__).parent / f"{name}.py"))
+        assert found <= set(LAYERS[:place]), name
 
 
 def test_all():

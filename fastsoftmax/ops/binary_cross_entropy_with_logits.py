@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _inputs, _losses, _parameters, _targets, _threads
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._reference import Array, by_elements, tail_from, times_exp, weights, widened
 from .._signatures import ArrayLike
@@ -364,8 +364,8 @@ def binary_cross_entropy_with_logits_grad_hess(
         binary_cross_entropy_with_logits_grad_hess_flat,
         x,
         [target, samples],
-        axis=None,
+        axes=None,
         shape=x.shape,
         outs=(grad_out, hess_out),
-        threads=_threads.resolve(num_threads, x.size),
+        num_threads=num_threads,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _inputs, _losses, _parameters, _targets, _threads
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
 from .._parameters import LAST, is_plain_float
 from .._reference import (
@@ -148,14 +148,10 @@ def _cross_entropy(
     rows = _inputs.as_rows(logits, "logits", axis)
     target = _targets.as_targets(rows, targets, ignore)
     hard = target.dtype.kind in "iu"
-    classes, samples = (
-        _losses.as_class_weight(rows, weight),
-        _losses.as_sample_weight(rows, sample_weight),
-    )
-    heat, mask = (
-        _parameters.row_temperature(rows, temperature),
-        _parameters.as_where(where, rows.x.shape),
-    )
+    classes = _losses.as_class_weight(rows, weight)
+    samples = _losses.as_sample_weight(rows, sample_weight)
+    temperatures, extreme = _parameters.as_row_temperatures(rows, temperature)
+    mask = _parameters.as_where(where, rows.x.shape)
     divisor = _losses.divisor(
         reduction,
         rows,
@@ -169,22 +165,22 @@ def _cross_entropy(
 
     def call(run: Any, x: Any, grad: Any, loss: Any, *others: Any) -> float:
         t, sample, row, mask, scale, threads = others
-        temperatures = heat if row is None else row[:, 0]
+        heat = temperatures if row is None else row[:, 0]
         options = ignored, smoothing, square, scale, threads
-        total: float = run(x, t, loss, grad, classes, sample, temperatures, mask, *options)
+        total: float = run(x, t, loss, grad, classes, sample, heat, mask, *options)
         return total
 
     return _losses.row_loss(
         call,
         cross_entropy_rows,
         rows,
-        [target, samples, _parameters.per_row_temperatures(heat), mask],
+        [target, samples, _parameters.per_row_temperatures(temperatures), mask],
         divisor=divisor,
         reduction=reduction,
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x)),
+        extreme=extreme,
     )
 
 
@@ -496,8 +492,8 @@ def cross_entropy_grad_hess(
         cross_entropy_grad_hess_rows,
         rows.x,
         [target, samples],
-        axis=rows.axis,
+        axes=rows.axes,
         shape=rows.given,
         outs=(grad_out, hess_out),
-        threads=_threads.resolve(num_threads, rows.x.size),
+        num_threads=num_threads,
     )

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _call, _inputs, _outputs, _threads, _views
+from .. import _inputs, _views
 from .._backend import kernel
+from .._call import prepare
+from .._outputs import Output
 from .._reference import Array, blockwise, widened
 from .._signatures import ArrayLike
 
@@ -76,11 +78,8 @@ def hardmax(
     """
     a = _inputs.as_numbers(x, "x")
     axes = _views.normalize_axes(axis, a.ndim)
-    wanted = _inputs.result_dtype(a, dtype)
-    threads = _threads.resolve(num_threads, a.size)
-    run = _call.kernel_for(hardmax_rows, _inputs.float_dtype(a), wanted)
-    result = _outputs.new_or_checked(out, a, wanted)
-    target, a = _outputs.destination(out, result, a)
-    for source, into in _views.iter_views(axes, [a, target], in_order=True):
+    output = Output(out, _inputs.result_dtype(a, dtype), a)
+    run, threads, views = prepare(hardmax_rows, axes, a, (), (output,), num_threads, in_order=True)
+    for source, into in views:
         run(source, into, threads)
-    return _outputs.delivered(out, result, target)
+    return output.deliver()

@@ -97,25 +97,26 @@ def _kl_divergence_from_logits(
     _losses.check_reduction(reduction)
     rows = _inputs.as_rows(logits, "logits", axis)
     target = _targets.as_probabilities(rows, target_logits, "target_logits")
-    heat = _parameters.row_temperature(rows, temperature)
+    temperatures, extreme = _parameters.as_row_temperatures(rows, temperature)
 
     def call(
         run: Any, x: Any, grad: Any, loss: Any, t: Any, row: Any, scale: float, threads: int
     ) -> float:
-        total: float = run(x, t, loss, grad, heat if row is None else row[:, 0], scale, threads)
+        heat = temperatures if row is None else row[:, 0]
+        total: float = run(x, t, loss, grad, heat, scale, threads)
         return total
 
     return _losses.row_loss(
         call,
         kl_divergence_from_logits_rows,
         rows,
-        [target, _parameters.per_row_temperatures(heat)],
+        [target, _parameters.per_row_temperatures(temperatures)],
         divisor=_losses.divisor(reduction, rows),
         reduction=reduction,
         gradient=gradient,
         out=out,
         num_threads=num_threads,
-        extreme=_parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x)),
+        extreme=extreme,
     )
 
 

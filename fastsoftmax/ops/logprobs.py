@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import _call, _inputs, _losses, _parameters, _targets, _threads, _views
+from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
+from .._call import prepare
+from .._outputs import ShapedOutput
 from .._reference import Array, blockwise
 from .._signatures import ArrayLike
 from .log_softmax import log_probabilities
@@ -88,15 +90,13 @@ def logprobs(
     several = given.ndim == rows.x.ndim
     shape = rows.of_length(given.shape[rows.axis]) if several else rows.shape
     found = _targets.as_labels(given if given.size else ids, "ids", shape, rows.classes, passed=ids)
-    heat = _parameters.row_temperature(rows, temperature)
-    threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x))
-    run = _call.kernel_for(logprobs_rows, _inputs.float_dtype(rows.x), extreme=extreme)
+    temperatures, extreme = _parameters.as_row_temperatures(rows, temperature)
     at = found if several else rows.per_row(found)
-    result = np.empty(at.shape, _losses.loss_dtype(rows.x))
-    if result.size:
-        for x, i, into, row in _views.iter_views(
-            rows.axes, [rows.x, at, result, _parameters.per_row_temperatures(heat)], any_length=True
-        ):
-            run(x, i, into, heat if row is None else row[:, 0], threads)
-    return result.reshape(shape)[()]
+    output = ShapedOutput(None, _losses.loss_dtype(rows.x), shape, at.shape)
+    others = (at, _parameters.per_row_temperatures(temperatures))
+    run, threads, views = prepare(
+        logprobs_rows, rows.axes, rows.x, others, (output,), num_threads, extreme, any_length=True
+    )
+    for x, into, i, row in views:
+        run(x, i, into, temperatures if row is None else row[:, 0], threads)
+    return output.deliver()

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _call
+from .. import _inputs, _parameters, _views
 from .._backend import kernel
+from .._call import prepare
+from .._outputs import Output, ShapedOutput
 from .._parameters import LAST
 from .._reference import (
     BLOCK,
@@ -282,18 +284,35 @@ def logsumexp(
         result = logsumexp_plain(x, out, num_threads)
         if result is not None:
             return result
-    return _call.reduce_rows(
-        logsumexp_rows,
-        x,
-        axis,
-        b=b,
-        keepdims=keepdims,
-        base=base,
-        where=where,
-        out=out,
-        dtype=dtype,
-        num_threads=num_threads,
-    )
+    return _reduced(x, axis, b, keepdims, base, where, out, dtype, num_threads)
+
+
+def _reduced(
+    x: Any,
+    axis: Any,
+    b: Any,
+    keepdims: Any,
+    base: Any,
+    where: Any,
+    out: Any,
+    dtype: Any,
+    num_threads: Any,
+) -> Any:
+    a, weights = _parameters.with_weights(_inputs.as_numbers(x, "x"), b)
+    mask = _parameters.as_where(where, a.shape)
+    axes = _views.normalize_axes(axis, a.ndim)
+    keepdims = _parameters.as_flag(keepdims, "keepdims")
+    wanted = _inputs.result_dtype(a, dtype, reduced=True)
+    ln_base = _parameters.as_ln_base(base, least_exclusive=True)
+    kept = _views.reduced_shape(a.shape, axes, keepdims=True)
+    shape = kept if keepdims else _views.reduced_shape(a.shape, axes, keepdims=False)
+    output = ShapedOutput(out, wanted, shape, kept)
+    output.nothing = -np.inf
+    others = (mask, weights)
+    run, threads, views = prepare(logsumexp_rows, axes, a, others, (output,), num_threads)
+    for source, into, present, weight in views:
+        run(source, weight, into[:, 0], ln_base, present, threads)
+    return output.deliver()
 
 
 @reduction_vjp
@@ -343,4 +362,15 @@ def logsumexp_vjp(
     array([[0.25, 0.25, 0.25, 0.25],
            [0.5 , 0.5 , 0.5 , 0.5 ]])
     """
-    return _call.reduced_vjp(logsumexp_vjp_rows, g, x, axis, out=out, num_threads=num_threads)
+    a, b = _inputs.as_array(g, "g"), _inputs.as_numbers(x, "x")
+    axes = _views.normalize_axes(axis, b.ndim)
+    kept, left = (_views.reduced_shape(b.shape, axes, keepdims) for keepdims in (True, False))
+    if a.shape not in (kept, left):
+        allowed = " or ".join(str(shape) for shape in dict.fromkeys([left, kept]))
+        raise ValueError(f"g must have the shape of logsumexp(x), {allowed}, got {a.shape}")
+    output = Output(out, _inputs.float_dtype(b), b)
+    others = (a.reshape(kept),)
+    run, threads, views = prepare(logsumexp_vjp_rows, axes, b, others, (output,), num_threads)
+    for source, into, row in views:
+        run(row[:, 0], source, into, threads)
+    return output.deliver()

@@ -64,10 +64,8 @@ def _nll_loss(
     ignore = _parameters.as_ignore_index(ignore_index)
     rows = _inputs.as_rows(log_probs, "log_probs", axis)
     target = _targets.as_targets(rows, targets, ignore)
-    classes, samples = (
-        _losses.as_class_weight(rows, weight),
-        _losses.as_sample_weight(rows, sample_weight),
-    )
+    classes = _losses.as_class_weight(rows, weight)
+    samples = _losses.as_sample_weight(rows, sample_weight)
     divisor = _losses.divisor(
         reduction,
         rows,

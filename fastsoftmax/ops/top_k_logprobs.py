@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import _call, _inputs, _losses, _parameters, _threads, _views
+from .. import _inputs, _losses, _parameters
 from .._backend import kernel
+from .._call import prepare
+from .._outputs import ShapedOutput
 from .._reference import Array, blockwise, widened
 from .._signatures import ArrayLike
+from .._views import Rows
 from .log_softmax import log_probabilities
+
+INTP = np.dtype(np.intp)
 
 
 @kernel
@@ -100,22 +105,25 @@ def top_k_logprobs(
     """
     rows = _inputs.as_rows(logits, "logits", axis)
     shape = rows.of_length(_as_count(k, rows))
-    heat = _parameters.row_temperature(rows, temperature)
-    threads = _threads.resolve(num_threads, rows.x.size)
-    extreme = _parameters.is_extreme((1.0, 0.0), heat, _inputs.float_dtype(rows.x))
-    run = _call.kernel_for(top_k_logprobs_rows, _inputs.float_dtype(rows.x), extreme=extreme)
-    values, indices = np.empty(shape, _losses.loss_dtype(rows.x)), np.empty(shape, np.intp)
-    if values.size:
-        for x, into, places, row in _views.iter_views(
-            rows.axes,
-            [rows.x, values, indices, _parameters.per_row_temperatures(heat)],
-            any_length=True,
-        ):
-            run(x, into, places, heat if row is None else row[:, 0], threads)
-    return values, indices
+    temperatures, extreme = _parameters.as_row_temperatures(rows, temperature)
+    values = ShapedOutput(None, _losses.loss_dtype(rows.x), shape, shape)
+    indices = ShapedOutput(None, INTP, shape, shape)
+    run, threads, views = prepare(
+        top_k_logprobs_rows,
+        rows.axes,
+        rows.x,
+        (_parameters.per_row_temperatures(temperatures),),
+        (values, indices),
+        num_threads,
+        extreme,
+        any_length=True,
+    )
+    for x, into, places, row in views:
+        run(x, into, places, temperatures if row is None else row[:, 0], threads)
+    return values.result, indices.result  # which are no scalars
 
 
-def _as_count(k: Any, rows: _views.Rows) -> int:
+def _as_count(k: Any, rows: Rows) -> int:
     try:
         count = operator.index(k)
     except TypeError:
