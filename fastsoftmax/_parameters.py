@@ -25,6 +25,15 @@ ONE = np.ones((1, 1))  # temperature 1 for all rows
 LAST: int = -1
 UNSCALED: float = 1.0
 
+
+def is_last(axis: Any, x: Any) -> bool:
+    """Whether a plain integer names the last axis of an array, as LAST does.
+
+    Most calls say axis=1 of two axes; asked after `axis is LAST` this costs the others nothing.
+    """
+    return type(axis) is int and type(x) is np.ndarray and axis in (-1, x.ndim - 1) and x.ndim > 0
+
+
 # ln(base) / temperature beyond which a compiled kernel could overflow inside; the twins divide by
 # the temperature instead.
 _LARGEST_SCALE = {4: 2.0**60, 8: 2.0**900}  # by the size of the type in which is computed

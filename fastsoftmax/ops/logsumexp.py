@@ -11,7 +11,7 @@ from .. import _inputs, _parameters, _views
 from .._backend import kernel
 from .._call import prepare
 from .._outputs import Output, ShapedOutput
-from .._parameters import LAST
+from .._parameters import LAST, is_last
 from .._reference import (
     BLOCK,
     Array,
@@ -274,7 +274,7 @@ def logsumexp(
     array([1.585, 4.   ])
     """
     if (
-        axis is LAST
+        (axis is LAST or is_last(axis, x))
         and b is None
         and base is None
         and where is None

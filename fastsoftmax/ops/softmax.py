@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import _call
 from .._backend import kernel
-from .._parameters import LAST, UNSCALED
+from .._parameters import LAST, UNSCALED, is_last
 from .._reference import Array, Scaled, blockwise, is_narrow, store, total, widened
 from .._signatures import ArrayLike, activation, activation_vjp
 
@@ -133,7 +133,8 @@ def softmax(
     array([0.5, 0. , 0.5])
     """
     unscaled = temperature is UNSCALED or (type(temperature) is float and temperature == 1.0)
-    if unscaled and axis is LAST and base is None and where is None and dtype is None:
+    last = axis is LAST or is_last(axis, x)
+    if unscaled and last and base is None and where is None and dtype is None:
         result = softmax_plain(x, out, num_threads)
         if result is not None:
             return result
