@@ -93,10 +93,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import _arrays
+from .. import _call
 from .._backend import kernel
 from .._signatures import ArrayLike, normalization, normalization_vjp
-from ..kernels.reference import Array, blockwise, is_narrow, store, total, widened
+from .._reference import Array, blockwise, is_narrow, store, total, widened
 
 
 @kernel
@@ -148,7 +148,7 @@ def toy(
     >>> toy([1.0, -3.0])
     array([0.25, 0.75])
     """
-    return _arrays.map_rows(
+    return _call.map_rows(
         toy_rows, x, axis, where=where, out=out, dtype=dtype, num_threads=num_threads
     )
 
@@ -180,7 +180,7 @@ def toy_vjp(
     >>> toy_vjp([1.0, 0.0], [1.0, -1.0])
     array([0.25, 0.25])
     """
-    return _arrays.rows_vjp(
+    return _call.rows_vjp(
         toy_vjp_rows,
         g,
         x,
