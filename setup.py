@@ -154,6 +154,8 @@ def extensions():
         arguments = flags[isa] if isa else [*FLAGS, *openmp]
         return Extension(name, [source], extra_compile_args=arguments, language=language, **common)
 
+    # the widest vectors first: they take the longest, and two are compiled at a time
+    stubs = dict(reversed(stubs.items()))
     modules = [module(f"fastsoftmax.kernels.{isa}", stub, isa) for isa, stub in stubs.items()]
     modules += [
         module(f"fastsoftmax.{name}", str(PACKAGE / f"{name}.pyx")) for name in ("_cpu", "_pool")
