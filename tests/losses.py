@@ -350,6 +350,8 @@ class Loss:
     scores: str = "logits"
     second: str = "targets"
     elementwise: bool = False
+    # Reduced losses of distributions are sums of elements: they do not go by rows.
+    sums_elements: bool = False
     # Calls in every regime: what their names add -> targets and options, of `regimes.Given`; with
     # the gradient, but for those in `without_gradient`. And of the function of second derivatives.
     calls: dict[str, Callable] = field(default_factory=dict)
@@ -586,6 +588,7 @@ LOSSES = (
         options=only(ROW_OPTIONS, "weight", "sample_weight", "ignore_index"),
         targets={"labels": labels, "soft": distributions},
         typical=typical_log_probs,
+        sums_elements=True,
         calls={
             "": lambda given: (given.labels, {}),
             "targets": lambda given: (given.wide, {}),
@@ -651,6 +654,7 @@ LOSSES = (
                 LOG2 / 2,
             ),
         ),
+        sums_elements=True,
         options={},
         targets={"soft": distributions},
         typical=typical_log_probs,
