@@ -133,8 +133,13 @@ def softmax(
     array([0.5, 0. , 0.5])
     """
     unscaled = temperature is UNSCALED or (type(temperature) is float and temperature == 1.0)
-    last = axis is LAST or is_last(axis, x)
-    if unscaled and last and base is None and where is None and dtype is None:
+    if (
+        unscaled
+        and (axis is LAST or is_last(axis, x))
+        and base is None
+        and where is None
+        and dtype is None
+    ):
         result = softmax_plain(x, out, num_threads)
         if result is not None:
             return result
