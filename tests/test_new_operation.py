@@ -71,7 +71,7 @@ def toy_rows(
     if where is not None:
         a.set_where(&where[0, 0, 0], where.shape, where.strides)
     with nogil:
-        row_map(Toy(), a, num_threads, execute)
+        row_map(Toy(), a, num_threads)
         settled()
 
 
@@ -79,7 +79,7 @@ def toy_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_t
     cdef RowMapArguments a
     a.input[0], a.input[1], a.out = any_view(g), any_view(x), any_view(out)
     with nogil:
-        row_map(ToyVjp(), a, num_threads, execute)
+        row_map(ToyVjp(), a, num_threads)
         settled()
 """
 
