@@ -4,11 +4,14 @@ the errors that docs/accuracy.md uses.
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 
+import mpmath
+import numpy as np
 import pytest
-from programs import ROOT
+from programs import ROOT, loaded
 
 KERNELS = ROOT / "fastsoftmax" / "kernels"
 COMPILER = shutil.which(os.environ.get("CXX", "c++").split()[0])
@@ -96,6 +99,35 @@ def check(program, isa, stride):
     assert len(found) >= len(expected) - 1  # the unit of AVX-512's float64 is not a double
     for key, error, argument in found:
         assert 0.05 < error <= expected[key], f"{isa} {key}: {error} at {argument}"
+
+
+def constants_of(start):
+    """The numbers of the header from a place on."""
+    text = (KERNELS / "math" / "exp.h").read_text()
+    return [
+        float.fromhex(c) for c in re.findall(r"0x[0-9a-f.]+p[-+]\d+", text[text.index(start) :])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("start", "degree", "dtype", "bits"),
+    [
+        ("static constexpr float c3", 1, np.float32, 29.2),
+        ("static FS_INLINE V product(V power, V r)", 4, np.float64, 56.2),
+    ],
+)
+def test_coefficients_are_the_best(start, degree, dtype, bits):
+    """Those in use have the error of those that tools/fit_exp.py finds."""
+    fit_exp = loaded("tools", "fit_exp.py")
+    with mpmath.workprec(160):
+        limit = mpmath.log(2) / 32
+        found = fit_exp.fit(degree, limit)
+        used = [mpmath.mpf(c) for c in constants_of(start)[: degree + 1]]
+        least = fit_exp.largest_error(found, limit)
+        assert -mpmath.log(least, 2) > bits
+        assert fit_exp.largest_error(used, limit) < least * 1.01
+    if dtype is np.float32:  # of the others many are as good
+        assert [dtype(mpmath.nstr(c, 20)) for c in found] == used
 
 
 @pytest.mark.parametrize("isa", RAN_HERE)
