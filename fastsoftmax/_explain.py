@@ -36,11 +36,11 @@ class Decision(NamedTuple):
         return next(line.driver for line in self.lines if line.holds)
 
 
-def _row_operation(name: str) -> Callable[..., Any]:
+def _rows(name: str) -> Callable[..., Any]:
     return lambda x, **options: getattr(fastsoftmax, name)(x, **options)
 
 
-def _gradient(name: str, reduced: bool) -> Callable[..., Any]:
+def _gradient(name: str, reduced: bool = False) -> Callable[..., Any]:
     """A vjp: of x itself where the result has x's shape, else of one number for each row."""
 
     def call(x: Any, axis: int = -1, **options: Any) -> Any:
@@ -50,10 +50,40 @@ def _gradient(name: str, reduced: bool) -> Callable[..., Any]:
     return call
 
 
+def _labels(name: str, **more: Any) -> Callable[..., Any]:
+    """A loss of the first class."""
+
+    def call(x: Any, axis: int = -1, **options: Any) -> Any:
+        labels = np.zeros_like(x.sum(axis), np.int64)
+        return getattr(fastsoftmax, name)(x, labels, axis, **options, **more)
+
+    return call
+
+
+def _targets(name: str, **more: Any) -> Callable[..., Any]:
+    """A loss of a target for each class."""
+    return lambda x, **options: getattr(fastsoftmax, name)(x, np.zeros_like(x), **options, **more)
+
+
+def _logprobs(x: Any, axis: int = -1, **options: Any) -> Any:
+    return fastsoftmax.logprobs(x, np.zeros_like(x.sum(axis), np.int64), axis, **options)
+
+
 #: Calls on an array x; only what is given on the command line is among the keywords.
 CALLS: dict[str, Callable[..., Any]] = {
-    **{name: _row_operation(name) for name in ("softmax", "softmin", "log_softmax", "logsumexp")},
+    **{name: _rows(name) for name in ("softmax", "softmin", "log_softmax", "logsumexp")},
+    **{name: _rows(name) for name in ("square_normalize", "hardmax")},
+    **{name: _gradient(name) for name in ("softmax_vjp", "log_softmax_vjp")},
     "logsumexp_vjp": _gradient("logsumexp_vjp", reduced=True),
+    "square_normalize_vjp": _gradient("square_normalize_vjp"),
+    "cross_entropy": _labels("cross_entropy"),
+    "cross_entropy_of_targets": _targets("cross_entropy"),
+    "cross_entropy_grad_hess": _labels("cross_entropy_grad_hess"),
+    "nll_loss_of_targets": _targets("nll_loss", reduction="none"),
+    "kl_divergence": _targets("kl_divergence", reduction="none"),
+    "kl_divergence_from_logits": _targets("kl_divergence_from_logits"),
+    "logprobs": _logprobs,
+    "top_k_logprobs": lambda x, **options: fastsoftmax.top_k_logprobs(x, 1, **options),
 }
 
 

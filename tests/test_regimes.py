@@ -15,7 +15,8 @@ from fastsoftmax import __main__ as command_line
 from fastsoftmax import _backend, _explain
 
 VECTOR = {"avx512": 64, "avx2": 32, "baseline": 16}  # bytes
-NAMES = ["small", "strips", "lanes", "tiles", "gathered tiles", "row batch", "long rows"]
+NAMES = ["small", "strips", "lanes", "lanes of columns", "tiles", "gathered tiles"]
+NAMES += ["row batch", "long rows"]
 
 
 @pytest.fixture
@@ -52,6 +53,22 @@ BORDERS = [
     ("softmax", {"axis": 0, "temperature": 2}, (24, 600), "lanes", (25, 600), "tiles"),
     ("log_softmax", {"axis": 0}, (40, 600), "lanes", (41, 600), "strips"),
     ("logsumexp", {"axis": 0}, (41, 511), "tiles", (41, 512), "strips"),
+    ("logsumexp", {"axis": 0}, (15, 40000), "lanes", (16, 40000), "strips"),
+    ("softmax_vjp", {}, (100, 24), "lanes", (100, 25), "row batch"),
+    ("log_softmax_vjp", {"axis": 0}, (24, 600), "lanes", (25, 600), "tiles"),
+    ("square_normalize", {}, (5, 32768), "row batch", (5, 32769), "long rows"),
+    ("square_normalize_vjp", {}, (100, 24), "lanes", (100, 25), "row batch"),
+    ("cross_entropy", {}, (100, 32), "lanes", (100, 33), "row batch"),
+    ("cross_entropy", {"axis": 0}, (33, 600), "lanes of columns", (32769, 600), "long rows"),
+    ("cross_entropy_of_targets", {}, (100, 128), "lanes", (100, 129), "long rows"),
+    ("cross_entropy_of_targets", {"axis": 0}, (128, 60), "lanes", (129, 60), "lanes of columns"),
+    ("cross_entropy_grad_hess", {}, (100, 128), "lanes", (100, 129), "long rows"),
+    ("nll_loss_of_targets", {}, (4, 40), "lanes", (3, 40), "long rows"),
+    ("kl_divergence", {}, (100, 40), "lanes", (100, 41), "long rows"),
+    ("kl_divergence_from_logits", {}, (100, 40), "lanes", (100, 41), "long rows"),
+    ("logprobs", {"axis": 0}, (40, 600), "lanes", (41, 600), "lanes of columns"),
+    ("top_k_logprobs", {}, (100, 40), "lanes", (100, 41), "long rows"),
+    ("hardmax", {}, (100, 40), "lanes", (100, 41), "long rows"),
 ]
 
 
@@ -97,7 +114,7 @@ def test_the_table(active):
     lines = _explain.explained("softmax", np.zeros((5, 40000), np.float32)).lines
     assert [line.driver for line in lines] == NAMES
     assert all(line.condition and line.measured for line in lines)
-    assert [line.holds for line in lines] == [False] * 6 + [True]
+    assert [line.holds for line in lines] == [False] * 7 + [True]
 
 
 def test_only_watched_calls_are_remembered(active):

@@ -64,7 +64,7 @@ cdef extern from "kernels/drivers/regime.h" namespace "fs" nogil:
     cppclass Decision:
         const char* operation() noexcept
         bint holds(const RegimeLine&) noexcept
-    const RegimeLine[7] regime_table
+    const RegimeLine[8] regime_table
     Decision forget_decision() noexcept
     void watch(bint) noexcept
 
@@ -154,7 +154,7 @@ def last_decision():
     if last.operation() is NULL:
         return None
     lines = []
-    for k in range(7):
+    for k in range(8):
         line = &regime_table[k]
         holds = bool(last.holds(line[0]))
         lines.append((line.name.decode(), line.condition.decode(), line.measured.decode(), holds))

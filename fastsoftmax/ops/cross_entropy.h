@@ -1,6 +1,7 @@
 // Cross-entropy of rows of logits, with its gradient: which way a call takes.
 #pragma once
 
+#include "kernels/drivers/regime.h"
 #include "ops/cross_entropy_label_gradients.h"
 #include "ops/cross_entropy_label_lanes.h"
 #include "ops/cross_entropy_target_lanes.h"
@@ -25,8 +26,10 @@ double cross_entropy_tiles(const CrossEntropyArguments &a, isize threads) {
 template <bool Scaled, bool Gradient, class C>
 bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, double &sum) {
     const bool by_label = a.labels() && a.smoothing == 0 && a.z_loss == 0;
+    static constexpr Traits labels = in_lanes("cross_entropy", short_label_row, chunk, true),
+                            targets = in_lanes("cross_entropy", short_target_row, chunk);
     const int lanes_run =
-        a.x.n > chunk ? 0 : lanes_along(a.x, by_label ? short_label_row : short_target_row);
+        lanes_along(a.x, decide(Problem::of(a.x, sizeof(C), Scaled), by_label ? labels : targets));
     if (!lanes_run) return false;
     const CrossEntropyArguments s = lanes_run == along_inner ? a : a.swapped();
     sum = by_label ? cross_entropy_tiles<LabelTile<C, Scaled, Gradient>>(s, threads)

@@ -1,7 +1,7 @@
 // What boosting wants of cross-entropy: its gradient and curvature.
 #pragma once
 
-#include "kernels/drivers/tiles.h"
+#include "kernels/drivers/regime.h"
 #include "kernels/math/exp_sums.h"
 
 namespace {
@@ -213,7 +213,9 @@ inline isize further_memory(const GradHessTile &tile) {
 }
 
 inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads) {
-    if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
+    static constexpr Traits traits = in_lanes("cross_entropy_grad_hess", short_target_row, chunk);
+    const Driver driver = decide(Problem::of(a.x, sizeof(double), false), traits);
+    if (const int lanes_run = lanes_along(a.x, driver)) {
         const GradHessArguments s = lanes_run == along_inner ? a : a.swapped();
         TilesWork<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
         return execute(work, threads);

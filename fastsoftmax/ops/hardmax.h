@@ -51,6 +51,7 @@ struct HardmaxLanes {
     using I = typename X::I;
     using Int = typename Format<C>::Int;
     using Block = LaneBlock<X, 1>;
+    static constexpr Traits traits = in_lanes("hardmax", short_log_row);
     static constexpr int inputs = 1;
     struct State {
         V top, other;  // 0, or NaN

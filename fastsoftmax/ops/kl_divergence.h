@@ -7,6 +7,7 @@ namespace {
 namespace fs {
 
 struct Divergence {
+    static constexpr const char *operation = "kl_divergence";
     template <class X, class V = typename X::V>
     FS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
         const V nan = X::set(std::numeric_limits<typename X::Scalar>::quiet_NaN());
@@ -25,6 +26,7 @@ template <>
 constexpr double precise_below<Divergence> = 0x1p-4;
 
 struct DivergenceOfLogs {
+    static constexpr const char *operation = "kl_divergence";
     template <class X, class V = typename X::V>
     FS_INLINE void apply(V log_q, V log_p, V, V, V &loss, V &gradient) const {
         const V p = exp_plain<X>(log_p);

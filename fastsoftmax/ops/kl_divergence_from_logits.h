@@ -125,6 +125,7 @@ struct LogitsDivergenceLanes {
     using D = Vec<double>;
     using Row = LogitsDivergence<C, Scaled>;
     using Block = LaneBlock<X, 2>;
+    static constexpr Traits traits = in_lanes("kl_divergence_from_logits", short_log_row);
     static constexpr int inputs = 2, parts = wide_parts<X>;
     enum Stage { maximum, total, value, derivative };
     struct State {
@@ -233,7 +234,8 @@ template <class C, bool Scaled>
 double logits_divergence_of(const LogitsDivergenceArguments &a, isize threads) {
     const std::size_t rows = static_cast<std::size_t>(
         (a.x.outer * a.x.inner + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
-    PieceResults<Sum> sums(std::max(rows, lane_pieces<Vec<C>>(a.x)));
+    PieceResults<Sum> sums(
+        std::max(rows, lane_pieces<Vec<C>>(a.x, LogitsDivergenceLanes<C, Scaled>::traits)));
     if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
         RowsWork<LogitsDivergenceRow<C, Scaled>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n,
                                                       threads);

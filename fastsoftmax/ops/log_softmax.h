@@ -22,6 +22,7 @@ void plain_log_softmax(const void *x, void *out, isize rows, isize n, isize thre
 // y = log_softmax(x):  (g - exp(y) sum(g)) / temperature
 struct LogSoftmaxVjp : RowMap<2, 1> {
     static constexpr bool has_temperature = true;
+    static constexpr const char *operation = "log_softmax_vjp";
 
     template <class X, class V>
     static FS_INLINE Vectors<X, 1> terms(V g, V) {

@@ -114,6 +114,7 @@ struct LogprobsLanes {
     using X = Vec<C>;
     using V = typename X::V;
     using Block = LaneBlock<X, 1>;
+    static constexpr Traits traits = in_lanes("logprobs", short_log_row);
     static constexpr int inputs = 1;
     struct State {
         LaneLog<C, Scaled> log;

@@ -1,7 +1,7 @@
 // logsumexp with weights of rows in lanes, and which way a call takes.
 #pragma once
 
-#include "kernels/drivers/tiles.h"
+#include "kernels/drivers/regime.h"
 #include "ops/logsumexp_weighted.h"
 
 namespace {
@@ -111,7 +111,9 @@ inline isize further_memory(const WeightedTile &tile) {
 }
 
 inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads) {
-    if (const int lanes_run = a.x.n > chunk ? 0 : lanes_along(a.x, short_target_row)) {
+    static constexpr Traits traits = in_lanes("logsumexp, b", short_target_row, chunk);
+    const Driver driver = decide(Problem::of(a.x, sizeof(double), false), traits);
+    if (const int lanes_run = lanes_along(a.x, driver)) {
         const NormalizeArguments s = lanes_run == along_inner ? a : a.swapped();
         TilesWork<WeightedTile> work(
             WeightedTile(s, lanes_run == along_inner ? weights : weights.swapped()), s.x.outer,

@@ -7,6 +7,7 @@ namespace {
 namespace fs {
 
 struct Nll {
+    static constexpr const char *operation = "nll_loss";
     template <class X, class V = typename X::V>
     FS_INLINE void apply(V log_p, V t, V weight, V, V &loss, V &gradient) const {
         const V q = weight * t;

@@ -15,7 +15,11 @@ constexpr Traits traits_of = {R == Result::softmax       ? "softmax"
                               : R == Result::logsumexp   ? "logsumexp"
                                                          : "logsumexp_vjp",
                               takes_logarithm(R) ? short_log_row : short_row,
-                              R != Result::logsumexp_vjp, true, takes_logarithm(R)};
+                              R != Result::logsumexp_vjp,
+                              true,
+                              takes_logarithm(R),
+                              true,
+                              true};
 
 // Columns where they are, of rows as they are: without options that only gathering understands.
 template <Result R, class C>
@@ -77,7 +81,8 @@ void normalize_scaled(const NormalizeArguments &a, isize threads) {
     p.columns_direct = direct<R, C>(a);
     const NormalizeArguments s = a.swapped();
     switch (decide(p, traits_of<R>)) {
-        case Driver::small:  // was done before there were arguments
+        case Driver::column_lanes:  // of operations without tiles
+        case Driver::small:         // was done before there were arguments
         case Driver::strips:
             if constexpr (Scaled)
                 return;

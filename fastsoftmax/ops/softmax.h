@@ -22,6 +22,7 @@ void plain_softmax(const void *x, void *out, isize rows, isize n, isize threads)
 // y = softmax(x):      y (g - sum(g y)) / temperature
 struct SoftmaxVjp : RowMap<2, 1> {
     static constexpr bool has_temperature = true;
+    static constexpr const char *operation = "softmax_vjp";
 
     template <class X, class V>
     static FS_INLINE Vectors<X, 1> terms(V g, V y) {

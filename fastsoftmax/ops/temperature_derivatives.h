@@ -105,6 +105,7 @@ struct TemperatureLanes {
     using X = Vec<double>;
     using V = X::V;
     using Block = LaneBlock<X, 1>;
+    static constexpr Traits traits = in_lanes("temperature_derivatives", short_log_row);
     static constexpr int inputs = 1;
     struct State {
         V max;
@@ -166,7 +167,8 @@ inline void temperature_derivatives(const AnyView &x, const AnyView &labels, con
                                     double inverse, double *results, isize threads) {
     const std::size_t row_pieces = static_cast<std::size_t>(
         (x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n));
-    PieceResults<Derivatives> sums(std::max(row_pieces, lane_pieces<Vec<double>>(x)));
+    PieceResults<Derivatives> sums(
+        std::max(row_pieces, lane_pieces<Vec<double>>(x, TemperatureLanes::traits)));
     if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads)) {
         RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
                                       threads);

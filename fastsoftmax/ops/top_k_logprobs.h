@@ -19,6 +19,7 @@ struct TopLanes {
     using I = typename X::I;
     using Int = typename Format<C>::Int;
     using Block = LaneBlock<X, 1>;
+    static constexpr Traits traits = in_lanes("top_k_logprobs", short_log_row);
     static constexpr int inputs = 1;
     struct State {
         LaneLog<C, Scaled> log;

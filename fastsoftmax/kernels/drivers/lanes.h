@@ -2,7 +2,7 @@
 // An operation says what it does with a vector of one class.
 #pragma once
 
-#include "kernels/drivers/tiles.h"
+#include "kernels/drivers/regime.h"
 
 namespace {
 namespace fs {
@@ -41,6 +41,7 @@ FS_INLINE void store_lanes(const AnyView &v, const LaneRows &rows, isize c, type
 //
 //     using X;                        the vector of one class
 //     static constexpr int inputs;    how many arrays there are of all classes
+//     static constexpr Traits traits; what the table of drivers asks of it
 //     const AnyView &input(int k) const;    those arrays, of one shape
 //     const AnyView &output() const;  results of all classes; without data: there are none
 //     Op swapped() const;             the same with outer and inner axis exchanged
@@ -239,11 +240,17 @@ bool all_direct(const Op &op) {
     return direct;
 }
 
+// What the table of drivers is asked about them.
+template <class C>
+Problem lane_problem(const AnyView &x) {
+    return Problem::of(x, sizeof(C), false);
+}
 // In how many pieces they are done.
 template <class X>
-std::size_t lane_pieces(const AnyView &x) {
+std::size_t lane_pieces(const AnyView &x, const Traits &traits) {
     constexpr isize width = tile_vectors * X::lanes;
-    const int along = lanes_along(x, ShortRows<X>::longest);
+    const Driver driver = driver_for(lane_problem<typename X::Scalar>(x), traits);
+    const int along = lanes_along(x, driver);
     const isize outer = along == along_inner ? x.outer : x.inner,
                 inner = along == along_inner ? x.inner : x.outer;
     return along ? static_cast<std::size_t>(outer * ((inner + width - 1) / width)) : 0;
@@ -253,7 +260,9 @@ std::size_t lane_pieces(const AnyView &x) {
 template <class Op>
 bool run_in_lanes(const Op &op, isize threads) {
     using Tile = LaneTile<Op>;
-    const int along = lanes_along(op.input(0), Tile::longest);
+    static_assert(Op::traits.longest_lane_row <= Tile::longest, "");
+    const AnyView &x = op.input(0);
+    const int along = lanes_along(x, decide(lane_problem<typename Op::X::Scalar>(x), Op::traits));
     if (!along) return false;
     const Op turned = along == along_inner ? op : op.swapped();
     TilesWork<Tile> work(Tile{turned, all_direct(turned)}, turned.input(0).outer,

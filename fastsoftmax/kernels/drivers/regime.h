@@ -10,7 +10,16 @@ namespace {
 namespace fs {
 
 // How rows (lines along the axis n of (outer, n, inner)) are walked.
-enum class Driver { small, strips, lanes, tiles, gathered_tiles, row_batch, long_rows };
+enum class Driver {
+    small,
+    strips,
+    lanes,
+    column_lanes,
+    tiles,
+    gathered_tiles,
+    row_batch,
+    long_rows
+};
 
 struct Problem {
     isize outer = 1, n = 1, inner = 1;
@@ -19,7 +28,8 @@ struct Problem {
     bool scaled = false;  // by a temperature or a base
     // vectors of neighbouring rows are loaded and stored where they are
     bool columns_direct = false;
-    bool columns_near = false;  // neighbouring rows share cache lines
+    bool columns_share_lines = false;  // neighbouring rows share cache lines, and are short
+    bool columns_aside = false;        // neighbouring rows fill vectors
 
     isize rows() const { return outer * inner; }
     isize bytes() const { return rows() * n * element; }
@@ -30,7 +40,8 @@ struct Problem {
     static Problem of(const AnyView &x, isize element, bool scaled) {
         Problem p;
         p.outer = x.outer, p.n = x.n, p.inner = x.inner, p.element = element, p.scaled = scaled;
-        p.columns_near = columns_staged(x) || columns_staged(x.swapped());
+        p.columns_share_lines = columns_staged(x) || columns_staged(x.swapped());
+        p.columns_aside = columns_near(x) || columns_near(x.swapped());
         return p;
     }
     static Problem fresh_rows(isize rows, isize n, isize element) {
@@ -43,11 +54,20 @@ struct Problem {
 // What the answer depends on beside the problem.
 struct Traits {
     const char *operation;
-    isize longest_lane_row;  // up to which rows run across lanes
-    bool small;              // has a way without views
-    bool strips;             // has a driver for strips of columns
-    bool logarithms;         // of sums: then the maximum is summed apart
+    isize longest_lane_row;         // up to which rows run across lanes
+    bool small;                     // has a way without views
+    bool strips;                    // has a driver for strips of columns
+    bool logarithms;                // of sums: then the maximum is summed apart
+    bool tiles;                     // has drivers for tiles of columns
+    bool batches;                   // and for rows whose sums are settled together
+    isize longest_lane_column = 0;  // up to which columns run in lanes as short rows do
 };
+// Of operations whose rows run in lanes, or else one by one.
+constexpr Traits in_lanes(const char *operation, isize longest_row,
+                          isize longest_column = std::numeric_limits<std::int32_t>::max(),
+                          bool batches = false) {
+    return {operation, longest_row, false, false, false, false, batches, longest_column};
+}
 
 // So few elements that views and batches would take longer than computing.
 constexpr bool is_small(isize rows, isize n) {
@@ -89,17 +109,23 @@ constexpr RegimeLine regime_table[] = {
      [](const Problem &p, const Traits &t) {
          return p.n <= t.longest_lane_row && p.rows() >= enough_rows;
      }},
+    {Driver::column_lanes, "lanes of columns",
+     "neighbouring columns, at least a vector of them, of operations without tiles",
+     "cross_entropy of (8, 4, 256, 256) with targets, axis 1: 171 -> 2.5",
+     [](const Problem &p, const Traits &t) {
+         return p.columns_aside && p.n <= t.longest_lane_column;
+     }},
     {Driver::tiles, "tiles", "contiguous columns, at least a vector of them",
      "1000 x 1000, axis 0: fetched ahead, 10 to 40 % less",
-     [](const Problem &p, const Traits &) { return p.columns_direct; }},
+     [](const Problem &p, const Traits &t) { return t.tiles && p.columns_direct; }},
     {Driver::gathered_tiles, "gathered tiles",
      "columns that share cache lines, at most 512 elements each",
      "one reading of a line for 16 columns",
-     [](const Problem &p, const Traits &) { return p.columns_near; }},
-    {Driver::row_batch, "row batch", "rows of at most 32768 elements",
+     [](const Problem &p, const Traits &t) { return t.tiles && p.columns_share_lines; }},
+    {Driver::row_batch, "row batch", "rows of at most 32768 elements, settled together",
      "33 columns: 0.65 -> 0.47; 64: 0.38 -> 0.26; 1000: 0.22 -> 0.21",
-     [](const Problem &p, const Traits &) { return p.n <= chunk; }},
-    {Driver::long_rows, "long rows", "all others, in chunks of 32768 elements over the threads",
+     [](const Problem &p, const Traits &t) { return t.batches && p.n <= chunk; }},
+    {Driver::long_rows, "long rows", "all others, one by one, in chunks of 32768 elements",
      "one row of 1000000: two threads share it",
      [](const Problem &, const Traits &) { return true; }},
 };
@@ -142,6 +168,12 @@ inline Decision forget_decision() {
 inline Driver decide(const Problem &p, const Traits &t) {
     if (watched.load(std::memory_order_relaxed)) remember(p, t);
     return driver_for(p, t);
+}
+
+// Which axis rows are next to each other along, if a driver has them in lanes; else 0.
+inline int lanes_along(const AnyView &x, Driver driver) {
+    if (driver == Driver::lanes) return short_rows_run(x, x.n);
+    return driver != Driver::column_lanes ? 0 : columns_near(x) ? along_inner : along_outer;
 }
 
 }  // namespace fs

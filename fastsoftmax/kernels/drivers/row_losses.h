@@ -138,6 +138,7 @@ struct PointwiseLanes {
     using V = typename X::V;
     using D = Vec<double>;
     using Block = LaneBlock<X, 2>;
+    static constexpr Traits traits = in_lanes(Op::operation, short_log_row);
     static constexpr int inputs = 2;
     enum Stage { sum, precise, gradient };
     struct State {
@@ -289,7 +290,8 @@ double rows_loss(Op op, const PointwiseArguments &given, isize threads) {
         using C = decltype(zero);
         const std::size_t row_pieces =
             static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
-        PieceResults<Sum> sums(std::max(row_pieces, lane_pieces<Vec<C>>(a.x)));
+        PieceResults<Sum> sums(
+            std::max(row_pieces, lane_pieces<Vec<C>>(a.x, PointwiseLanes<Op, C>::traits)));
         using Lanes = PointwiseLanes<Op, C>;
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
             RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums, small}, a.x.outer, a.x.inner, a.x.n,

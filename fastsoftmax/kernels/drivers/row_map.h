@@ -1,8 +1,8 @@
 // Columns and short rows of operations that map a row by sums of it; which driver runs.
 #pragma once
 
+#include "kernels/drivers/regime.h"
 #include "kernels/drivers/row_map_rows.h"
-#include "kernels/drivers/tiles.h"
 
 namespace {
 namespace fs {
@@ -143,16 +143,21 @@ void row_map_of(const RowMapArguments &a, isize threads) {
         !a.where.data && a.all<Op>([](const AnyView &v) { return columns_direct<T>(v); });
     const RowMapArguments s = a.swapped();
     const AnyView &x = a.input[0];
-    const int lanes_run = short_rows_run(x, short_row);
-    if (direct || lanes_run || columns_staged(x) || columns_staged(s.input[0])) {
+    const bool plain =
+        !a.where.data && a.all<Op>([](const AnyView &v) { return v.template plain<T>(); });
+    static constexpr Traits traits = {Op::operation, short_row, false, false, false, true, true},
+                            gathered = {Op::operation, short_row, false, false, false, true, false};
+    Problem p = Problem::of(x, sizeof(T), false);
+    p.columns_direct = direct;
+    const Driver driver = decide(p, plain && a.n() >= Vec<T>::lanes ? traits : gathered);
+    if (driver != Driver::row_batch && driver != Driver::long_rows) {
+        const int lanes_run = lanes_along(x, driver);
         const RowMapArguments &t =
             direct || lanes_run == along_inner || (!lanes_run && columns_staged(x)) ? a : s;
         TilesWork<Tile> work(Tile{&t, direct}, t.out.outer, t.out.inner, Tile::width);
         return execute(work, threads);
     }
-    const bool plain =
-        !a.where.data && a.all<Op>([](const AnyView &v) { return v.template plain<T>(); });
-    if (plain && a.n() >= Vec<T>::lanes && a.n() <= chunk) {
+    if (driver == Driver::row_batch) {
         const RowMapArguments &t = x.inner == 1 ? s : a;
         WholeRowsWork<MapRows<T, Op>> work(MapRows<T, Op>(t), t.out.outer, t.out.inner, t.n());
         return execute(work, threads);

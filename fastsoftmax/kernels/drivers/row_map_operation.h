@@ -36,15 +36,17 @@ struct Vectors {
 // What an operation has unless it says otherwise. Beside terms() and result() it may say
 // * settled(sums): what is made of the sums once for a row; result() gets it in their place;
 // * rescales: whether terms may overflow or underflow. Where lost(sums) says that they did, sums
-// are made anew of inputs times
-//   powers of two, one for each input, which bring the largest of a row to [1, 2). result() gets
-//   these inputs, and restored(result, exponents of the powers) is what the row has.
+//   are made anew of inputs times powers of two, one for each input, which bring the largest of a
+//   row to [1, 2). result() gets these inputs, and restored(result, exponents of the powers) is
+//   what the row has;
+// * operation: its name, for `python -m fastsoftmax explain`.
 template <int inputs_, int sums_>
 struct RowMap {
     static constexpr int inputs = inputs_, sums = sums_;
     // terms of a column before they are added to the sum; vectors of a row, up to four
     static constexpr isize added_together = accumulator_vectors;
     static constexpr bool has_temperature = false, rescales = false;
+    static constexpr const char *operation = "a map of rows";
 
     template <class Sums>
     static FS_INLINE Sums settled(const Sums &sums) {

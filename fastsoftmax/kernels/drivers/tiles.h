@@ -160,12 +160,5 @@ inline bool columns_near(const AnyView &v) {
            v.n_stride != v.inner_stride;
 }
 
-// Which axis the rows are next to each other along, if they are done in lanes; else 0.
-inline int lanes_along(const AnyView &x, isize longest) {
-    if (x.n > std::numeric_limits<std::int32_t>::max()) return 0;  // classes are counted in lanes
-    if (const int lanes_run = short_rows_run(x, longest)) return lanes_run;
-    return columns_near(x) ? along_inner : columns_near(x.swapped()) ? along_outer : 0;
-}
-
 }  // namespace fs
 }  // namespace
