@@ -41,7 +41,7 @@ struct ShortTile {
             for (isize v = 0; v < used; ++v) sum(group[v]);
             for (isize v = 0; v < used; ++v) write(group[v], cancelled);
         }
-        cancelled.finish();
+        if constexpr (R == Result::logsumexp) cancelled.finish();
     }
 
   private:
