@@ -68,8 +68,8 @@ double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads) {
 inline double cross_entropy(const CrossEntropyArguments &a, isize threads) {
     return with_compute({a.wide() ? Number::float64 : a.x.number}, [&](auto zero) {
         using C = decltype(zero);
-        return a.logits().plain() ? cross_entropy_scaled<false, C>(a, threads)
-                                  : cross_entropy_scaled<true, C>(a, threads);
+        return a.plain() ? cross_entropy_scaled<false, C>(a, threads)
+                         : cross_entropy_scaled<true, C>(a, threads);
     });
 }
 

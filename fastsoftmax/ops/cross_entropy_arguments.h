@@ -17,7 +17,6 @@ struct CrossEntropyArguments : Rows {
     isize ignored = -1;
     double smoothing = 0, z_loss = 0, scale = 1;
 
-    const Rows &logits() const { return *this; }
     CrossEntropyArguments swapped() const {
         CrossEntropyArguments a = *this;
         static_cast<Rows &>(a) = Rows::swapped();

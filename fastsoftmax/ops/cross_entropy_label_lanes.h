@@ -23,7 +23,7 @@ struct LabelTile {
     Rows logits;
 
     LabelTile(const CrossEntropyArguments &arguments, RowLosses &to)
-        : a(&arguments), losses(&to), logits(arguments.logits()) {}
+        : a(&arguments), losses(&to), logits(arguments) {}
 
     isize n() const { return a->x.n; }
 

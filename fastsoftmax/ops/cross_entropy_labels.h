@@ -91,7 +91,7 @@ struct LabelRows {
     Batch *waits = nullptr;
 
     LabelRows(const CrossEntropyArguments &arguments, RowLosses &to)
-        : a(&arguments), losses(&to), logits(arguments.logits()) {}
+        : a(&arguments), losses(&to), logits(arguments) {}
 
     isize n() const { return a->x.n; }
     FS_INLINE Scale<X> scale_of(isize o, isize i) const {

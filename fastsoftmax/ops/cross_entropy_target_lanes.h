@@ -35,7 +35,7 @@ struct TargetTile {
     Rows logits;
 
     TargetTile(const CrossEntropyArguments &arguments, RowLosses &to)
-        : a(&arguments), losses(&to), logits(arguments.logits()) {}
+        : a(&arguments), losses(&to), logits(arguments) {}
 
     isize n() const { return a->x.n; }
 

@@ -63,7 +63,7 @@ struct TargetRow {
     ChunkResults<typename RowLog<C, Scaled>::Partial> of_log;
 
     TargetRow(const CrossEntropyArguments &arguments, RowLosses &to)
-        : a(&arguments), losses(&to), row(arguments.logits()) {}
+        : a(&arguments), losses(&to), row(arguments) {}
 
     isize n() const { return a->x.n; }
     isize chunks() const { return (n() + chunk - 1) / chunk; }

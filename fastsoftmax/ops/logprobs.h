@@ -20,7 +20,6 @@ struct LogprobsArguments : Rows {
     void set_indices(isize *p, const isize *shape, const isize *strides) {
         indices = {p, shape, strides};
     }
-    const Rows &logits() const { return *this; }
     LogprobsArguments swapped() const {
         LogprobsArguments a = *this;
         static_cast<Rows &>(a) = Rows::swapped();
@@ -38,8 +37,7 @@ struct LogprobsRow {
     ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
     BestNumbers<C> *best = nullptr;
 
-    explicit LogprobsRow(const LogprobsArguments &arguments)
-        : a(&arguments), row(arguments.logits()) {}
+    explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments) {}
 
     isize n() const { return a->x.n; }
     isize k() const { return a->out.n; }
@@ -123,8 +121,7 @@ struct LogprobsLanes {
     LogprobsArguments a;
     Rows logits;
 
-    explicit LogprobsLanes(const LogprobsArguments &arguments)
-        : a(arguments), logits(arguments.logits()) {}
+    explicit LogprobsLanes(const LogprobsArguments &arguments) : a(arguments), logits(arguments) {}
     LogprobsLanes swapped() const { return LogprobsLanes(a.swapped()); }
     const AnyView &input(int) const { return a.x; }
     AnyView output() const { return {}; }
@@ -162,22 +159,27 @@ struct LogprobsLanes {
     }
 };
 
-template <class C, bool Scaled>
-void logprobs_scaled(const LogprobsArguments &a, isize threads) {
-    if (run_in_lanes(LogprobsLanes<C, Scaled>(a), threads)) return;
-    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n,
-                                          threads);
-    execute(work, threads);
+// With rows in lanes if they are for that, else row by row.
+template <template <class, bool> class Lanes>
+void read_rows(const LogprobsArguments &a, bool in_lanes, isize threads) {
+    with_compute({a.x.number}, [&](auto zero) {
+        const auto read = [&](auto scaled) {
+            using C = decltype(zero);
+            constexpr bool Scaled = decltype(scaled)::value;
+            if (in_lanes && run_in_lanes(Lanes<C, Scaled>(a), threads)) return;
+            using Row = LogprobsRow<C, Scaled>;
+            RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
+            execute(work, threads);
+        };
+        if (a.plain())
+            read(std::false_type());
+        else
+            read(std::true_type());
+    });
 }
 
 inline void logprobs(const LogprobsArguments &a, isize threads) {
-    with_compute({a.x.number}, [&](auto zero) {
-        using C = decltype(zero);
-        if (a.plain())
-            logprobs_scaled<C, false>(a, threads);
-        else
-            logprobs_scaled<C, true>(a, threads);
-    });
+    read_rows<LogprobsLanes>(a, true, threads);
 }
 
 }  // namespace fs

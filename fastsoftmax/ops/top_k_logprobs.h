@@ -30,8 +30,7 @@ struct TopLanes {
     LogprobsArguments a;
     Rows logits;
 
-    explicit TopLanes(const LogprobsArguments &arguments)
-        : a(arguments), logits(arguments.logits()) {}
+    explicit TopLanes(const LogprobsArguments &arguments) : a(arguments), logits(arguments) {}
     TopLanes swapped() const { return TopLanes(a.swapped()); }
     const AnyView &input(int) const { return a.x; }
     AnyView output() const { return {}; }
@@ -100,22 +99,8 @@ struct TopLanes {
     }
 };
 
-template <class C, bool Scaled>
-void top_k_scaled(const TopKArguments &a, isize threads) {
-    if (a.out.n <= best_in_lanes && run_in_lanes(TopLanes<C, Scaled>(a), threads)) return;
-    RowsWork<LogprobsRow<C, Scaled>> work(LogprobsRow<C, Scaled>(a), a.x.outer, a.x.inner, a.x.n,
-                                          threads);
-    execute(work, threads);
-}
-
 inline void top_k_logprobs(const TopKArguments &a, isize threads) {
-    with_compute({a.x.number}, [&](auto zero) {
-        using C = decltype(zero);
-        if (a.plain())
-            top_k_scaled<C, false>(a, threads);
-        else
-            top_k_scaled<C, true>(a, threads);
-    });
+    read_rows<TopLanes>(a, a.out.n <= best_in_lanes, threads);
 }
 
 }  // namespace fs
