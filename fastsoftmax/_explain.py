@@ -51,7 +51,7 @@ def _gradient(name: str, reduced: bool = False) -> Callable[..., Any]:
 
 
 def _labels(name: str, **more: Any) -> Callable[..., Any]:
-    """A loss of the first class."""
+    """A call for the first class."""
 
     def call(x: Any, axis: int = -1, **options: Any) -> Any:
         labels = np.zeros_like(x.sum(axis), np.int64)
@@ -63,10 +63,6 @@ def _labels(name: str, **more: Any) -> Callable[..., Any]:
 def _targets(name: str, **more: Any) -> Callable[..., Any]:
     """A loss of a target for each class."""
     return lambda x, **options: getattr(fastsoftmax, name)(x, np.zeros_like(x), **options, **more)
-
-
-def _logprobs(x: Any, axis: int = -1, **options: Any) -> Any:
-    return fastsoftmax.logprobs(x, np.zeros_like(x.sum(axis), np.int64), axis, **options)
 
 
 #: Calls on an array x; only what is given on the command line is among the keywords.
@@ -82,7 +78,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "nll_loss_of_targets": _targets("nll_loss", reduction="none"),
     "kl_divergence": _targets("kl_divergence", reduction="none"),
     "kl_divergence_from_logits": _targets("kl_divergence_from_logits"),
-    "logprobs": _logprobs,
+    "logprobs": _labels("logprobs"),
     "top_k_logprobs": lambda x, **options: fastsoftmax.top_k_logprobs(x, 1, **options),
 }
 
