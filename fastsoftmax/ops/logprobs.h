@@ -165,9 +165,9 @@ void read_rows(const LogprobsArguments &a, bool in_lanes, isize threads) {
     with_compute({a.x.number}, [&](auto zero) {
         const auto read = [&](auto scaled) {
             using C = decltype(zero);
-            constexpr bool Scaled = decltype(scaled)::value;
-            if (in_lanes && run_in_lanes(Lanes<C, Scaled>(a), threads)) return;
-            using Row = LogprobsRow<C, Scaled>;
+            using Scaled = decltype(scaled);
+            if (in_lanes && run_in_lanes(Lanes<C, Scaled::value>(a), threads)) return;
+            using Row = LogprobsRow<C, Scaled::value>;
             RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
             execute(work, threads);
         };
