@@ -220,6 +220,15 @@ cdef Py_ssize_t POOLED = 1 << 22  # bytes from which _memory may have kept an ar
 cdef Py_ssize_t SERIAL = 16384
 
 
+# PyArray_SIZE without a call.
+cdef inline Py_ssize_t size_of(cnp.ndarray a) noexcept:
+    cdef Py_ssize_t size = 1
+    cdef int axis
+    for axis in range(cnp.PyArray_NDIM(a)):
+        size *= cnp.PyArray_DIM(a, axis)
+    return size
+
+
 # Whether x is plain: native float32 or float64, C-contiguous, aligned, not 0-d and not empty.
 cdef inline bint is_plain(object x) noexcept:
     if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> x):
@@ -227,7 +236,7 @@ cdef inline bint is_plain(object x) noexcept:
     cdef int number = cnp.PyArray_TYPE(<cnp.ndarray> x)
     if number != cnp.NPY_FLOAT and number != cnp.NPY_DOUBLE:
         return False
-    return cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and cnp.PyArray_SIZE(x) > 0
+    return cnp.PyArray_NDIM(<cnp.ndarray> x) > 0 and size_of(<cnp.ndarray> x) > 0
 
 
 # Whether results of x may go to `out`: plain, writeable, of x's dtype and shape, and x itself or
@@ -283,7 +292,7 @@ cdef inline bint is_settled_count(object num_threads) noexcept:
 # it in place.
 cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, Py_ssize_t n) noexcept:
     cdef int ndim = cnp.PyArray_NDIM(x)
-    return ndim > 0 and cnp.PyArray_SIZE(x) == size and cnp.PyArray_DIM(x, ndim - 1) == n
+    return ndim > 0 and size_of(x) == size and cnp.PyArray_DIM(x, ndim - 1) == n
 
 
 # The result of a plain call, or None if it is not one; `reduced` says whether results lack the last
@@ -297,18 +306,18 @@ cdef object plain(
     cdef Plain run
     if not is_plain(x) or not is_settled_count(num_threads):
         return None
-    a = x
-    size = cnp.PyArray_SIZE(a)
+    a = <cnp.ndarray> x
+    size = size_of(a)
     n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
     rows = size // n
     threads = threads_for(num_threads, size)
     if out is None:
         y = new_like(a, reduced)
     elif not reduced and is_plain_out(out, a):
-        y = out
+        y = <cnp.ndarray> out
     else:
         return None
-    if not is_still(a, size, n) or cnp.PyArray_SIZE(y) != (rows if reduced else size):
+    if not is_still(a, size, n) or size_of(y) != (rows if reduced else size):
         return None
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
@@ -341,7 +350,7 @@ cdef inline bint is_plain_target(object target, cnp.ndarray x, bint labels) noex
         return False
     if labels:
         return (kind == c'i' or kind == c'u') and are_classes(
-            cnp.PyArray_DATA(t), number_of(t), cnp.PyArray_SIZE(t), n)
+            cnp.PyArray_DATA(t), number_of(t), size_of(t), n)
     return kind == c'f' and (cnp.PyArray_ITEMSIZE(t) == 4 or cnp.PyArray_ITEMSIZE(t) == 8)
 
 
@@ -358,8 +367,8 @@ cdef object plain_loss(
     cdef bint labels
     if not is_plain(x) or not PyUnicode_CheckExact(reduction) or not is_settled_count(num_threads):
         return None
-    a = x
-    size = cnp.PyArray_SIZE(a)
+    a = <cnp.ndarray> x
+    size = size_of(a)
     n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
     rows = size // n
     threads = threads_for(num_threads, size)
@@ -371,7 +380,7 @@ cdef object plain_loss(
     labels = labels and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
     if not is_plain_target(target, a, labels):
         return None
-    t = target
+    t = <cnp.ndarray> target
     if reduction == "mean":
         divisor = rows if of_rows else size
     elif reduction != "sum":
@@ -380,8 +389,8 @@ cdef object plain_loss(
         if out is not None:
             if not is_plain_out(out, a) or not are_apart(out, t):
                 return None
-            g = out
-        elif cnp.PyArray_SIZE(g) != size:
+            g = <cnp.ndarray> out
+        elif size_of(g) != size:
             return None
         to = cnp.PyArray_DATA(g)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
