@@ -41,6 +41,11 @@ INSTRUCTION_SETS = {
 # one.
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 FLAGS += ["-fno-exceptions", "-fno-rtti", "-fvisibility=hidden", "-g0"]
+# GCC for x86 leaves instructions in the order of the source otherwise: four vectors one after
+# another, each a chain of forty cycles, where side by side they fill the processor. (Measured, with
+# four values before the first is stored: 6 % less time on AVX-512 and AVX2, 10 % on SSE2; softplus
+# a third.) Compilers that do not know these flags need none.
+SCHEDULED = ["-fschedule-insns", "-fsched-pressure"]
 
 PACKAGE = Path("fastsoftmax")
 # memoryview code that Cython would otherwise put into every module
@@ -124,13 +129,14 @@ def extensions():
             f"there is no working C++17 compiler, so only the NumPy backend is installed:\n{error}"
         )
         return []
+    base = FLAGS if failure(compiler, ["-Werror", *SCHEDULED]) else [*FLAGS, *SCHEDULED]
     openmp = [] if failure(compiler, ["-fopenmp"], OPENMP_PROBE, link=True) else ["-fopenmp"]
     if not openmp:
         print("fastsoftmax: no OpenMP, so the kernels will run on one thread", flush=True)
     target = next(
         t for t in INSTRUCTION_SETS if not failure(compiler, [], f"#ifndef {t}\n#error\n#endif\n")
     )
-    flags = {isa: [*FLAGS, *openmp, *added] for isa, added in INSTRUCTION_SETS[target].items()}
+    flags = {isa: [*base, *openmp, *added] for isa, added in INSTRUCTION_SETS[target].items()}
     if unknown := set(ISAS) - set(flags):
         raise SystemExit(
             f"FASTSOFTMAX_ISAS must name some of {', '.join(flags)}, not"
@@ -151,7 +157,7 @@ def extensions():
     }
 
     def module(name, source, isa=None, language="c++"):
-        arguments = flags[isa] if isa else [*FLAGS, *openmp]
+        arguments = flags[isa] if isa else [*base, *openmp]
         return Extension(name, [source], extra_compile_args=arguments, language=language, **common)
 
     # the widest vectors first: they take the longest, and two are compiled at a time

@@ -190,7 +190,8 @@ def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
     2^n (1 + expm1(r)), an ulp better than exp(hi) corrected for lo.
     """
     wide = hi.dtype == np.longdouble
-    least = -12000 if wide else -800  # 0 all the same, and NaN stays
+    # 0 all the same, and NaN stays
+    least = (-12000 if wide else -800) - float(scale)
     hi, lo = np.maximum(hi, least), np.where(hi > least, lo, 0)
     n = np.rint(hi * np.log2(np.e))
     e: Array = 1 + np.expm1((hi - n * LN2_HI) - (n * LN2_LO - lo))
@@ -202,6 +203,21 @@ def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
         e = e * _power(half) * _power(n - half)
     return e
 
+
+def times_exp(factor: Array, y: Array) -> Array:
+    """factor exp(y), of exponentials that are subnormal or 0 too."""
+    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
+        e = np.exp(y)
+        product: Array = factor * e
+        tiny = (e < np.finfo(e.dtype).smallest_normal) & (y > -np.inf)
+        if np.any(tiny):
+            scaled = np.ldexp(factor, -LIFT) * exp(np.where(tiny, y, 0), np.zeros((1, 1, 1)), LIFT)
+            product = np.where(tiny, scaled, product)
+    return product
+
+
+# The octaves by which exponentials are larger that would be subnormal before they are multiplied.
+LIFT = 512
 
 LN2_PARTS = (LN2_HI, float.fromhex("0x1.a39ef35793p-33"), float.fromhex("0x1.8ece600fcbdacp-74"))
 

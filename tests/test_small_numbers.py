@@ -150,6 +150,53 @@ def test_gradients_of_infinities_and_nan_among_tails(name, dtype):
     np.testing.assert_allclose(case.call_vjp(g, sign * x), expected, rtol=1e-6)
 
 
+# --- gradients of rows ----------------------------------------------------------------------------
+
+
+@functools.cache
+@np.errstate(all="ignore")
+def far_below(dtype, n):
+    """Rows whose probabilities are subnormal or less but for the first, and large gradients."""
+    rng = np.random.default_rng(7)
+    largest = np.finfo(dtype).maxexp
+    deepest = edge(dtype) + float(np.log(2)) * (largest // 2 - 24)
+    x = -rng.uniform(edge(dtype) - 5, deepest, (n, 5))
+    x[0], x[1, ::2] = 0, -np.inf
+    g = powers_of_two(rng, largest // 2, largest - 9, 5)
+    g[::2] *= -1
+    return x.astype(dtype), g.astype(dtype)
+
+
+@pytest.mark.parametrize("n", [3, 20, 300, 5000])
+@pytest.mark.parametrize("layout", ["rows", "columns", "many columns", "strided"])
+@pytest.mark.parametrize("shift", [0, 100, -60])
+def test_gradients_of_rows_multiply_before_they_round(dtype, n, layout, shift):
+    """The kind: a large gradient times a probability below the smallest normal number."""
+    x, g = far_below(dtype, min(n, 300))
+    x = np.concatenate([x, np.full((n - len(x), 5), -np.inf, dtype)])
+    x = x + dtype.type(shift) if shift else x
+    repeats = 200 if layout == "many columns" else 8 if layout == "columns" else 1
+    x, g = np.tile(x, repeats), np.tile(g, repeats)
+    axis = 0 if "columns" in layout else 1
+    rows = x if axis == 0 else np.ascontiguousarray(x.T)
+    if layout == "strided":
+        rows = rows.repeat(2, 1)[:, ::2]
+    some = slice(0, 5)
+    far = np.flatnonzero(np.isfinite(x[:, 0]))[1:12]
+    results = {"logsumexp_vjp": fs.logsumexp_vjp(g, rows, axis=axis)}
+    if shift == 0:
+        gradient = np.zeros_like(rows)
+        gradient[(0,) if axis == 0 else (slice(None), 0)] = g
+        results["log_softmax_vjp"] = -fs.log_softmax_vjp(gradient, rows, axis=axis)
+    for name, result in results.items():
+        got = (result if axis == 0 else result.T)[far][:, some]
+        wanted = np.isfinite(x[far][:, some])
+        factors = np.broadcast_to(g[some], got.shape)[wanted]
+        logits = x[far][:, some][wanted].astype(np.float64) - float(x[0, 0])
+        answer = exact(lambda g, y: g * mpmath.exp(y), factors, logits)
+        check(got[wanted], answer, BY_NAME[name.removesuffix("_vjp")].vjp_ulp, name)
+
+
 # --- binary losses --------------------------------------------------------------------------------
 
 

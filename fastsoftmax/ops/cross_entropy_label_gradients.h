@@ -87,38 +87,6 @@ struct LabelGradientRow : LabelRows<C, Scaled> {
                      square = 2 * a->z_loss * log_sum;
         b.numerator[k] = (w + square) * factor;
         b.value[k] = static_cast<C>(factor * (square * s.label - w * s.others) / s.total.value());
-        if (!fits<C>(b.numerator[k], b.total.hi[k])) lift(b, k, scale_of(o, i));
-    }
-    // Exponentials that underflow, while their products with a weight do not, are made again; all
-    // are, if products with the normalizer would underflow.
-    __attribute__((noinline)) void lift(typename Kept::Batch &b, isize k,
-                                        const Scale<X> &scale) const {
-        const double factor = b.numerator[k], ratio = std::abs(factor) / b.total.hi[k];
-        if (factor == 0 ||
-            !(ratio > 0 && factor - factor == 0 && b.total.hi[k] - b.total.hi[k] == 0))
-            return;
-        if (ratio > 1 && !lost_any(b, k, std::log2(ratio), scale)) return;
-        using Exp = LiftedExp<X, Scaled>;
-        const Exp exp(X::set(span_max<X>(b.x[k], n())), Exp::all(factor), scale);
-        LaneSums<X> sums;
-        each_vector<X>(n(), [&](isize j, auto lanes) {
-            const auto e = exp(lanes.load(b.x[k] + j, absent_logit<C>));
-            lanes.store(b.e[k] + j, e);
-            sums.add(e);
-        });
-        b.total.set(k, sums.total());
-    }
-    bool lost_any(const typename Kept::Batch &b, isize k, double octaves,
-                  const Scale<X> &scale) const {
-        const double least = b.exponent[k] - Format<C>::bias - Format<C>::mantissa - octaves - 2;
-        const auto from = X::set(b.center[k] + static_cast<C>(least) * scale.unit[0]),
-                   smallest = X::set(std::numeric_limits<C>::min());
-        typename X::I lost = {};
-        each_vector<X>(n(), [&](isize j, auto lanes) {
-            lost |= (lanes.load(b.e[k] + j, 1) < smallest) &
-                    (lanes.load(b.x[k] + j, absent_logit<C>) >= from);
-        });
-        return any<X>(lost);
     }
 };
 

@@ -90,7 +90,7 @@ struct LabelTile {
     template <class Exp>
     FS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, C *kept, LaneSums<X> &others,
                        V &own) const {
-        sum_rows<X>(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
+        sum_rows(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
             const V e = exp(x[j]);
             const I here = label == static_cast<typename Format<C>::Int>(j);
             if constexpr (Gradient) X::store(kept + j * X::lanes, e);

@@ -4,7 +4,7 @@
 // shift.
 #pragma once
 
-#include "kernels/drivers/row_batch.h"
+#include "kernels/drivers/kept_rows.h"
 #include "ops/cross_entropy_arguments.h"
 
 namespace {

@@ -199,14 +199,11 @@ struct LogitsDivergence {
     FS_INLINE Logit below(V v, V max) const {
         if constexpr (narrow) {
             const V z = Scaled ? (v - max) * scale.hi : v - max;
-            return {z, V{},
-                    exp_reduced<X, false, false>(larger(zero.lowest, z), zero, Scale<X>::one())};
+            return {z, V{}, exp_at<X, false, false>(z, zero, Scale<X>::one())};
         } else {
             const Pair<V> z = two_sum(v, -max);
             const V lo = absolute<X>(z.hi) <= -zero.lowest ? z.lo : V{};
-            return {
-                z.hi, lo,
-                exp_reduced<X, Scaled, true, false>(larger(zero.lowest, z.hi), zero, scale, lo)};
+            return {z.hi, lo, exp_at<X, Scaled, true, false>(z, zero, scale)};
         }
     }
     FS_INLINE Terms terms(Sums &s, Pair<V> x) const {

@@ -10,7 +10,17 @@ from numpy.typing import DTypeLike, NDArray
 from .. import _call
 from .._backend import kernel
 from .._parameters import LAST, UNSCALED, is_last
-from .._reference import Array, Scaled, blockwise, is_narrow, over_ln, store, total, widened
+from .._reference import (
+    Array,
+    Scaled,
+    blockwise,
+    is_narrow,
+    over_ln,
+    store,
+    times_exp,
+    total,
+    widened,
+)
 from .._signatures import ArrayLike, activation, activation_vjp
 
 
@@ -57,13 +67,8 @@ def log_softmax_vjp_rows(
 ) -> None:
     """(g - exp(y) sum(g)) / temperature, over the middle axis."""
     wide = widened(g, out)
-    probabilities = np.exp(widened(y, out))
-    store(
-        out,
-        (wide - probabilities * total(wide, is_narrow(g, out))) / temperature[:, None, :],
-        None,
-        0,
-    )
+    share = times_exp(total(wide, is_narrow(g, out)), widened(y, out))
+    store(out, (wide - share) / temperature[:, None, :], None, 0)
 
 
 @activation

@@ -13,6 +13,7 @@ from .._call import prepare
 from .._outputs import Output, ShapedOutput
 from .._parameters import LAST, is_last
 from .._reference import (
+    LIFT,
     BLOCK,
     Array,
     Pair,
@@ -187,8 +188,12 @@ def _wide(a: Any) -> Array:
 def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * softmax(x), over the middle axis; g has one value for each row."""
     z = Scaled(widened(x), ONE, (1.0, 0.0), None, is_narrow(x, out))
-    e = z.exp()
-    store(out, widened(g)[:, None, :] * (e / z.sum(e)), None, 0)
+    e = z.exp(LIFT)
+    lifted = e / np.ldexp(z.sum(e), -LIFT)
+    factor = widened(g)[:, None, :]
+    down = np.abs(factor) > 1  # the factor can bear it
+    product = np.where(down, np.ldexp(factor, -LIFT), factor) * lifted
+    store(out, np.where(down, product, np.ldexp(product, -LIFT)), None, 0)
 
 
 @reduction

@@ -1,6 +1,7 @@
 // Tiles of columns of softmax and its relatives, one column in each lane.
 #pragma once
 
+#include "kernels/math/exp_precise.h"
 #include "ops/normalize_lanes.h"
 #include "ops/row_log.h"
 
@@ -68,9 +69,9 @@ struct NormalizeTile {
     }
 
     // Sums term(row, vector, offset, lanes) down every column: in blocks, or each term added to the
-    // wider sums by itself.
-    template <bool ByItself, class Term>
-    FS_INLINE void sum_columns(isize count, Column *column, Term term) const {
+    // wider sums by itself. keep(row, offset, lanes, term) is called with each.
+    template <bool ByItself, class Term, class Keep>
+    FS_INLINE void sum_columns(isize count, Column *column, Term term, Keep keep) const {
         for (isize i = 0; i < n(); i += 4 * accumulator_vectors) {
             const isize end = n() - i < 4 * accumulator_vectors ? n() : i + 4 * accumulator_vectors;
             vectors(count, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
@@ -78,8 +79,10 @@ struct NormalizeTile {
                 if constexpr (ByItself) {
                     for (isize j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
                 } else {
-                    sum_rows<X>(i, end, sums,
-                                [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); });
+                    sum_rows(
+                        i, end, sums,
+                        [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); },
+                        [&](isize k, V e) FS_INLINE_LAMBDA { keep(k, at, lanes, e); });
                 }
                 column[v].sum = sums;
             });
@@ -91,7 +94,7 @@ struct NormalizeTile {
     void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer,
                isize first, isize count) const {
         const Scratch<Column> column(tile_vectors);
-        if (!may_guess || !guess(column, x, step, kept, count)) {
+        if (!may_guess || !guess(column, x, step, kept, outer, first, count)) {
             for (isize v = 0; v < tile_vectors; ++v) column[v].sum = {};
             find_shifts(column, x, step, outer, first, count);
             sum_exponentials(column, x, step, kept, count);
@@ -110,7 +113,8 @@ struct NormalizeTile {
     }
 
     // False: the guess was wrong. It is judged by the first logit of each column, and by the sums.
-    bool guess(Column *column, const C *x, isize step, Place kept, isize count) const {
+    bool guess(Column *column, const C *x, isize step, Place kept, isize outer, isize first,
+               isize count) const {
         if (Scaled || !all_worth_a_guess<X>(x, count)) return false;
         const C least = -std::numeric_limits<C>::infinity();
         const Scale<X> one = Scale<X>::one();
@@ -123,19 +127,24 @@ struct NormalizeTile {
             count, column,
             [&](isize i, [[maybe_unused]] isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
                 __builtin_prefetch(x + (i + far) * step + at);
-                const V logit = lanes.load(x + i * step + at, least), e = exp(logit);
-                if constexpr (logarithmic)
-                    column[v].max = larger(logit, column[v].max);
-                else
-                    lanes.store(kept.p + i * kept.step + at, e);
-                return e;
-            });
+                const V logit = lanes.load(x + i * step + at, least);
+                if constexpr (logarithmic) column[v].max = larger(logit, column[v].max);
+                return exp(logit);
+            },
+            keep_in(kept));
         for (isize v = 0; logarithmic && v * X::lanes < count; ++v)
             column[v].at_max = exp(column[v].max);
         bool right = true;
-        for (isize l = 0; l < count; ++l)
-            right &= near_enough<C>(column[l / X::lanes].sum.lane(l % X::lanes).value());
+        for (isize l = 0; l < count; ++l) right &= near_enough<C>(total(column, l));
+        for (isize l = 0; R == Result::logsumexp_vjp && l < count; ++l) {
+            const double g = numerator<R>(a->gradient, outer, first + l);
+            right &= g == 0 || fits<C>(g, total(column, l));
+        }
         return right;
+    }
+
+    static double total(const Column *column, isize l) {
+        return column[l / X::lanes].sum.lane(l % X::lanes).value();
     }
 
     void sum_exponentials(Column *column, const C *x, isize step, Place kept, isize count) const {
@@ -144,21 +153,17 @@ struct NormalizeTile {
             return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift,
                                           column[v].scale);
         };
-        const auto keep = [&](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
-            lanes.store(kept.p + i * kept.step + at, e);
-            return e;
-        };
+        sum_columns<logarithmic>(count, column, shifted, keep_in(kept));
         if constexpr (logarithmic) {
-            sum_columns<true>(count, column, shifted);
             for (isize v = 0; v * X::lanes < count; ++v)
                 column[v].at_max =
                     exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
-        } else {
-            sum_columns<false>(count, column,
-                               [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-                                   return keep(i, at, lanes, shifted(i, v, at, lanes));
-                               });
         }
+    }
+    static FS_INLINE auto keep_in(Place kept) {
+        return [kept](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
+            lanes.store(kept.p + i * kept.step + at, e);
+        };
     }
 
     void write(Column *column, Place kept, Place out, isize outer, isize first, isize count) const {
@@ -206,8 +211,16 @@ struct NormalizeTile {
                 column[v].max = larger(lanes.load(x + i * step + at, least), column[v].max);
             });
         }
-        vectors(count, [&](isize v, isize, auto) {
+        vectors(count, [&](isize v, [[maybe_unused]] isize at, auto) {
             column[v].shift = Shift<X>::from(column[v].max, column[v].scale);
+            if constexpr (R == Result::logsumexp_vjp) {
+                double numerators[X::lanes];
+                numerators_of<R>(a->gradient, outer, first + at,
+                                 count - at < X::lanes ? count - at : X::lanes, numerators);
+                V factor;
+                for (isize l = 0; l < X::lanes; ++l) factor[l] = static_cast<C>(numerators[l]);
+                column[v].shift = column[v].shift.lifted(lifts_of<X>(factor), column[v].scale);
+            }
             column[v].zero = Shift<X>::fixed(0, column[v].scale);
         });
     }

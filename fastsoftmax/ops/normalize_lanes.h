@@ -54,7 +54,7 @@ struct ShortTile {
         Scale<X> scale;
         Shift<X> shift;
         Normalizer<X, R == Result::softmax> normalizer;
-        Pair<V> rest;
+        Pair<V> rest, numerators;
 
         void place(isize o, isize f, isize c) { outer = o, first = f, count = c; }
     };
@@ -88,14 +88,17 @@ struct ShortTile {
         if (i < n()) look_at(i, max);
         g.max = larger(max, other);
         if constexpr (!logarithmic) g.shift = Shift<X>::from(g.max, g.scale, off == 0);
+        if constexpr (R == Result::logsumexp_vjp) {
+            g.numerators = numerators(g.outer, g.first, g.count);
+            g.shift = g.shift.lifted(lifts_of<X>(g.numerators.hi), g.scale);
+        }
     }
 
     void sum(Group &g) const {
         if constexpr (logarithmic)
             g.rest = others({g.rows.columns, X::lanes}, g.max, g.scale);
         else
-            g.normalizer = exponentials({g.rows.columns, X::lanes}, g.shift, g.scale, g.outer,
-                                        g.first, g.count, g.rows.columns);
+            g.normalizer = exponentials({g.rows.columns, X::lanes}, g);
     }
 
     void write(Group &g, [[maybe_unused]] CancelledRows<C> &cancelled) const {
@@ -123,25 +126,23 @@ struct ShortTile {
         }
     }
 
-    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, const Shift<X> &shift,
-                                                               const Scale<X> &scale, isize outer,
-                                                               isize first, isize count,
-                                                               C *e) const {
+    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, Group &g) const {
         const auto term = [&](isize j) FS_INLINE_LAMBDA {
-            const V y = exp_shifted<X, Scaled>(x[j], shift, scale);
-            X::store(e + j * X::lanes, y);
-            return y;
+            return exp_shifted<X, Scaled>(x[j], g.shift, g.scale);
         };
-        const isize n = this->n();
-        PairSums<X> sums{sum_of_four(0, n < 4 ? n : 4, term), V{}};
-        for (isize j = 4; j < n; j += 4) sums.add(sum_of_four(j, j + 4 < n ? j + 4 : n, term));
-        return Normalizer<X, R == Result::softmax>::of_pairs(numerators(outer, first, count),
-                                                             {sums.hi, sums.lo});
+        C *e = g.rows.columns;
+        const auto keep = [&](isize j, V y) FS_INLINE_LAMBDA {
+            X::store(e + j * X::lanes, y);
+        };
+        PairSums<X> sums{sum_of_four(0, n(), term, keep), V{}};
+        sum_rows(4, n(), sums, term, keep);
+        const Pair<V> one = {X::set(1), V{}}, total = {sums.hi, sums.lo};
+        using Normal = Normalizer<X, R == Result::softmax>;
+        return Normal::of_pairs(R == Result::logsumexp_vjp ? g.numerators : one, total);
     }
     Pair<V> numerators(isize outer, isize first, isize count) const {
         double numerators[X::lanes];
-        if (!numerators_of<R>(a->gradient, outer, first, count, numerators))
-            return {X::set(1), V{}};
+        numerators_of<R>(a->gradient, outer, first, count, numerators);
         Pair<typename D::V> wide[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k)
             wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};

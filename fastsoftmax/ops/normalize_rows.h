@@ -1,7 +1,7 @@
 // softmax of contiguous rows: batches whose exponentials are kept, and long rows.
 #pragma once
 
-#include "kernels/drivers/row_batch.h"
+#include "kernels/drivers/kept_rows.h"
 #include "kernels/drivers/row_tasks.h"
 #include "ops/normalize_arguments.h"
 
@@ -11,7 +11,7 @@ namespace fs {
 template <class X, class C, class Exp, class N>
 inline void write_exp(const C *x, C *y, isize n, bool streaming, const Exp &exp,
                       const N &normalizer) {
-    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    write_span<X, true>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         return normalizer.apply(exp(lanes.load(x + i, absent_logit<C>)));
     });
 }
@@ -150,14 +150,16 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
         if (stage == write) return false;
         Partial all{absent_logit<C>, {}};
         for (const Partial &p : partial) all.max = larger(p.max, all.max), all.sum.add(p.sum);
-        if (stage == guess && !near_enough<C>(all.sum.value()))
-            return guessed = false, stage = maximum, true;
+        const double g = numerator<R>(a->gradient, outer, inner);
+        const bool right = near_enough<C>(all.sum.value()) && (g == 0 || fits<C>(g, all.sum.hi));
+        if (stage == guess && !right) return guessed = false, stage = maximum, true;
         if (stage == maximum) {
             shift = Shift<X>::from(X::set(all.max), scale);
+            if (R != Result::softmax)
+                shift = shift.lifted(lifts_of<X>(X::set(static_cast<C>(g))), scale);
             return stage = total, true;
         }
-        normalizer = Normalizer<X, R == Result::softmax>::all(
-            numerator<R>(a->gradient, outer, inner), all.sum);
+        normalizer = Normalizer<X, R == Result::softmax>::all(g, all.sum);
         return stage = write, true;
     }
 };

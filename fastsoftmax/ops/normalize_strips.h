@@ -1,6 +1,7 @@
 // Strips of columns of softmax and its relatives, swept row by row.
 #pragma once
 
+#include "kernels/math/exp_precise.h"
 #include "ops/normalize_columns.h"
 
 namespace {
@@ -114,6 +115,9 @@ struct NormalizeStrip {
                 Column &c = s.columns[v];
                 LaneSums<X> sums = c.sum;
                 const C *x = s.x + at;
+                const auto term = [&](isize j) FS_INLINE_LAMBDA {
+                    return exp(lanes.load(x + j * s.step, 0));
+                };
                 if (exact && any<X>(c.off == 0)) {  // hardly ever after the first rows
                     for (isize j = i; j < end; ++j)
                         c.off |= off_lattice<X>(lanes.load(x + j * s.step, 0));
@@ -128,15 +132,11 @@ struct NormalizeStrip {
                     c.max = highest;
                 } else if (kept) {
                     C *e = s.y + at;
-                    sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA {
-                        const V y = exp(lanes.load(x + j * s.step, 0));
+                    sum_rows(i, end, sums, term, [&](isize j, V y) FS_INLINE_LAMBDA {
                         lanes.store(e + j * s.y_step, y);
-                        return y;
                     });
                 } else {
-                    sum_rows<X>(i, end, sums, [&](isize j) FS_INLINE_LAMBDA {
-                        return exp(lanes.load(x + j * s.step, 0));
-                    });
+                    sum_rows(i, end, sums, term);
                 }
                 c.sum = sums;
             });
@@ -164,7 +164,10 @@ struct NormalizeStrip {
                 numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
             c.writer = Normal::each(given ? numerators : nullptr, c.sum);
             s.two_terms |= !c.writer.has_one_term();
-            return true;
+            bool all_fit = true;
+            for (isize l = 0; given && l < count; ++l)
+                all_fit &= numerators[l] == 0 || fs::fits<C>(numerators[l], c.sum.lane(l).value());
+            return all_fit;
         } else {
             const UsualLogs<X> log(c.max, TypicalExp<X, false>(Scale<X>::one())(c.max),
                                    [&](int k) FS_INLINE_LAMBDA { return c.sum.part(k); });

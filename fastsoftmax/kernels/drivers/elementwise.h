@@ -61,10 +61,11 @@ struct UnaryWork final : ElementsWork {
             each_block(box, direct, [&](const Box &block) {
                 const C *xs = from.get(block);
                 C *ys = to.place(block);
-                const auto apply = [&](isize i, auto lanes) {
-                    lanes.store(ys + i, Op::template apply<X>(lanes.load(xs + i, 0)));
-                };
-                each_vector<X>(block.count, apply);
+                map_vectors<X>(
+                    block.count,
+                    [&](isize i, auto lanes)
+                        FS_INLINE_LAMBDA { return Op::template apply<X>(lanes.load(xs + i, 0)); },
+                    [&](isize i, auto lanes, auto y) FS_INLINE_LAMBDA { lanes.store(ys + i, y); });
                 to.put(block, ys);
             });
         });
@@ -96,8 +97,11 @@ struct BinaryWork final : ElementsWork {
   private:
     static FS_INLINE void compute(const C *g, const C *y, C *out, isize n) {
         using X = Vec<C>;
-        const auto apply = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
-            lanes.store(out + i, Op::template apply<X>(lanes.load(g + i, 0), lanes.load(y + i, 0)));
+        const auto value = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+            return Op::template apply<X>(lanes.load(g + i, 0), lanes.load(y + i, 0));
+        };
+        const auto store = [&](isize i, auto lanes, typename X::V v) FS_INLINE_LAMBDA {
+            lanes.store(out + i, v);
         };
         if constexpr (Op::sigmoid_sign && has_tails<X>) {
             for (isize i = 0; i < n; i += tails_block<X>) {
@@ -105,11 +109,17 @@ struct BinaryWork final : ElementsWork {
                 if (any_tail<X, Op::sigmoid_sign>(y + i, count))
                     times_sigmoid_with_tails<X, Op::sigmoid_sign>(g + i, y + i, out + i, count);
                 else
-                    each_vector<X>(
-                        count, [&](isize j, auto lanes) FS_INLINE_LAMBDA { apply(i + j, lanes); });
+                    map_vectors<X>(
+                        count,
+                        [&](isize j, auto lanes) FS_INLINE_LAMBDA { return value(i + j, lanes); },
+                        [&](isize j, auto lanes, typename X::V v)
+                            FS_INLINE_LAMBDA { store(i + j, lanes, v); });
             }
+        } else if constexpr (Op::sigmoid_sign) {
+            map_vectors<X>(n, value, store);
         } else {
-            each_vector<X>(n, apply);
+            each_vector<X>(
+                n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { store(i, lanes, value(i, lanes)); });
         }
     }
 };

@@ -1,12 +1,9 @@
 // The driver of operations that sum some terms over a row and then map its elements: results are a
 // function of one or two inputs and of the row's sums. An operation says what is computed for a
-// vector of numbers; every layout and length is here.
-//     struct SumNormalize : RowMap<1, 1> {  // inputs, sums         template <class X>
-// static FS_INLINE Vectors<X, 1> terms(typename X::V x) { return {x}; }         template <class X>
-// static FS_INLINE typename X::V result(const Vectors<X, 1> &sums, typename X::V x) {
-// return x / sums[0];         }     };
+// vector of numbers (ops/square_normalize.h is an example); every layout and length is here.
 #pragma once
 
+#include "kernels/math/exp_shift.h"
 #include "kernels/memory/view.h"
 #include "kernels/simd/accumulator.h"
 
@@ -103,13 +100,6 @@ struct RowMapArguments {
         return test(input[0]) && (Op::inputs == 1 || test(input[1])) && test(out);
     }
 };
-
-// As exponents with their bias: what power_of_two() takes.
-template <class X>
-FS_INLINE typename X::I biased_exponent(typename X::V v) {
-    return (typename X::I)((typename X::U)bits<X>(absolute<X>(v)) >>
-                           Format<typename X::Scalar>::mantissa);
-}
 
 // The power that brings v to [1, 2), or as near as powers reach whose quotients are, in two steps,
 // normal numbers.

@@ -4,6 +4,7 @@
 #include "kernels/drivers/row_batch.h"
 #include "kernels/drivers/row_map_operation.h"
 #include "kernels/drivers/row_tasks.h"
+#include "kernels/memory/line.h"
 
 namespace {
 namespace fs {

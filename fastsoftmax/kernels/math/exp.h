@@ -72,10 +72,18 @@ struct ExpCore {
     static constexpr bool overflows = false;  // to +inf, of itself
     static constexpr double unit = 1;         // of exponentials whose shift is free
     // n - N = -bias is the bit pattern of 0; a quarter keeps rounding from leaving the range
-    static constexpr T least = Format<T>::bias - T(0.25);
+    static constexpr T least = Format<T>::bias - T(0.25), gradual = least;
+
+    // Arguments below the range are moved to its end, where the result is 0.
+    struct InRange {};
+    static FS_INLINE InRange in_range(V, V) { return {}; }
+    static FS_INLINE V moved(V d, V lowest) { return larger(lowest, d); }
+    static FS_INLINE V error_of(Pair<V> d, V lowest) {  // NaN for infinite d, and not wanted there
+        return absolute<X>(d.hi) <= -lowest ? d.lo : V{};
+    }
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t) {
+    static FS_INLINE V finish(V r, V t, InRange) {
         return from_quadratic(ExpConstants<T>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
     }
 };
@@ -90,7 +98,12 @@ struct ExpCore {
 // unit for which all sixteen numbers lie next to floats (within 0.14 units of 2^-23; Gal's accurate
 // tables). Largest error 0.64 relative to 2^-23, at no cost; tools/exponential_tables.py finds the
 // units. There the table value is scaled first, beside the polynomial instead of after it (8 % less
-// time for a sum); results below the smallest normal number are then less exact.
+// time for a sum); results below the smallest normal number would be less exact.
+//
+// Arguments below the range, -inf among them, are masked out of the last instructions. Results that
+// are subnormal or round to 0 cost Intel's processors more than a hundred cycles each: softmax of
+// rows half of which is masked took eight times as long when their arguments were moved to where
+// the result rounds to 0.
 template <>
 struct ExpCore<Vec<float, 64>> {
     using X = Vec<float, 64>;
@@ -98,7 +111,15 @@ struct ExpCore<Vec<float, 64>> {
     static constexpr float magic = 0x1.8p19f, bias = 0;
     static constexpr bool overflows = true;
     static constexpr double unit = 0x1.02946e167a6f8p+0;
-    static constexpr float least = 151.75f;  // 2^-152 rounds to 0
+    // 2^-least are flushed, or 2^-gradual, which rounds to 0
+    static constexpr float least = 126.75f, gradual = 151.75f;
+
+    using InRange = __mmask16;
+    static FS_INLINE InRange in_range(V d, V lowest) {  // NaN is
+        return _mm512_cmp_ps_mask((__m512)d, (__m512)lowest, _CMP_NLT_UQ);
+    }
+    static FS_INLINE V moved(V d, V) { return d; }
+    static FS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
 
     // power 2^(i/16)
     static FS_INLINE V powers(float power) {
@@ -119,16 +140,19 @@ struct ExpCore<Vec<float, 64>> {
     static constexpr float c3 = 0x1.55559ap-3f, c2 = 0x1.00021ep-1f;
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t) {
-        if constexpr (free) return scaled_first(r, t, t - magic, units(1), X::set(c3), X::set(c2));
-        return scaled(fraction(r, t, powers(1)), t - magic);
+    static FS_INLINE V finish(V r, V t, InRange in) {
+        if constexpr (free)
+            return scaled_first(r, t, t - magic, units(1), X::set(c3), X::set(c2), in);
+        return scaled(fraction(r, t, powers(1)), t - magic, in);
     }
-    static FS_INLINE V scaled_first(V r, V t, V n, V table, V c3, V c2) {
-        const V power = scaled(entry(t, table), n);
-        return multiply_add(power, polynomial(r, c3, c2), power);
+    static FS_INLINE V scaled_first(V r, V t, V n, V table, V c3, V c2, InRange in) {
+        const __m512 power = (__m512)scaled(entry(t, table), n, in);
+        return (V)_mm512_maskz_fmadd_ps(in, power, (__m512)polynomial(r, c3, c2), power);
     }
     static FS_INLINE V half_fraction(V r, V t) { return fraction(r, t, powers(0.5f)); }
-    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_ps((__m512)v, (__m512)n); }
+    static FS_INLINE V scaled(V v, V n, InRange in = -1) {
+        return (V)_mm512_maskz_scalef_ps(in, (__m512)v, (__m512)n);
+    }
 
   private:
     static FS_INLINE V fraction(V r, V t, V table) {
@@ -156,24 +180,34 @@ struct ExpCore<Vec<double, 64>> {
     static constexpr double magic = 0x1.8p48, bias = 0;
     static constexpr bool overflows = true;
     static constexpr double unit = 0x1.024bb3c9b7a6bp+0;
-    static constexpr double least = 1075.75;  // 2^-1076 rounds to 0
+    static constexpr double least = 1022.75, gradual = 1075.75;
+
+    using InRange = __mmask8;
+    static FS_INLINE InRange in_range(V d, V lowest) {
+        return _mm512_cmp_pd_mask((__m512d)d, (__m512d)lowest, _CMP_NLT_UQ);
+    }
+    static FS_INLINE V moved(V d, V) { return d; }
+    static FS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t) {
+    static FS_INLINE V finish(V r, V t, InRange in) {
         const V n = t - magic;
-        return free ? product(scaled(entry_of_units(t), n), r)
-                    : scaled(product(entry_of_powers(t, 1), r), n);
+        return free ? product(scaled(entry_of_units(t), n, in), r, in)
+                    : scaled(product(entry_of_powers(t, 1), r), n, in);
     }
     static FS_INLINE V half_fraction(V r, V t) { return product(entry_of_powers(t, 0.5), r); }
-    static FS_INLINE V scaled(V v, V n) { return (V)_mm512_scalef_pd((__m512d)v, (__m512d)n); }
+    static FS_INLINE V scaled(V v, V n, InRange in = -1) {
+        return (V)_mm512_maskz_scalef_pd(in, (__m512d)v, (__m512d)n);
+    }
 
   private:
-    static FS_INLINE V product(V power, V r) {  // power exp(r)
+    static FS_INLINE V product(V power, V r, InRange in = -1) {  // power exp(r)
         V q = multiply_add(r, X::set(0x1.6c14c66fdd4c0p-10), X::set(0x1.11123afa8914fp-7));
         q = multiply_add(q, r, X::set(0x1.55555558fe7b6p-5));
         q = multiply_add(q, r, X::set(0x1.555555548f23dp-3));
         q = multiply_add(q, r, X::set(0x1.fffffffffffb9p-2));
-        return multiply_add(power, multiply_add(q * r, r, r), power);
+        return (V)_mm512_maskz_fmadd_pd(in, (__m512d)power, (__m512d)multiply_add(q * r, r, r),
+                                        (__m512d)power);
     }
     static FS_INLINE V entry_of_powers(V t, double power) {
         const V low = V{0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0,

@@ -8,117 +8,10 @@
 // exact without fused multiply-add too.
 #pragma once
 
-#include "kernels/math/exp.h"
+#include "kernels/math/shift.h"
 
 namespace {
 namespace fs {
-
-// What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the
-// compute type.
-struct Factor {
-    double hi, lo;
-    bool is_one() const { return hi == 1 && lo == 0; }
-    Factor times(double m) const {
-        using D = Vec<double, 16>;
-        const double product = m * hi,
-                     error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] +
-                             m * lo;
-        return {product, product - product == 0 ? error : 0};
-    }
-    // Over |t|: a negative temperature is that of softmin.
-    Factor over(double t) const {
-        using D = Vec<double, 16>;
-        t = t < 0 ? -t : t;
-        const double quotient = hi / t, residue = -multiply_subtract_exact<D>(
-                                            D::set(quotient), D::set(t), D::set(hi))[0];
-        return {quotient, (residue + lo) / t};
-    }
-};
-
-// The factor in vectors (one value for a row, a value per lane for columns), and what one step of n
-// is in units of the logits.
-template <class X>
-struct Scale {
-    typename X::V hi, lo, log2e, unit;
-    void set_lane(isize lane, Factor f) {
-        using T = typename X::Scalar;
-        T h = static_cast<T>(f.hi);
-        hi[lane] = h;
-        lo[lane] = static_cast<T>((f.hi - h) + f.lo);
-        log2e[lane] = static_cast<T>(f.hi * ExpConstants<double>::log2e);
-        unit[lane] = 1 / log2e[lane];
-    }
-    static Scale all(Factor f) {
-        Scale s;
-        s.set_lane(0, f);
-        s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]),
-        s.unit = X::set(s.unit[0]);
-        return s;
-    }
-    static FS_INLINE Scale one() {
-        using C = ExpConstants<typename X::Scalar>;
-        return {X::set(1), typename X::V{}, X::set(C::log2e), X::set(1 / C::log2e)};
-    }
-};
-
-// c, N and the range of x - c: below it exponentials are 0, above +inf.
-template <class X>
-struct Shift {
-    typename X::V center, magic, lowest, highest;
-
-    double exponent(isize lane) const {  // N
-        return static_cast<double>(ExpCore<X>::magic) +
-               (ExpCore<X>::bias - static_cast<double>(magic[lane]));
-    }
-
-    // No center, and the given N.
-    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
-        return fixed(X::set(exponent), scale);
-    }
-    static FS_INLINE Shift fixed(typename X::V exponent, const Scale<X> &scale) {
-        using T = typename X::Scalar;
-        using F = Format<T>;
-        Shift s;
-        s.center = typename X::V{};
-        s.magic = ExpCore<X>::magic + (ExpCore<X>::bias - exponent);
-        s.lowest = (exponent - ExpCore<X>::least) * scale.unit;
-        s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
-        return s;
-    }
-    // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double:
-    // 2^-401 and 2^500), those of almost all logits, stay far from both ends of the range.
-    static constexpr int typical_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
-    static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(typical_exponent, scale); }
-
-    // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by
-    // nothing. Where differences from the maximum are known to be exact, it may be the center
-    // whatever its size.
-    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale,
-                                typename X::I exact = typename X::I{}) {
-        using T = typename X::Scalar;
-        using V = typename X::V;
-        using F = Format<T>;
-        const V zero = {}, magic = X::set(F::round_magic);
-        max = absolute<X>(max) <= std::numeric_limits<T>::max() ? max : zero;
-        const auto far = (absolute<X>(max) * scale.hi >= ExpConstants<T>::subtract_from) | exact;
-        Shift s;
-        s.center = far ? max : zero;
-        const V exponent = ((far ? zero : max) * scale.log2e + magic) - magic;
-        s.magic = ExpCore<X>::magic + (ExpCore<X>::bias - exponent);
-        s.lowest = (exponent - ExpCore<X>::least) * scale.unit;
-        s.highest = (exponent + (F::bias + 1 - T(0.25))) * scale.unit;
-        return s;
-    }
-};
-
-// Bits that are 0 if x is a multiple of 2^-10 (2^-20), as integers and hand-written scores are.
-// Where all logits are, so are their differences, and those are exact where they matter: either the
-// maximum is below 2^8 (2^11), or it is the center anyway.
-template <class X>
-FS_INLINE typename X::I off_lattice(typename X::V x) {
-    const typename X::V magic = X::set(sizeof(typename X::Scalar) == 4 ? 0x1.8p13 : 0x1.8p32);
-    return bits<X>((x + magic) - magic) ^ bits<X>(x);
-}
 
 // r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an
 // error of the subtraction to put back.
@@ -138,25 +31,39 @@ FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X>
     return r + multiply_add(n, X::set(-C::ln2_lo), rest);
 }
 
-// exp(s * (d + error)) * 2^-N for d = x - c; `free`: times ExpCore::unit.
+// exp(s * (d.hi + d.lo)) * 2^-N for d = x - c, 0 below the range of the shift; `free`: times
+// ExpCore::unit.
 template <class X, bool Scaled, bool Corrected, bool free>
-FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale,
-                                    typename X::V error) {
-    const typename X::V t = multiply_add(
-        d, Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e), shift.magic);
-    return ExpCore<X>::template finish<free>(
-        reduced<X, Scaled, Corrected>(d, t - shift.magic, scale, error), t);
+FS_INLINE typename X::V exp_at(Pair<typename X::V> d, const Shift<X> &shift,
+                               const Scale<X> &scale) {
+    using V = typename X::V;
+    using Core = ExpCore<X>;
+    const auto in = Core::in_range(d.hi, shift.lowest);
+    const V hi = Core::moved(d.hi, shift.lowest),
+            lo = Corrected ? Core::error_of(d, shift.lowest) : V{},
+            log2e = Scaled ? scale.log2e : X::set(ExpConstants<typename X::Scalar>::log2e),
+            t = multiply_add(hi, log2e, shift.magic);
+    return Core::template finish<free>(
+        reduced<X, Scaled, Corrected>(hi, t - shift.magic, scale, lo), t, in);
 }
 
 template <class X, bool Scaled, bool free>
-FS_INLINE typename X::V exp_reduced(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
-    return exp_reduced<X, Scaled, false, free>(d, shift, scale, typename X::V{});
+FS_INLINE typename X::V exp_at(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
+    return exp_at<X, Scaled, false, free>({d, typename X::V{}}, shift, scale);
 }
 
 // The form for x at most the maximum that set the shift (-inf included: exact zero), in units.
 template <class X, bool Scaled>
 FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
-    return exp_reduced<X, Scaled, true>(larger(shift.lowest, x - shift.center), shift, scale);
+    return exp_at<X, Scaled, true>(x - shift.center, shift, scale);
+}
+
+// exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the
+// exact difference, and 1 at the maximum (times 2^-N). `shift` is a fixed one.
+template <class X, bool Scaled>
+FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift,
+                                  const Scale<X> &scale) {
+    return exp_at<X, Scaled, true, false>(two_sum(x, -max), shift, scale);
 }
 
 // x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is
@@ -165,15 +72,6 @@ template <class X>
 FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typename X::V lowest) {
     const Pair<typename X::V> d = two_sum(x, -max);
     return {larger(lowest, d.hi), absolute<X>(d.hi) <= -lowest ? d.lo : typename X::V{}};
-}
-
-// exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the
-// exact difference, and 1 at the maximum (times 2^-N). `shift` is a fixed one.
-template <class X, bool Scaled>
-FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift,
-                                  const Scale<X> &scale) {
-    const Pair<typename X::V> d = difference<X>(x, max, shift.lowest);
-    return exp_reduced<X, Scaled, true, false>(d.hi, shift, scale, d.lo);
 }
 
 // exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the
@@ -205,9 +103,8 @@ FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
 template <class X, bool Scaled, bool free>
 FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift,
                                        const Scale<X> &scale) {
-    const typename X::V d = larger(shift.lowest, x);
-    return exp_reduced<X, Scaled, free>(ExpCore<X>::overflows ? d : smaller(shift.highest, d),
-                                        shift, scale);
+    return exp_at<X, Scaled, free>(ExpCore<X>::overflows ? x : smaller(shift.highest, x), shift,
+                                   scale);
 }
 
 // exp(s x) 2^-exponent for any x, as a function object that is made once for a row; `free`: in
@@ -218,7 +115,7 @@ struct FixedExp {
     Scale<X> scale;
 
     explicit FS_INLINE FixedExp(const Scale<X> &s)
-        : shift(Shift<X>::fixed(exponent, s)), scale(s) {}
+        : shift(free ? Shift<X>::fixed(exponent, s) : Shift<X>::gradual(exponent, s)), scale(s) {}
     FS_INLINE typename X::V operator()(typename X::V x) const {
         return exp_uncentered<X, Scaled, free>(x, shift, scale);
     }
@@ -248,10 +145,10 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
           table(held(Core::units(1 << -exponent))) {}
 
     FS_INLINE V operator()(V x) const {
-        const V d = larger(lowest, x), t = multiply_add(d, log2e, magic), n = t - magic;
-        const V r = Scaled ? reduced<X, true, false>(d, n, scale, V{})
-                           : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, d));
-        return Core::scaled_first(r, t, n, table, c3, c2);
+        const V t = multiply_add(x, log2e, magic), n = t - magic;
+        const V r = Scaled ? reduced<X, true, false>(x, n, scale, V{})
+                           : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, x));
+        return Core::scaled_first(r, t, n, table, c3, c2, Core::in_range(x, lowest));
     }
 
   private:
@@ -275,8 +172,7 @@ FS_INLINE typename X::V exp_plain(typename X::V x) {
 template <class X, int lift>
 FS_INLINE typename X::V exp_lifted(typename X::V x) {
     const Scale<X> one = Scale<X>::one();
-    const Shift<X> shift = Shift<X>::fixed(-lift, one);
-    return exp_reduced<X, false, false>(larger(shift.lowest, x), shift, one);
+    return exp_at<X, false, false>(x, Shift<X>::gradual(-lift, one), one);
 }
 
 // exp(x) for x <= 0, below the smallest normal number within one step of the subnormal ones. In

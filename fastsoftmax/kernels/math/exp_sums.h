@@ -24,11 +24,11 @@ FS_INLINE bool all_worth_a_guess(const typename X::Scalar *logits, isize count) 
     return !any<X>(wrong);
 }
 
-// Whether the sum came from a shift near enough: between 1/2 and 2^100 (2^900), nothing that
+// Whether the sum came from a shift near enough: between 1 and 2^100 (2^900), nothing that
 // matters was lost.
 template <class C, class V>
 FS_INLINE auto near_enough(V sum) {
-    return (sum >= 0.5) & (sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900));
+    return (sum >= 1) & (sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900));
 }
 
 // The totals of rows that are settled together: what is done once a row costs less in vectors of
@@ -121,18 +121,20 @@ template <class X, class S, class C, class Exp, class Beside>
 FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp,
                                                   Beside beside) {
     LaneSums<X> sums;
-    sum_vectors<X>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
         if constexpr (decltype(lanes)::whole) {
-            const auto y = exp(load_as<X>(x + i));
-            X::store(e + i, y);
-            beside(i);
-            return y;
+            return exp(load_as<X>(x + i));
         } else {
             const isize at = n < X::lanes ? 0 : n - X::lanes;
             const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : load_as<X>(x + at));
             X::store(e + at, y);
             return n < X::lanes ? y : X::last(y, n - i);
         }
+    };
+    sum_vectors<X>(n, sums, term, [&](isize i, const auto &...y) FS_INLINE_LAMBDA {
+        isize at = i;
+        ((X::store(e + at, y), at += X::lanes), ...);
+        for (; i < at; i += X::lanes) beside(i);
     });
     return sums.unfolded();
 }

@@ -131,9 +131,11 @@ template <class X>
 constexpr isize summed_elements = accumulator_vectors * X::lanes;
 
 // Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where
-// the terms are not kept. Terms of several sums go together.
-template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term>
-FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
+// the terms are not kept. Terms of several sums go together. keep(i, terms...) is called with those
+// of whole vectors, from i on, up to four at a time: see map_vectors.
+template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term,
+          class Keep>
+FS_INLINE void sum_vectors(isize n, Sums &sums, Term term, Keep keep) {
     constexpr isize lanes = X::lanes;
     const AllLanes<X> all;
     using Terms = decltype(term(n, all));
@@ -145,7 +147,10 @@ FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
     };
     isize i = 0;
     if constexpr (together == added_singly) {
-        for (; i + lanes <= n; i += lanes) add(term(i, all));
+        for (; i + lanes <= n; i += lanes) {
+            const auto a = term(i, all);
+            add(a), keep(i, a);
+        }
         if (i < n) add(term(i, FirstLanes<X>{n - i}));
         return;
     }
@@ -156,39 +161,54 @@ FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
             add((a + b) + (c + d));
         else
             add(a + b), add(c + d);
+        keep(i, a, b, c, d);
     }
     if (i == n) return;
     Terms pair = {}, last = {};
     if (i + 2 * lanes <= n) {
         const auto a = term(i, all), b = term(i + lanes, all);
+        keep(i, a, b);
         pair = a + b, i += 2 * lanes;
         if constexpr (together == added_by_twos) sums.add(pair), pair = Terms{};
     }
-    if (i + lanes <= n) last = term(i, all), i += lanes;
+    if (i + lanes <= n) last = term(i, all), keep(i, last), i += lanes;
     if (i < n) last = last + term(i, FirstLanes<X>{n - i});
     sums.add(pair + last);
 }
 
+template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term>
+FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
+    sum_vectors<X, together, only>(n, sums, term, [](isize, const auto &...) {});
+}
+
 // The sum of the next four rows, or of what is left of them, of one vector of columns.
-template <class Term>
-FS_INLINE auto sum_of_four(isize j, isize end, Term term) {
+template <class Term, class Keep>
+FS_INLINE auto sum_of_four(isize j, isize end, Term term, Keep keep) {
+    if (j + 4 <= end) {
+        const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
+        keep(j, a), keep(j + 1, b), keep(j + 2, c), keep(j + 3, d);
+        return (a + b) + (c + d);
+    }
     const auto a = term(j);
+    keep(j, a);
     if (j + 1 == end) return a;
-    const auto b = a + term(j + 1);
-    if (j + 2 == end) return b;
+    const auto b = term(j + 1);
+    keep(j + 1, b);
+    if (j + 2 == end) return a + b;
     const auto c = term(j + 2);
-    return b + (j + 3 == end ? c : c + term(j + 3));
+    keep(j + 2, c);
+    return (a + b) + c;
 }
 
 // The same for the rows first .. end of one vector of columns.
-template <class X, class Term>
-FS_INLINE void sum_rows(isize first, isize end, LaneSums<X> &sums, Term term) {
-    isize j = first;
-    for (; j + 4 <= end; j += 4) {
-        const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
-        sums.add((a + b) + (c + d));
-    }
-    if (j < end) sums.add(sum_of_four(j, end, term));
+template <class Sums, class Term, class Keep>
+FS_INLINE void sum_rows(isize first, isize end, Sums &sums, Term term, Keep keep) {
+    for (isize j = first; j < end; j += 4) sums.add(sum_of_four(j, end, term, keep));
+}
+
+template <class Sums, class Term>
+FS_INLINE void sum_rows(isize first, isize end, Sums &sums, Term term) {
+    sum_rows(first, end, sums, term, [](isize, const auto &) {});
 }
 
 }  // namespace fs

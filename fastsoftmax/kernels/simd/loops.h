@@ -49,12 +49,31 @@ FS_INLINE void each_vector(isize n, Body body) {
     if (i < n) body(i, FirstLanes<X>{n - i});
 }
 
-// y[i] = value(i, lanes) for n contiguous elements.
+// store(i, lanes, value(i, lanes)) for every vector of n elements: four values before the first of
+// them is stored. The compiler must take a store for one to what is loaded next, and would compute
+// them one after another; what has next to no arithmetic is better off with that, in the order of
+// memory. (Measured, AVX-512: softplus 0.73 of the time, sigmoid_vjp 1.17.)
+template <class X, class Value, class Store>
+FS_INLINE void map_vectors(isize n, Value value, Store store) {
+    const AllLanes<X> all;
+    isize i = 0;
+    for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
+        const auto a = value(i, all), b = value(i + X::lanes, all);
+        const auto c = value(i + 2 * X::lanes, all), d = value(i + 3 * X::lanes, all);
+        store(i, all, a), store(i + X::lanes, all, b);
+        store(i + 2 * X::lanes, all, c), store(i + 3 * X::lanes, all, d);
+    }
+    for (; i + X::lanes <= n; i += X::lanes) store(i, all, value(i, all));
+    const FirstLanes<X> rest{n - i};
+    if (i < n) store(i, rest, value(i, rest));
+}
+
+// y[i] = value(i, lanes) for n contiguous elements; `computed`: by map_vectors.
 //
 // Stores of whole vectors that cross cache lines cost two: long spans begin with what makes all
 // others meet them (15 % at 32000 elements, AVX-512). Streaming ones must, and go past the caches:
 // that saves reading what is overwritten, where it is not in the cache anyway.
-template <class X, class C, class Value>
+template <class X, bool computed = false, class C, class Value>
 FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
     isize i = 0;
     if (streaming || n > kept_in_l1) {
@@ -62,6 +81,15 @@ FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
                                sizeof(C));
         if (i > n) i = n;
         if (i) store_part_as<X>(y, value(0, FirstLanes<X>{i}), i);
+    }
+    if (computed && !streaming) {
+        const auto from = [&](isize j, auto lanes) FS_INLINE_LAMBDA {
+            return value(i + j, lanes);
+        };
+        map_vectors<X>(n - i, from, [&](isize j, auto lanes, auto v) FS_INLINE_LAMBDA {
+            lanes.store(y + i + j, v);
+        });
+        return;
     }
     if (streaming) {
         for (; i + X::lanes <= n; i += X::lanes) stream_as<X>(y + i, value(i, AllLanes<X>()));
