@@ -24,7 +24,7 @@ void plain_log_softmax(const void *x, void *out, isize rows, isize n, isize thre
 // Where the sum is above 1, the exponentials are as many powers of two larger and the sum as many
 // smaller, so that none is flushed before it is multiplied.
 struct LogSoftmaxVjp : RowMap<2, 1> {
-    static constexpr bool has_temperature = true;
+    static constexpr bool has_temperature = true, computes = true;
     static constexpr const char *operation = "log_softmax_vjp";
 
     template <class X>

@@ -115,11 +115,8 @@ struct BinaryWork final : ElementsWork {
                         [&](isize j, auto lanes, typename X::V v)
                             FS_INLINE_LAMBDA { store(i + j, lanes, v); });
             }
-        } else if constexpr (Op::sigmoid_sign) {
-            map_vectors<X>(n, value, store);
         } else {
-            each_vector<X>(
-                n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { store(i, lanes, value(i, lanes)); });
+            map_vectors<X, Op::sigmoid_sign != 0>(n, value, store);
         }
     }
 };

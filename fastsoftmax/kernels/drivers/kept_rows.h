@@ -37,12 +37,12 @@ FS_INLINE typename LaneSums<X>::Unfolded careful_exp(const S *x, C *e, isize n,
 // for the rows of a batch in vectors, hence the arrays, and a batch is written along with the
 // exponentials of the next one: that hides the latency of sums and reciprocals, and loads and
 // stores among arithmetic. Longer rows keep them in the output itself, if it is not the input,
-// which must stay intact until the sum is known to be right. So do large arrays: the exponentials of
-// as many rows as L1 holds, then their results, make one stream of loads and one of stores after the
-// other. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64
-// elements and 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses
-// 40 % at 32000, where scratch doubles the time. Out of the cache, 0.70 -> 0.44 ns per element at
-// 400 elements and 0.52 -> 0.43 at 1000, where a copy takes 0.38.)
+// which must stay intact until the sum is known to be right. So do large arrays: the exponentials
+// of as many rows as L1 holds, then their results, make one stream of loads and one of stores after
+// the other. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64 elements and
+// 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses 40 % at
+// 32000, where scratch doubles the time. Out of the cache, 0.70 -> 0.44 ns per element at 400
+// elements and 0.52 -> 0.43 at 1000, where a copy takes 0.38.)
 template <class C, bool UnitNumerators, bool Scaled, class S = C>
 class KeptRows {
     using X = Vec<C>;

@@ -36,13 +36,14 @@ struct Vectors {
 //   are made anew of inputs times powers of two, one for each input, which bring the largest of a
 //   row to [1, 2). result() gets these inputs, and restored(result, exponents of the powers) is
 //   what the row has;
+// * computes: whether results take much arithmetic, as exponentials do;
 // * operation: its name, for `python -m fastsoftmax explain`.
 template <int inputs_, int sums_>
 struct RowMap {
     static constexpr int inputs = inputs_, sums = sums_;
     // terms of a column before they are added to the sum; vectors of a row, up to four
     static constexpr isize added_together = accumulator_vectors;
-    static constexpr bool has_temperature = false, rescales = false;
+    static constexpr bool has_temperature = false, rescales = false, computes = false;
     static constexpr const char *operation = "a map of rows";
 
     template <class Sums>

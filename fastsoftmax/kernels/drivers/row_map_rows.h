@@ -107,8 +107,9 @@ struct MapRows {
                                               X::set(static_cast<T>(inverse)));
         T *out = reinterpret_cast<T *>(a->out.at(o, i));
         const V end = result(in.last());  // before results, which may take the place of inputs
-        each_vector<X>(
-            whole, [&](isize at, auto) FS_INLINE_LAMBDA { X::store(out + at, result(in(at))); });
+        map_vectors<X, Op::computes>(
+            whole, [&](isize at, auto) FS_INLINE_LAMBDA { return result(in(at)); },
+            [&](isize at, auto, V y) FS_INLINE_LAMBDA { X::store(out + at, y); });
         if (whole < in.n) X::store(out + in.n - X::lanes, end);
     }
 };
@@ -229,9 +230,10 @@ struct MapRow {
         const RowResult<X, Op, Scales> result(row.all_sums(), scales, X::set(inverse));
         each_block(k, [&](isize at, isize size, auto load) FS_INLINE_LAMBDA {
             T *to = out.place(at, results);
-            each_vector<X>(size, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
-                lanes.store(to + i, result(load(i, lanes)));
-            });
+            map_vectors<X, Op::computes>(
+                size, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return result(load(i, lanes)); },
+                [&](isize i, auto lanes, typename X::V y)
+                    FS_INLINE_LAMBDA { lanes.store(to + i, y); });
             out.put(at, size, results);
         });
     }

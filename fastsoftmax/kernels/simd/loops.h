@@ -49,12 +49,16 @@ FS_INLINE void each_vector(isize n, Body body) {
     if (i < n) body(i, FirstLanes<X>{n - i});
 }
 
-// store(i, lanes, value(i, lanes)) for every vector of n elements: four values before the first of
-// them is stored. The compiler must take a store for one to what is loaded next, and would compute
-// them one after another; what has next to no arithmetic is better off with that, in the order of
-// memory. (Measured, AVX-512: softplus 0.73 of the time, sigmoid_vjp 1.17.)
-template <class X, class Value, class Store>
+// store(i, lanes, value(i, lanes)) for every vector of n elements. Where much is computed, four
+// values before the first of them is stored: the compiler must take a store for one to what is
+// loaded next, and would compute them one after another. What has next to no arithmetic is better
+// off with that, in the order of memory. (Measured, AVX-512: softplus 0.73 of the time, sigmoid_vjp
+// 1.17.)
+template <class X, bool computes = true, class Value, class Store>
 FS_INLINE void map_vectors(isize n, Value value, Store store) {
+    if constexpr (!computes)
+        return each_vector<X>(
+            n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { store(i, lanes, value(i, lanes)); });
     const AllLanes<X> all;
     isize i = 0;
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
