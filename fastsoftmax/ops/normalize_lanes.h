@@ -29,7 +29,7 @@ struct ShortTile {
     void run(isize outer, isize first, isize count) const {
         const Scratch<Group> group(vectors);
         const Scratch<double> apart(R == Result::logsumexp ? CancelledRows<C>::room(n()) : 0);
-        CancelledRows<C> cancelled(*a, outer, apart);
+        CancelledRows<C> cancelled(*a, outer, first, apart);
         for (isize at = 0; at < count;) {
             isize used = 0;
             for (; used < vectors && at < count; ++used, at += X::lanes) {
@@ -153,22 +153,16 @@ struct ShortTile {
     // finite, but of no use, where the maximum is infinite.
     FS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
         const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
-        LaneSums<X> rest;
+        PairSums<X> sums;
         V copies = {};
         for (isize j = 0; j < n(); ++j) {
             const V v = x[j];
-            rest.add(v == max ? V{} : exp_below<X, Scaled>(v, max, below, scale));
+            sums.add(v == max ? V{} : exp_below<X, Scaled>(v, max, below, scale));
             copies = copies + (v == max ? X::set(1) : V{});
         }
-        Pair<typename D::V> sums[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k)
-            sums[k] = with_copies(true_rest<C>(rest.part(k)), wide_part<X>(copies, k));
-        return pair_from_wide<X>(sums);
-    }
-    static FS_INLINE Pair<typename D::V> with_copies(Pair<typename D::V> rest,
-                                                     typename D::V copies) {
-        const auto s = two_sum(copies - 1.0, rest.hi);
-        return {s.hi, s.lo + rest.lo};
+        const Pair<V> rest = true_rest<C>(Pair<V>{sums.hi, sums.lo}),
+                      all = two_sum(copies - C(1), rest.hi);
+        return {all.hi, all.lo + rest.lo};
     }
 
     // A natural logarithm as one to the base.
@@ -196,16 +190,17 @@ struct ShortTile {
         const Pair<V> l = to_base(log1p_nonnegative<X>(g.rest.hi, g.rest.lo)),
                       s = two_sum(g.max, l.hi);
         const V usual = s.hi + (s.lo + l.lo);
-        const typename X::I cancels = may_cancel(g.max, usual * static_cast<C>(a->ln_base.hi));
+        const typename X::I wrong = cancels(g.max, usual, usual * static_cast<C>(a->ln_base.hi));
         store(g.max - g.max == V{} ? usual : g.max + g.rest.hi, g.outer, g.first, g.count);
-        if (!any<X>(cancels)) return;
-        for (unsigned lanes = lane_bits<X>(cancels); lanes; lanes &= lanes - 1) {
-            const int k = __builtin_ctz(lanes);
-            if (k < g.count)
-                cancelled.template add<X>({g.rows.columns, X::lanes}, g.max, k, g.first + k);
-        }
+        const typename X::I wanted =
+            wrong & (X::indices() < static_cast<typename Format<C>::Int>(g.count));
+        // of few elements it is done rather than asked: nobody can predict the answer
+        if (n() <= 4 || any<X>(wanted))
+            cancelled.add({g.rows.columns, X::lanes}, g.max, wanted, g.first);
     }
     void store(V y, isize outer, isize first, isize count) const {
+        if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C)))
+            return X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         C lanes[X::lanes];
         X::store(lanes, y);
         Writer<C> to(a->out, outer, first);

@@ -111,7 +111,7 @@ struct LogRow : RowOfArguments<C, Scaled> {
         for (isize k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
             const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
-            if (t.wants_rest() || (!keeps && may_cancel(g.max[k], sum[k])))
+            if (t.wants_rest() || (!keeps && cancels(g.max[k], sum[k], sum[k])))
                 write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
             else if (keeps)
                 write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{},

@@ -181,7 +181,7 @@ struct NormalizeStrip {
     }
     bool store(isize outer, isize first, isize count, const UsualLogs<X> &log) const {
         const V y = log.sum();
-        if (any<X>(may_cancel(log.max, y))) return false;
+        if (any<X>(cancels(log.max, y, y))) return false;
         if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C))) {
             X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         } else {

@@ -23,7 +23,7 @@ double log_sum(const Rows &a, isize o, isize i, double max, Pair<Vec<double, 16>
         return has_nan() ? std::numeric_limits<double>::quiet_NaN() : max;
     if (!(log.hi[0] - log.hi[0] == 0)) return max + log.hi[0];
     const double y = sum().value(), natural = y * a.ln_base.hi;
-    if (!may_cancel(max, natural)) return y;
+    if (!cancels(max, y, natural)) return y;
     log = precise_log_of_total(a, o, i, max);
     return sum().value();
 }

@@ -263,5 +263,31 @@ FS_INLINE unsigned lane_bits<Vec<double, 16>>(Vec<double, 16>::I mask) {
 }
 #endif
 
+// The lanes of v that are wanted, one after another from the first on; what follows them is of no
+// use.
+template <class X>
+FS_INLINE typename X::V packed(typename X::V v, typename X::I wanted) {
+    typename X::V r = v;
+    isize count = 0;
+    for (isize l = 0; l < X::lanes; ++l) {
+        r[count] = v[l];
+        count += wanted[l] ? 1 : 0;
+    }
+    return r;
+}
+#if defined(__AVX512F__)
+template <>
+FS_INLINE Vec<float, 64>::V packed<Vec<float, 64>>(Vec<float, 64>::V v, Vec<float, 64>::I wanted) {
+    return (Vec<float, 64>::V)_mm512_maskz_compress_ps(_mm512_movepi32_mask((__m512i)wanted),
+                                                       (__m512)v);
+}
+template <>
+FS_INLINE Vec<double, 64>::V packed<Vec<double, 64>>(Vec<double, 64>::V v,
+                                                     Vec<double, 64>::I wanted) {
+    return (Vec<double, 64>::V)_mm512_maskz_compress_pd(_mm512_movepi64_mask((__m512i)wanted),
+                                                        (__m512d)v);
+}
+#endif
+
 }  // namespace fs
 }  // namespace
