@@ -71,11 +71,12 @@ FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::
     const V ah = a.hi * down, al = a.lo * down;
     const Pair<V> sum = two_sum(ah, b.hi);
     const V numerator = ah - b.hi, numerator_lo = al - b.lo, denominator_lo = sum.lo + (al + b.lo);
-    const V s = (numerator + numerator_lo) / sum.hi;
+    // One division: what the product lacks of a quotient is part of the residue, which is exact.
+    const V inverse = T(1) / sum.hi, s = (numerator + numerator_lo) * inverse;
     // Residue of the division: (numerator - s * denominator) / denominator.
     const V rest =
         (numerator_lo - multiply_subtract_exact<X>(s, sum.hi, numerator)) - s * denominator_lo;
-    const V twice_s_lo = (rest + rest) / sum.hi;  // not s_lo, half of a subnormal number
+    const V twice_s_lo = (rest + rest) * inverse;  // not s_lo, half of a subnormal number
     const Pair<V> head = two_sum(k * C::ln2_hi, s + s);
     return {head.hi,
             head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + twice_s_lo)};
