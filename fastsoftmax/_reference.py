@@ -204,18 +204,6 @@ def exp(hi: Array, lo: Array, scale: int = 0) -> Array:
     return e
 
 
-def times_exp(factor: Array, y: Array) -> Array:
-    """factor exp(y), of exponentials that are subnormal or 0 too."""
-    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-        e = np.exp(y)
-        product: Array = factor * e
-        tiny = (e < np.finfo(e.dtype).smallest_normal) & (y > -np.inf)
-        if np.any(tiny):
-            scaled = np.ldexp(factor, -LIFT) * exp(np.where(tiny, y, 0), np.zeros((1, 1, 1)), LIFT)
-            product = np.where(tiny, scaled, product)
-    return product
-
-
 # The octaves by which exponentials are larger that would be subnormal before they are multiplied.
 LIFT = 512
 

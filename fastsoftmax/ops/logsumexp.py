@@ -13,8 +13,8 @@ from .._call import prepare
 from .._outputs import Output, ShapedOutput
 from .._parameters import LAST, is_last
 from .._reference import (
-    LIFT,
     BLOCK,
+    LIFT,
     Array,
     Pair,
     Scaled,
