@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import oracle
 import pytest
-from cases import FLOATS, OF_LOGITS
+from cases import FLOATS, HALVES, OF_LOGITS
 from sizes import exhaustive
 
 import fastsoftmax as fs
@@ -53,12 +53,34 @@ def test_large_results_are_those_of_parts(name, shape, backend):
         whole[:] = 7
 
 
+@pytest.mark.parametrize("n", [1024, 1000, 37, 5000])
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_large_halves_are_those_of_parts(half, n, backend):
+    """28 MiB, wherever the output begins and rows cut lines of the cache: the same bytes."""
+    rows = 14 * MIB // n
+    x = np.random.default_rng(n).normal(0, 3, (rows, n)).round(3).astype(half)
+    whole = np.full(x.size + 70, 7, half)
+    for start in (0, 8, 33):
+        out = whole[start : start + x.size].reshape(x.shape)
+        fs.softmax(x, out=out)
+        for part in (slice(70), slice(rows // 2, rows // 2 + 70), slice(rows - 70, rows)):
+            expected = fs.softmax(x[part])
+            np.testing.assert_array_equal(out[part].view(np.int16), expected.view(np.int16))
+        assert np.all(whole[:start] == 7)
+        assert np.all(whole[start + x.size :] == 7)
+        whole[:] = 7
+
+
+@pytest.mark.parametrize("start", [0, 3, 16])
 @pytest.mark.parametrize("shape", [(4096, 2000), (40, 200_000)], ids=str)
-def test_large_columns(shape, backend):
+def test_large_columns(shape, start, backend):
     x = np.random.default_rng(1).normal(0, 3, shape).astype(np.float32)
-    got = fs.softmax(x, axis=0)
+    whole = np.full(x.size + 40, 7, np.float32)
+    got = fs.softmax(x, axis=0, out=whole[start : start + x.size].reshape(shape))
     some = [0, 1, 130, shape[1] - 1]
     assert distance(got[:, some], fs.softmax(np.ascontiguousarray(x[:, some].T)).T.copy()) <= 3
+    assert np.all(whole[:start] == 7)
+    assert np.all(whole[start + x.size :] == 7)
 
 
 # Columns in wide strips: 2 MiB and more, or logarithms of long ones. Strips leave a few of these to

@@ -47,6 +47,7 @@ constexpr isize tile_elements = 32768;        // elements of a tile that is gath
 constexpr isize fetch_from = isize(4) << 20;  // bytes of an array whose columns are fetched ahead
 // bytes from what is read once to what is fetched meanwhile
 constexpr isize fetched_ahead = 4096;
+constexpr isize cache_line = 64;                // bytes
 constexpr isize stream_from = isize(24) << 20;  // bytes of results that are written past the caches
 // elements of a row of an array that large, from which its exponentials are kept in the output
 constexpr isize kept_in_output_from = 64;
