@@ -13,15 +13,16 @@ namespace fs {
 // softmax divides instead, by the total in two terms: e / hi + (e / hi) * lo, with lo the relative
 // correction.
 //
-// For float on AVX-512, where multiplications are what takes the time, the second term is 0 except
-// where it is needed for that 1: every seventh number times its rounded reciprocal is less than 1.
+// On AVX-512, where multiplications are what takes the time, the second term is 0 except where it
+// is needed for that 1: every seventh number times its rounded reciprocal is less than 1.
 template <class X, bool UnitNumerators>
 struct Normalizer {
     using T = typename X::Scalar;
     using V = typename X::V;
     static constexpr bool divides = UnitNumerators && !FS_HAS_FMA,
-                          seldom_two = sizeof(T) == 4 && ExpCore<X>::overflows,
-                          never_two = seldom_two && !UnitNumerators;
+                          seldom_two = ExpCore<X>::overflows,
+                          never_two = seldom_two && !UnitNumerators,
+                          watches = seldom_two && !never_two;
     V hi, lo;
 
     static FS_INLINE Normalizer all(double numerator, Sum total) {
@@ -31,24 +32,22 @@ struct Normalizer {
                 lo = static_cast<T>((q.hi[0] - static_cast<double>(hi)) + q.lo[0]);
         const double rounded = static_cast<double>(static_cast<T>(total.hi));
         return of({X::set(hi), X::set(lo)}, X::set(static_cast<T>(rounded)),
-                  X::set(static_cast<T>(total.hi - rounded)));
+                  X::set(static_cast<T>((total.hi - rounded) + total.lo)));
     }
     // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators
     // are 1 if there are none.
     template <class Part>
     static FS_INLINE Normalizer each(const double *numerators, Part part) {
         using D = Vec<double>;
-        Pair<typename D::V> q[wide_parts<X>];
-        typename D::V total[wide_parts<X>];
+        Pair<typename D::V> q[wide_parts<X>], total[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            total[k] = part(k).hi;
+            total[k] = part(k);
             q[k] =
-                quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), part(k));
+                quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), total[k]);
         }
-        if constexpr (!seldom_two || never_two) return of(pair_from_wide<X>(q));
-        const V rounded = from_wide<X>(total);
-        for (int k = 0; k < wide_parts<X>; ++k) total[k] = total[k] - wide_part<X>(rounded, k);
-        return of(pair_from_wide<X>(q), rounded, from_wide<X>(total));
+        if constexpr (!watches) return of(pair_from_wide<X>(q));
+        const Pair<V> rounded = pair_from_wide<X>(total);
+        return of(pair_from_wide<X>(q), rounded.hi, rounded.lo);
     }
     static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
         return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
@@ -74,8 +73,13 @@ struct Normalizer {
         }
     }
     static FS_INLINE Normalizer row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
+    // Without second terms that are there by chance: the largest exponential, or sum of a few, is
+    // not the total.
+    FS_INLINE void settle(V largest, V total) {
+        if constexpr (watches) lo = largest >= total * (1 - 8 * little) ? lo : V{};
+    }
     // Whether a row with this second term is one of the few that need it.
-    static FS_INLINE bool is_seldom(T lo) { return seldom_two && !never_two && lo != 0; }
+    static FS_INLINE bool is_seldom(T lo) { return watches && lo != 0; }
 
     FS_INLINE bool has_one_term() const {
         if constexpr (!seldom_two || never_two) return never_two;
@@ -101,16 +105,19 @@ struct Normalizer {
     }
 
   private:
+    // an eighth of an ulp: less is what the result cannot tell from 1
+    static constexpr T little = 1 / (T(isize(1) << Format<T>::mantissa) * 8);
+
     static FS_INLINE Normalizer of(Pair<V> q) {
         const V lo = divides ? -q.lo / q.hi : q.lo;
         return {q.hi, lo - lo == V{} ? lo : V{}};
     }
-    // The total is given as a number and what was rounded off: next to a float is the sum of one
-    // exponential and little else.
+    // The total is given as a number and what was rounded off: that is next to nothing where the
+    // row has one exponential and little else, and of one total in twenty by chance.
     static FS_INLINE Normalizer of(Pair<V> q, V total, V rest) {
         Normalizer n = of(q);
         if constexpr (seldom_two)
-            n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * T(0x1p-26)) ? n.lo : V{};
+            n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * little) ? n.lo : V{};
         return n;
     }
     // numerator / total as hi + lo; the total itself where softmax divides.

@@ -203,7 +203,9 @@ FS_INLINE auto sum_of_four(isize j, isize end, Term term, Keep keep) {
 // The same for the rows first .. end of one vector of columns.
 template <class Sums, class Term, class Keep>
 FS_INLINE void sum_rows(isize first, isize end, Sums &sums, Term term, Keep keep) {
-    for (isize j = first; j < end; j += 4) sums.add(sum_of_four(j, end, term, keep));
+    isize j = first;
+    for (; j + 4 <= end; j += 4) sums.add(sum_of_four(j, end, term, keep));
+    if (j < end) sums.add(sum_of_four(j, end, term, keep));
 }
 
 template <class Sums, class Term>
