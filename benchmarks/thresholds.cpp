@@ -14,30 +14,30 @@
 using namespace fs;
 
 // run_all() of kernels/prelude.pxi for one thread.
-static void serially(Work *work, isize) {
+static void serially(Task *work, Index) {
     int team = 1;
     const Rooms rooms = rooms_for(*work, team);
     if (!rooms.first) std::abort();
     rooms.enter(team);
     work->begin();
     do {
-        for (isize piece = 0; piece < work->pieces(); ++piece) run_piece(work, piece, rooms, 0);
+        for (Index piece = 0; piece < work->pieces(); ++piece) run_piece(work, piece, rooms, 0);
         rooms.enter(0);
-    } while (work->advance());
+    } while (work->next_stage());
     leave(rooms);
 }
 
 // Rows along the last axis, or columns along the first, of a contiguous array.
 template <class C>
-AnyView view(C *p, isize rows, isize n, bool columns, bool reduced) {
-    const isize size = sizeof(C), length = reduced ? 1 : n;
-    const isize shape[] = {columns ? 1 : rows, length, columns ? rows : 1};
-    const isize strides[] = {columns ? size : length * size, columns ? rows * size : size, size};
+AnyView view(C *p, Index rows, Index n, bool columns, bool reduced) {
+    const Index size = sizeof(C), length = reduced ? 1 : n;
+    const Index shape[] = {columns ? 1 : rows, length, columns ? rows : 1};
+    const Index strides[] = {columns ? size : length * size, columns ? rows * size : size, size};
     return AnyView(p, number_of<C>, shape, strides);
 }
 
 template <class C>
-std::vector<C> scores(isize count) {
+std::vector<C> scores(Index count) {
     std::vector<C> x(static_cast<std::size_t>(count));
     std::mt19937 random(1);
     std::normal_distribution<double> normal(0, 3);
@@ -47,7 +47,7 @@ std::vector<C> scores(isize count) {
 
 // Nanoseconds per element.
 template <class Body>
-double least_time(Body body, isize elements) {
+double least_time(Body body, Index elements) {
     using Clock = std::chrono::steady_clock;
     double least = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(400);
@@ -61,7 +61,7 @@ double least_time(Body body, isize elements) {
 }
 
 template <Result result, class C>
-double time(isize rows, isize n, bool columns) {
+double time(Index rows, Index n, bool columns) {
     std::vector<C> x = scores<C>(rows * n), y(x.size());
     NormalizeArguments a;
     a.x = view(x.data(), rows, n, columns, false);
@@ -71,10 +71,10 @@ double time(isize rows, isize n, bool columns) {
 
 // The loss of labels, and its gradient.
 template <class C>
-double time_labels(isize rows, isize n) {
+double time_labels(Index rows, Index n) {
     std::vector<C> x = scores<C>(rows * n), gradient(x.size());
     std::vector<std::int64_t> labels(static_cast<std::size_t>(rows));
-    for (isize r = 0; r < rows; ++r) labels[static_cast<std::size_t>(r)] = r * 7919 % n;
+    for (Index r = 0; r < rows; ++r) labels[static_cast<std::size_t>(r)] = r * 7919 % n;
     const double scale = 1 / static_cast<double>(rows);
     return least_time(
         [&] {
@@ -85,7 +85,7 @@ double time_labels(isize rows, isize n) {
 }
 
 template <class C>
-double time_targets(isize rows, isize n) {
+double time_targets(Index rows, Index n) {
     std::vector<C> x = scores<C>(rows * n), targets(x.size(), C(1) / static_cast<C>(n)),
                    gradient(x.size());
     const double scale = 1 / static_cast<double>(rows);
@@ -98,7 +98,7 @@ double time_targets(isize rows, isize n) {
 }
 
 template <class C>
-double time(char operation, isize rows, isize n, bool columns) {
+double time(char operation, Index rows, Index n, bool columns) {
     if (operation == 't') return time_targets<C>(rows, n);
     if (operation == 's') return time<Result::softmax, C>(rows, n, columns);
     if (operation == 'c') return time_labels<C>(rows, n);
@@ -109,7 +109,7 @@ double time(char operation, isize rows, isize n, bool columns) {
 int main(int, char **argument) {
     loop_over_pieces = serially;
     const char operation = argument[1][0], type = argument[2][0];
-    const isize rows = std::atol(argument[3]), n = std::atol(argument[4]);
+    const Index rows = std::atol(argument[3]), n = std::atol(argument[4]);
     const bool columns = argument[5][0] == '0';
     std::printf("%.4f\n", type == 'f' ? time<float>(operation, rows, n, columns)
                                       : time<double>(operation, rows, n, columns));

@@ -145,7 +145,7 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
 
 def constant(name: str) -> str:
     """The line of tuning.h that sets a constant, up to its value."""
-    return rf"(constexpr isize {name} = )[^;]*;"
+    return rf"(constexpr Index {name} = )[^;]*;"
 
 
 def program(name: str, value: int, isa: str, folder: Path) -> Path:

@@ -104,11 +104,11 @@ void exponentials(long stride) {
     using V = typename X::V;
     // In one unit for all results, which is taken out: ExpCore::unit is a double, too short for
     // float64.
-    const double unit = ExpCore<X>::unit, lift = std::ldexp(1.0, -Shift<X>::typical_exponent);
+    const double unit = ExpCore<X>::unit, lift = std::ldexp(1.0, -Shift<X>::fixed_exponent);
     const T largest = sizeof(T) == 4 ? T(16) : T(250);  // results stay normal
     if (sizeof(T) == 4 || unit == 1)
         exponential<T>("fixed_shift", T(0x1p-10), largest, stride, true, unit * lift,
-                       TypicalExp<X, false>(Scale<X>::one()));
+                       FixedShiftExp<X, false>(Scale<X>::one()));
     exponential<T>("plain", T(0x1p-10), sizeof(T) == 4 ? T(87) : T(708), stride, true, 1,
                    [](V x) { return exp_plain<X>(x); });
     exponential<T>("nonpositive", T(0x1p-10), sizeof(T) == 4 ? T(87) : T(708), stride, true, 1,
@@ -123,7 +123,7 @@ inline void exponential_pair(long stride) {
     using X = Vec<double>;
     Worst<double> worst;
     each(0x1p-10, 300.0, stride, false, [&](X::V x) {
-        const auto y = exp_below_pair<X, false>(-x, X::V{}, X::V{}, Scale<X>::one());
+        const auto y = exp_of_difference_pair<X, false>(-x, X::V{}, X::V{}, Scale<X>::one());
         for (int l = 0; l < X::lanes; ++l) {
             const long double exact = std::exp(-static_cast<long double>(x[l])),
                               found = static_cast<long double>(y.hi[l]) + y.lo[l];

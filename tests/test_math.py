@@ -113,7 +113,7 @@ def constants_of(start):
     ("start", "degree", "dtype", "bits"),
     [
         ("static constexpr float c3", 1, np.float32, 29.2),
-        ("static FS_INLINE V product(V power, V r", 4, np.float64, 56.2),
+        ("static FS_ALWAYS_INLINE V product(V power, V r", 4, np.float64, 56.2),
     ],
 )
 def test_coefficients_are_the_best(start, degree, dtype, bits):

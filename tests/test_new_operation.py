@@ -26,25 +26,25 @@ namespace {
 namespace fs {
 
 struct Toy : RowMap<1, 1> {
-    static constexpr isize added_together = added_singly;
+    static constexpr Index added_together = added_singly;
     template <class X, class V>
-    static FS_INLINE Vectors<X, 1> terms(V x) {
+    static FS_ALWAYS_INLINE Vectors<X, 1> terms(V x) {
         return {absolute<X>(x)};
     }
     template <class X, class V>
-    static FS_INLINE V result(const Vectors<X, 1> &sum, V x) {
+    static FS_ALWAYS_INLINE V result(const Vectors<X, 1> &sum, V x) {
         return absolute<X>(x) / sum[0];
     }
 };
 
 struct ToyVjp : RowMap<2, 2> {
-    static constexpr isize added_together = added_singly;
+    static constexpr Index added_together = added_singly;
     template <class X, class V>
-    static FS_INLINE Vectors<X, 2> terms(V g, V x) {
+    static FS_ALWAYS_INLINE Vectors<X, 2> terms(V g, V x) {
         return {absolute<X>(x), g * absolute<X>(x)};
     }
     template <class X, class V>
-    static FS_INLINE V result(const Vectors<X, 2> &sums, V g, V x) {
+    static FS_ALWAYS_INLINE V result(const Vectors<X, 2> &sums, V g, V x) {
         const V value = (g - sums[1] / sums[0]) / sums[0];
         return x < 0 ? -value : value;
     }

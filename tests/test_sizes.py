@@ -15,4 +15,4 @@ HEADER = Path(fs.__file__).with_name("kernels") / "tuning.h"  # not where a whee
 def test_thresholds_are_those_of_the_kernels(name):
     if HEADER.exists():
         text = HEADER.read_text(encoding="utf-8")
-        assert re.findall(rf"constexpr isize {name} = (\d+);", text) == [str(THRESHOLDS[name])]
+        assert re.findall(rf"constexpr Index {name} = (\d+);", text) == [str(THRESHOLDS[name])]

@@ -10,20 +10,20 @@ cnp.import_array()
 # Paths are those of the package: `kernels/` holds machinery, which every room may use; what an
 # operation declares of its own header stands in its room.
 cdef extern from "kernels/drivers/task.h" namespace "fs" nogil:
-    cppclass Work:
+    cppclass Task:
         void begin() noexcept
         Py_ssize_t pieces() noexcept
         void run(Py_ssize_t) noexcept
-        bint advance() noexcept
+        bint next_stage() noexcept
     cppclass Rooms:
         char* first
         void enter(Py_ssize_t) noexcept
     int affordable(int) noexcept
-    Rooms rooms_for(const Work&, int&) noexcept
-    void run_piece(Work*, Py_ssize_t, const Rooms&, int) noexcept
+    Rooms rooms_for(const Task&, int&) noexcept
+    void run_piece(Task*, Py_ssize_t, const Rooms&, int) noexcept
     void leave(const Rooms&) noexcept
     bint was_out_of_memory() noexcept
-    void (*loop_over_pieces)(Work*, Py_ssize_t) noexcept nogil
+    void (*loop_over_pieces)(Task*, Py_ssize_t) noexcept nogil
 
 
 cdef extern from "kernels/memory/view.h" namespace "fs" nogil:
@@ -108,7 +108,7 @@ cdef extern from "kernels/drivers/row_losses.h" namespace "fs" nogil:
 
 # All stages of a piece of work, or nothing if there is too little memory: see settled(). The serial
 # branch stands apart because an OpenMP region costs a microsecond even for one thread.
-cdef void run_all(Work* work, Py_ssize_t threads) noexcept nogil:
+cdef void run_all(Task* work, Py_ssize_t threads) noexcept nogil:
     cdef Py_ssize_t piece, pieces = work.pieces()
     cdef int team = affordable(<int> max(1, min(threads, pieces)))
     cdef Rooms rooms = rooms_for(work[0], team)
@@ -124,7 +124,7 @@ cdef void run_all(Work* work, Py_ssize_t threads) noexcept nogil:
             for piece in prange(pieces, num_threads=team, schedule="static"):
                 run_piece(work, piece, rooms, threadid())
         rooms.enter(0)
-        more = work.advance()
+        more = work.next_stage()
     leave(rooms)
 
 

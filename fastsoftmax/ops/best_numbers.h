@@ -23,41 +23,41 @@ class BestNumbers {
     using X = Vec<C>;
     using Int = typename Format<C>::Int;
     using Uint = typename Format<C>::Uint;
-    static constexpr isize step = 64, few = 16;
+    static constexpr Index step = 64, few = 16;
     // of numbers from which sorting by digits takes less time than by comparisons
-    static constexpr isize many = 64;
+    static constexpr Index many = 64;
     struct Entry {
         C value;
-        isize index;
+        Index index;
     };
 
-    isize k, count = 0;
+    Index k, count = 0;
     C *values;  // of more than a few
-    isize *indices;
+    Index *indices;
     Entry *sorted, *other;
-    isize *counts;  // of digits
+    Index *counts;  // of digits
     bool full = false;
     C threshold = 0;
 
   public:
-    static isize capacity(isize k) { return k > few ? 3 * k + 2 * step : 0; }
-    static isize memory(isize k) {
-        return (capacity(k) + X::lanes) * isize(sizeof(C) + sizeof(isize)) +
-               2 * k * isize(sizeof(Entry)) + 256 * isize(sizeof(C) * sizeof(isize)) + 5 * 64;
+    static Index capacity(Index k) { return k > few ? 3 * k + 2 * step : 0; }
+    static Index memory(Index k) {
+        return (capacity(k) + X::lanes) * Index(sizeof(C) + sizeof(Index)) +
+               2 * k * Index(sizeof(Entry)) + 256 * Index(sizeof(C) * sizeof(Index)) + 5 * 64;
     }
 
-    explicit BestNumbers(isize k_)
+    explicit BestNumbers(Index k_)
         : k(k_),
           values(scratch<C>(capacity(k) + X::lanes)),
-          indices(scratch<isize>(capacity(k) + X::lanes)),
+          indices(scratch<Index>(capacity(k) + X::lanes)),
           sorted(scratch<Entry>(k)),
           other(scratch<Entry>(k > few ? k : 0)),
-          counts(scratch<isize>(k > few ? 256 * isize(sizeof(C)) : 0)) {}
+          counts(scratch<Index>(k > few ? 256 * Index(sizeof(C)) : 0)) {}
 
     void clear() { count = 0, full = k == 0, threshold = std::numeric_limits<C>::infinity(); }
-    void add(const C *x, isize n, isize first) {
-        for (isize at = 0; at < n; at += step) {
-            const isize size = n - at < step ? n - at : step;
+    void add(const C *x, Index n, Index first) {
+        for (Index at = 0; at < n; at += step) {
+            const Index size = n - at < step ? n - at : step;
             if (full && !(span_max<X>(x + at, size) > threshold)) continue;
             if (k <= few)
                 insert(x + at, size, first + at);
@@ -69,29 +69,29 @@ class BestNumbers {
     void finish() {
         if (k <= few) return;
         if (count > k) drop();
-        for (isize j = 0; j < count; ++j) sorted[j] = {values[j], indices[j]};
+        for (Index j = 0; j < count; ++j) sorted[j] = {values[j], indices[j]};
         if (count >= many) return sort_by_digits();
         std::sort(sorted, sorted + count, [](const Entry &p, const Entry &q) {
             return p.value > q.value || (p.value == q.value && p.index < q.index);
         });
     }
-    isize index(isize j) const { return sorted[j].index; }
-    C value(isize j) const { return sorted[j].value; }
+    Index index(Index j) const { return sorted[j].index; }
+    C value(Index j) const { return sorted[j].value; }
 
   private:
-    void insert(const C *x, isize size, isize first) {
-        for (isize j = 0; j < size; ++j) {
+    void insert(const C *x, Index size, Index first) {
+        for (Index j = 0; j < size; ++j) {
             if (full && !(x[j] > threshold)) continue;
-            isize t = full ? k - 1 : count++;
+            Index t = full ? k - 1 : count++;
             for (; t > 0 && sorted[t - 1].value < x[j]; --t) sorted[t] = sorted[t - 1];
             sorted[t] = {x[j], first + j};
             full = count == k;
             if (full) threshold = sorted[k - 1].value;
         }
     }
-    void collect(const C *x, isize size, isize first) {
+    void collect(const C *x, Index size, Index first) {
         if (count + size > capacity(k)) drop();
-        each_vector<X>(size, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        for_each_vector<X>(size, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
             const typename X::V v = lanes.load(x + i, -std::numeric_limits<C>::infinity());
             const unsigned valid = size - i < X::lanes ? (1u << (size - i)) - 1 : all_bits;
             take(v, first + i, full ? lane_bits<X>(v > X::set(threshold)) & valid : valid);
@@ -99,10 +99,10 @@ class BestNumbers {
     }
     static constexpr unsigned all_bits = (1u << X::lanes) - 1;
     // Appends the chosen lanes of a vector, whose indices follow each other from `first` on.
-    FS_INLINE void take(typename X::V v, isize first, unsigned chosen) {
+    FS_ALWAYS_INLINE void take(typename X::V v, Index first, unsigned chosen) {
         if (chosen == all_bits) {
             X::store(values + count, v);
-            for (isize l = 0; l < X::lanes; ++l) indices[count + l] = first + l;
+            for (Index l = 0; l < X::lanes; ++l) indices[count + l] = first + l;
             count += X::lanes;
             return;
         }
@@ -114,10 +114,10 @@ class BestNumbers {
     // All but the k best, of more than k.
     void drop() {
         const C least = kth();
-        isize equals = k - count_if([&](auto v) FS_INLINE_LAMBDA { return v > X::set(least); }),
+        Index equals = k - count_if([&](auto v) FS_ALWAYS_INLINE { return v > X::set(least); }),
               kept = 0;
         C worst = std::numeric_limits<C>::infinity();
-        each_vector<X>(count, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        for_each_vector<X>(count, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
             const typename X::V v = lanes.load(values + i, std::numeric_limits<C>::quiet_NaN());
             unsigned keeps = lane_bits<X>(v > X::set(least)),
                      same = lane_bits<X>(v == X::set(least));
@@ -131,16 +131,16 @@ class BestNumbers {
         count = k, threshold = worst, full = true;
     }
     template <class Holds>
-    FS_INLINE isize count_if(Holds holds) const {
+    FS_ALWAYS_INLINE Index count_if(Holds holds) const {
         typename X::I found{};
-        each_vector<X>(count, [&](isize j, auto lanes) FS_INLINE_LAMBDA {
+        for_each_vector<X>(count, [&](Index j, auto lanes) FS_ALWAYS_INLINE {
             found -= holds(lanes.load(values + j, std::numeric_limits<C>::quiet_NaN()));
         });
         const auto counts_of_lanes = __builtin_convertvector(found, typename X::V);
         typename Vec<double>::V sum{};
         for (int part = 0; part < wide_parts<X>; ++part)
             sum = sum + wide_part<X>(counts_of_lanes, part);
-        return static_cast<isize>(fold<Vec<double>>(sum, [](auto a, auto b) { return a + b; }));
+        return static_cast<Index>(fold<Vec<double>>(sum, [](auto a, auto b) { return a + b; }));
     }
     // A number that at least k are not below, and fewer than k above.
     C kth() const {
@@ -157,8 +157,8 @@ class BestNumbers {
             const Int middle = static_cast<Int>(static_cast<Uint>(low) +
                                                 std::min(std::max(ahead, Uint(1)), range));
             const C v = number(middle);
-            const isize not_below =
-                count_if([&](auto w) FS_INLINE_LAMBDA { return w >= X::set(v); });
+            const Index not_below =
+                count_if([&](auto w) FS_ALWAYS_INLINE { return w >= X::set(v); });
             if (not_below == k) return v;
             if (not_below > k)
                 low = middle, not_below_low = double(not_below);
@@ -170,20 +170,20 @@ class BestNumbers {
     // Counting sort of each byte in turn, from the lowest one on; descending.
     void sort_by_digits() {
         constexpr int digits = sizeof(C);
-        for (isize j = 0; j < 256 * digits; ++j) counts[j] = 0;
-        for (isize j = 0; j < count; ++j) {
+        for (Index j = 0; j < 256 * digits; ++j) counts[j] = 0;
+        for (Index j = 0; j < count; ++j) {
             const Uint key = descending(sorted[j].value);
             for (int d = 0; d < digits; ++d) ++counts[256 * d + (key >> (8 * d) & 255)];
         }
         for (int d = 0; d < digits; ++d) {
-            isize *places = counts + 256 * d, next = 0;
+            Index *places = counts + 256 * d, next = 0;
             if (places[descending(sorted[0].value) >> (8 * d) & 255] == count) continue;
-            for (isize digit = 0; digit < 256; ++digit) {
-                const isize size = places[digit];
+            for (Index digit = 0; digit < 256; ++digit) {
+                const Index size = places[digit];
                 places[digit] = next;
                 next += size;
             }
-            for (isize j = 0; j < count; ++j)
+            for (Index j = 0; j < count; ++j)
                 other[places[descending(sorted[j].value) >> (8 * d) & 255]++] = sorted[j];
             std::swap(sorted, other);
         }

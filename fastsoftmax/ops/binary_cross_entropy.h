@@ -9,7 +9,7 @@ namespace fs {
 // The smaller one of numbers >= 0, or less (its bits, of which the upper halves decide between
 // doubles); others do not matter.
 template <class X>
-FS_INLINE typename X::V closer_to_zero(typename X::V x, typename X::V m) {
+FS_ALWAYS_INLINE inline typename X::V closer_to_zero(typename X::V x, typename X::V m) {
 #if defined(__AVX512F__)
     if constexpr (sizeof x == 64) return (typename X::V)_mm512_min_epu32((__m512i)m, (__m512i)x);
 #elif defined(__AVX2__)
@@ -21,7 +21,7 @@ FS_INLINE typename X::V closer_to_zero(typename X::V x, typename X::V m) {
 struct BinaryProbabilities {
     double clamp;  // the logarithms are at least -clamp
     template <class X, class V = typename X::V>
-    FS_INLINE void apply(V p, V t, V weight, V, V &loss, V &gradient) const {
+    FS_ALWAYS_INLINE void apply(V p, V t, V weight, V, V &loss, V &gradient) const {
         using T = typename X::Scalar;
         const V zero = {}, one = X::set(1), n = one - t, least = X::set(static_cast<T>(-clamp)),
                 nan = X::set(std::numeric_limits<T>::quiet_NaN());
@@ -37,12 +37,12 @@ struct BinaryProbabilities {
         gradient = inside ? (p <= one ? term(weight, g) : nan) : nan;
     }
     template <class X, class V = typename X::V>
-    FS_INLINE void apply_hard(V p, V t, V weight, V positive, typename X::Scalar scale, V &loss,
-                              V &gradient) const {
+    FS_ALWAYS_INLINE void apply_hard(V p, V t, V weight, V positive, typename X::Scalar scale,
+                                     V &loss, V &gradient) const {
         apply<X>(p, t, weight, positive, loss, gradient);
         gradient = gradient * scale;
         const V log_p = log_of<X>(p);
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             if (!(p[l] > 0 && p[l] < hard_below<X>) || weight[l] == 0) continue;
             const auto most = static_cast<typename X::Scalar>(clamp);
             const long double target = t[l],
@@ -52,15 +52,15 @@ struct BinaryProbabilities {
         }
     }
     template <class X, class C = typename X::Scalar>
-    FS_INLINE bool is_hard(const C *p, const C *, isize n, bool, bool with_gradient) const {
+    FS_ALWAYS_INLINE bool is_hard(const C *p, const C *, Index n, bool, bool with_gradient) const {
         if (!with_gradient) return false;
         typename X::V least = X::set(1);
-        each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        for_each_vector<X>(n, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
             least = closer_to_zero<X>(lanes.load(p + i, 1), least);
         });
         if (!any_lane<X>(least < hard_below<X>)) return false;
         bool found = false;  // 0 alone is not
-        for (isize i = 0; i < n; ++i) found |= p[i] > 0 && p[i] < hard_below<X>;
+        for (Index i = 0; i < n; ++i) found |= p[i] > 0 && p[i] < hard_below<X>;
         return found;
     }
 

@@ -18,35 +18,35 @@ class CancelledRows {
     using X = Vec<C>;
     using D = Vec<double>;
     using Wide = D::V;
-    static constexpr isize most = 4 * X::lanes, pitch = most + X::lanes;
+    static constexpr Index most = 4 * X::lanes, pitch = most + X::lanes;
 
     const NormalizeArguments *a;
-    isize outer, first, count = 0;
+    Index outer, first, count = 0;
     // Element j of row l, the maxima as another element: at j pitch + l, and of a block at j lanes
     // + l.
     C *x;
     double *wide;
     typename Format<C>::Int inner[pitch];  // from `first` on
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
   public:
-    CancelledRows(const NormalizeArguments &arguments, isize o, isize first_, double *room)
+    CancelledRows(const NormalizeArguments &arguments, Index o, Index first_, double *room)
         : a(&arguments),
           outer(o),
           first(first_),
           x(reinterpret_cast<C *>(room + (n() + 1) * D::lanes)),
           wide(room) {}
     // in numbers of double
-    static isize room(isize n) {
-        return (n + 1) * D::lanes + (n + 1) * pitch * isize(sizeof(C)) / isize(sizeof(double));
+    static Index room(Index n) {
+        return (n + 1) * D::lanes + (n + 1) * pitch * Index(sizeof(C)) / Index(sizeof(double));
     }
 
     // The lanes of a vector of rows from index i on that are wanted. Their results have been
     // stored, and will be stored again.
-    void add(const Columns<X> &rows, typename X::V max, typename X::I wanted, isize i) {
+    void add(const Columns<X> &rows, typename X::V max, typename X::I wanted, Index i) {
         using Int = typename Format<C>::Int;
-        for (isize j = 0; j < n(); ++j) X::store(x + j * pitch + count, packed<X>(rows[j], wanted));
+        for (Index j = 0; j < n(); ++j) X::store(x + j * pitch + count, packed<X>(rows[j], wanted));
         X::store(x + n() * pitch + count, packed<X>(max, wanted));
         const auto index = X::indices() + static_cast<Int>(i - first);
         const auto places = (typename X::I)packed<X>((typename X::V)index, wanted);
@@ -55,17 +55,17 @@ class CancelledRows {
         if (count > most) finish();
     }
     void finish() {
-        for (isize l = count; l % D::lanes; ++l)  // the last block is filled up with its first row
-            for (isize j = 0; j <= n(); ++j) x[j * pitch + l] = x[j * pitch];
-        for (isize at = 0; at < count; at += D::lanes)
+        for (Index l = count; l % D::lanes; ++l)  // the last block is filled up with its first row
+            for (Index j = 0; j <= n(); ++j) x[j * pitch + l] = x[j * pitch];
+        for (Index at = 0; at < count; at += D::lanes)
             solve(at, count - at < D::lanes ? count - at : D::lanes);
         count = 0;
     }
 
   private:
-    __attribute__((noinline)) void solve(isize at, isize size) {
-        for (isize j = 0; j <= n(); ++j)
-            for (isize l = 0; l < D::lanes; ++l)
+    __attribute__((noinline)) void solve(Index at, Index size) {
+        for (Index j = 0; j <= n(); ++j)
+            for (Index l = 0; l < D::lanes; ++l)
                 wide[j * D::lanes + l] = static_cast<double>(x[j * pitch + at + l]);
         const Columns<D> rows{wide, D::lanes};
         const Wide max = rows[n()], base = Wide{} + a->ln_base.hi;
@@ -82,8 +82,8 @@ class CancelledRows {
         double results[D::lanes];
         D::store(results, y);
         const AnyView &out = a->out;
-        for (isize l = 0; l < size; ++l) {
-            const isize i = first + inner[at + l];
+        for (Index l = 0; l < size; ++l) {
+            const Index i = first + inner[at + l];
             if (out.number == number_of<C>)
                 *reinterpret_cast<C *>(out.at(outer, i)) = static_cast<C>(results[l]);
             else
@@ -95,8 +95,8 @@ class CancelledRows {
         const Scale<D> s = scale();
         const Shift<D> none = Shift<D>::fixed(0, s);
         Wide rest{}, copies{};
-        for (isize j = 0; j < n(); ++j) {
-            const Wide v = rows[j], e = exp_below<D, true>(v, top, none, s);
+        for (Index j = 0; j < n(); ++j) {
+            const Wide v = rows[j], e = exp_of_difference<D, true>(v, top, none, s);
             rest = rest + (v == top ? Wide{} : e);
             copies = copies + (v == top ? D::set(1) : Wide{});
         }

@@ -15,16 +15,16 @@ namespace fs {
 
 // The sum of the losses of rows in lanes.
 template <class Tile>
-double cross_entropy_tiles(const CrossEntropyArguments &a, isize threads) {
+double cross_entropy_tiles(const CrossEntropyArguments &a, Index threads) {
     RowLosses losses(a, a.x.outer * ((a.x.inner + Tile::width - 1) / Tile::width));
-    TilesWork<Tile> work(Tile(a, losses), a.x.outer, a.x.inner, Tile::width);
+    TilesTask<Tile> work(Tile(a, losses), a.x.outer, a.x.inner, Tile::width);
     execute(work, threads);
     return losses.total();
 }
 
 // The same if rows are for that; NaN is a sum, so there is a flag.
 template <bool Scaled, bool Gradient, class C>
-bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, double &sum) {
+bool cross_entropy_across(const CrossEntropyArguments &a, Index threads, double &sum) {
     const bool by_label = a.labels() && a.smoothing == 0 && a.z_loss == 0;
     static constexpr Traits labels = in_lanes("cross_entropy", short_label_row, chunk, true),
                             targets = in_lanes("cross_entropy", short_target_row, chunk);
@@ -38,7 +38,7 @@ bool cross_entropy_across(const CrossEntropyArguments &a, isize threads, double 
 }
 
 template <bool Scaled, class C>
-double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads) {
+double cross_entropy_scaled(const CrossEntropyArguments &given, Index threads) {
     double sum = 0;
     if (given.gradient ? cross_entropy_across<Scaled, true, C>(given, threads, sum)
                        : cross_entropy_across<Scaled, false, C>(given, threads, sum)) {
@@ -46,26 +46,26 @@ double cross_entropy_scaled(const CrossEntropyArguments &given, isize threads) {
     }
     // runs of rows go along the inner axis
     const CrossEntropyArguments a = given.x.inner == 1 ? given.swapped() : given;
-    const isize rows = a.x.outer * a.x.inner;
+    const Index rows = a.x.outer * a.x.inner;
     RowLosses losses(a, (rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     if (a.labels() && a.smoothing == 0 && a.x.n <= chunk) {
         if (a.gradient) {
-            WholeRowsWork<LabelGradientRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner,
+            WholeRowsTask<LabelGradientRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner,
                                                             a.x.n);
             execute(work, threads);
         } else {
-            WholeRowsWork<LabelLossRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
+            WholeRowsTask<LabelLossRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n);
             execute(work, threads);
         }
     } else {
-        RowsWork<TargetRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n, threads);
+        RowsTask<TargetRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n, threads);
         execute(work, threads);
     }
     return losses.total();
 }
 
 // The sum of all rows' losses.
-inline double cross_entropy(const CrossEntropyArguments &a, isize threads) {
+inline double cross_entropy(const CrossEntropyArguments &a, Index threads) {
     return with_compute({a.wide() ? Number::float64 : a.x.number}, [&](auto zero) {
         using C = decltype(zero);
         return a.plain() ? cross_entropy_scaled<false, C>(a, threads)
@@ -77,7 +77,7 @@ inline double cross_entropy(const CrossEntropyArguments &a, isize threads) {
 // integers.
 template <class C>
 double plain_cross_entropy(const void *x, const void *target, Number number, void *gradient,
-                           isize rows, isize n, double scale, isize threads) {
+                           Index rows, Index n, double scale, Index threads) {
     CrossEntropyArguments a;
     a.x = AnyView::matrix(x, number_of<C>, rows, n);
     a.target = AnyView::matrix(target, number, rows, is_integer(number) ? 1 : n);

@@ -34,10 +34,10 @@ struct GradHess {
                                            : X::set(std::numeric_limits<double>::quiet_NaN());
         inverse = 1 / s, w = weight / s, least = weight * a.floor, factor = X::set(a.factor);
     }
-    FS_INLINE V gradient(V e, V y) const {
+    FS_ALWAYS_INLINE V gradient(V e, V y) const {
         return counted((1.0 - y) * (e * w) - y * (others(e) * w));
     }
-    FS_INLINE V hessian(V e) const {
+    FS_ALWAYS_INLINE V hessian(V e) const {
         const V curvature = factor * ((e * w) * (others(e) * inverse));
         return counted(weight < 0 ? smaller(least, curvature) : larger(least, curvature));
     }
@@ -53,14 +53,14 @@ struct GradHess {
         s.magic = s.magic + lifts, s.lowest = s.lowest - lifts * one.unit;
         return s;
     }
-    static FS_INLINE V exp(V x, const Shift<X> &shift) {
-        return exp_shifted<X, false>(x, shift, Scale<X>::one());
+    static FS_ALWAYS_INLINE V exp(V x, const Shift<X> &shift) {
+        return exp_max_shift<X, false>(x, shift, Scale<X>::one());
     }
 
   private:
-    FS_INLINE V others(V e) const { return (sum.hi - e) + sum.lo; }
+    FS_ALWAYS_INLINE V others(V e) const { return (sum.hi - e) + sum.lo; }
     // or left out, whatever the row holds
-    FS_INLINE V counted(V v) const { return weight == V{} ? V{} : v; }
+    FS_ALWAYS_INLINE V counted(V v) const { return weight == V{} ? V{} : v; }
 };
 
 struct GradHessRow {
@@ -73,7 +73,7 @@ struct GradHessRow {
     };
 
     const GradHessArguments *a;
-    isize outer = 0, inner = 0, label = -1;
+    Index outer = 0, inner = 0, label = -1;
     double weight = 1, max = 0;
     Stage stage = maximum;
     Shift<X> shift{};
@@ -82,10 +82,10 @@ struct GradHessRow {
 
     explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
 
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
         label = a->labels() ? a->target.integer(o, i) : -1;
@@ -93,21 +93,21 @@ struct GradHessRow {
         stage = maximum;
     }
 
-    void sweep(isize k) {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<double> from(a->x, outer, inner);
-        LaneSums<X> sums;
+    void sweep(Index k) {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const InputLine<double> from(a->x, outer, inner);
+        Accumulator<X> sums;
         Partial &p = partial[static_cast<std::size_t>(k)];
-        p.max = absent_logit<double>;
+        p.max = masked_logit<double>;
         Scratch<double> buffer(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const double *x = from.get(at, size, buffer);
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block;
+            const double *x = from.load_block(at, size, buffer);
             if (stage == maximum)
                 p.max = larger(p.max, span_max<X>(x, size));
             else if (stage == total)
-                each_vector<X>(size, [&](isize j, auto lanes) {
-                    sums.add(exp(lanes.load(x + j, absent_logit<double>)));
+                for_each_vector<X>(size, [&](Index j, auto lanes) {
+                    sums.add(exp(lanes.load(x + j, masked_logit<double>)));
                 });
             else
                 write_block(x, at, size);
@@ -117,7 +117,7 @@ struct GradHessRow {
 
     bool next() {
         if (stage == write) return false;
-        max = absent_logit<double>;
+        max = masked_logit<double>;
         Sum all;
         for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
         if (stage == maximum) {
@@ -129,24 +129,25 @@ struct GradHessRow {
     }
 
   private:
-    FS_INLINE V exp(V x) const { return GradHess::exp(x, shift); }
+    FS_ALWAYS_INLINE V exp(V x) const { return GradHess::exp(x, shift); }
 
-    void write_block(const double *x, isize at, isize size) const {
+    void write_block(const double *x, Index at, Index size) const {
         Scratch<double> t_buffer(gather_block), g(gather_block), h(gather_block);
         const double *t = targets(at, size, t_buffer);
         const GradHess result(*a, {X::set(sum.hi), X::set(sum.lo)}, X::set(weight));
-        each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp(lanes.load(x + j, absent_logit<double>));
+        for_each_vector<X>(size, [&](Index j, auto lanes) {
+            const V e = exp(lanes.load(x + j, masked_logit<double>));
             lanes.store(g + j, result.gradient(e, lanes.load(t + j, 0)));
             lanes.store(h + j, result.hessian(e));
         });
-        Writer<double>(a->gradient, outer, inner).copy(at, size, g);
-        Writer<double>(a->hessian, outer, inner).copy(at, size, h);
+        OutputLine<double>(a->gradient, outer, inner).copy(at, size, g);
+        OutputLine<double>(a->hessian, outer, inner).copy(at, size, h);
     }
-    const double *targets(isize at, isize size, double *buffer) const {
+    const double *targets(Index at, Index size, double *buffer) const {
         if (!a->labels())
-            return Reader<double>::broadcast(a->target, outer, inner).get(at, size, buffer);
-        for (isize j = 0; j < size; ++j) buffer[j] = at + j == label;
+            return InputLine<double>::broadcast(a->target, outer, inner)
+                .load_block(at, size, buffer);
+        for (Index j = 0; j < size; ++j) buffer[j] = at + j == label;
         return buffer;
     }
 };
@@ -155,13 +156,13 @@ struct GradHessRow {
 struct GradHessTile {
     using X = Vec<double>;
     using V = X::V;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
 
     const GradHessArguments *a;
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         const Scratch<double> e(n() * X::lanes);
         TileColumns<X> x(a->x, outer, first, count),
             t(a->labels() ? AnyView() : a->target, outer, first, count);
@@ -169,8 +170,8 @@ struct GradHessTile {
             h(a->hessian, outer, first, count);
         x.gather();
         if (!a->labels()) t.gather();
-        for (isize at = 0; at < count; at += X::lanes) {
-            const isize size = count - at < X::lanes ? count - at : X::lanes;
+        for (Index at = 0; at < count; at += X::lanes) {
+            const Index size = count - at < X::lanes ? count - at : X::lanes;
             vector(x.from(at), a->labels() ? Columns<X>{} : t.from(at), e, g.place(at), h.place(at),
                    outer, first + at, size);
             g.put(at), h.put(at);
@@ -182,16 +183,16 @@ struct GradHessTile {
     using Place = TileResults<X>::Place;
 
     void vector(const Columns<X> &x, const Columns<X> &t, double *e, const Place &g, const Place &h,
-                isize outer, isize first, isize count) const {
-        V max = X::set(absent_logit<double>);
-        for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
+                Index outer, Index first, Index count) const {
+        V max = X::set(masked_logit<double>);
+        for (Index j = 0; j < n(); ++j) max = larger(x[j], max);
         double weights[X::lanes], lifts[X::lanes], labels[X::lanes] = {};
         for (double &w : weights) w = 1;
         if (a->sample_weight) read_rows(a->sample_weight, outer, first, count, weights);
-        for (isize l = 0; l < X::lanes; ++l) lifts[l] = GradHess::lift(weights[l]);
+        for (Index l = 0; l < X::lanes; ++l) lifts[l] = GradHess::lift(weights[l]);
         const Shift<X> shift = GradHess::shift(max, X::load(lifts));
-        LaneSums<X> sums;
-        for (isize j = 0; j < n(); ++j) {
+        Accumulator<X> sums;
+        for (Index j = 0; j < n(); ++j) {
             const V y = GradHess::exp(x[j], shift);
             X::store(e + j * X::lanes, y);
             sums.add(y);
@@ -199,7 +200,7 @@ struct GradHessTile {
         if (a->labels()) read_rows(a->target, outer, first, count, labels);
         const V label = X::load(labels);
         const GradHess result(*a, sums.part(0), X::load(weights));
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V y = X::load(e + j * X::lanes), one = X::set(1),
                     target = a->labels() ? (label == static_cast<double>(j) ? one : V{}) : t[j];
             g.store(j, result.gradient(y, target));
@@ -208,19 +209,19 @@ struct GradHessTile {
     }
 };
 
-inline isize further_memory(const GradHessTile &tile) {
+inline Index further_memory(const GradHessTile &tile) {
     return tile_memory(tile.n(), 4, 1);
 }
 
-inline void cross_entropy_grad_hess(const GradHessArguments &a, isize threads) {
+inline void cross_entropy_grad_hess(const GradHessArguments &a, Index threads) {
     static constexpr Traits traits = in_lanes("cross_entropy_grad_hess", short_target_row, chunk);
     const Driver driver = decide(Problem::of(a.x, sizeof(double), false), traits);
     if (const int lanes_run = lanes_along(a.x, driver)) {
         const GradHessArguments s = lanes_run == along_inner ? a : a.swapped();
-        TilesWork<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
+        TilesTask<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
         return execute(work, threads);
     }
-    RowsWork<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
+    RowsTask<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
     execute(work, threads);
 }
 

@@ -18,7 +18,7 @@ struct LabelGradientRow : LabelRows<C, Scaled> {
 
     using Base::Base;
 
-    void begin(isize p) {
+    void begin(Index p) {
         C *buffer = scratch<C>(chunk + kept.memory);
         Base::begin(p, buffer);
         kept.begin(a->x, a->gradient, a->where, a->template gradient_writer<C>(0, 0),
@@ -29,34 +29,34 @@ struct LabelGradientRow : LabelRows<C, Scaled> {
         kept.end();
         this->flush();
     }
-    void rows(isize o, isize first, isize count) {
-        this->each_label(o, first, count, [&](isize i, isize y) FS_INLINE_LAMBDA {
+    void rows(Index o, Index first, Index count) {
+        this->each_label(o, first, count, [&](Index i, Index y) FS_ALWAYS_INLINE {
             if (y < 0)
                 a->clear_gradient(o, i), this->losses->store(o, i, 0);
             else
-                kept.keep(this->source.get(o, i, kept.place()), o, i, y);
+                kept.push(this->source.get(o, i, kept.place()), o, i, y);
             if (kept.full()) settle();
         });
     }
 
   private:
-    FS_INLINE void settle() {
-        kept.settle([this](isize o, isize i) FS_INLINE_LAMBDA { return this->scale_of(o, i); },
-                    [this](typename Kept::Batch &b) FS_INLINE_LAMBDA { this->settle_rows(b); });
+    FS_ALWAYS_INLINE void settle() {
+        kept.finalize([this](Index o, Index i) FS_ALWAYS_INLINE { return this->scale_of(o, i); },
+                      [this](typename Kept::Batch &b) FS_ALWAYS_INLINE { this->settle_rows(b); });
     }
     // In vectors, as far as rows are usual.
-    FS_INLINE void settle_rows(typename Kept::Batch &b) {
-        constexpr isize most = Kept::most;
+    FS_ALWAYS_INLINE void settle_rows(typename Kept::Batch &b) {
+        constexpr Index most = Kept::most;
         double label[most], weight[most], others[most];
-        for (isize k = 0; k < b.count; ++k) {
+        for (Index k = 0; k < b.count; ++k) {
             label[k] = static_cast<double>(b.e[k][b.place[k]]);
             weight[k] = a->class_weight(b.place[k]) * a->row_weight(b.outer[k], b.inner[k]);
         }
-        for (isize k = b.count; k % X::lanes; ++k) label[k] = weight[k] = 0;
-        for (isize k = 0; k < b.count; k += X::lanes) {
+        for (Index k = b.count; k % X::lanes; ++k) label[k] = weight[k] = 0;
+        for (Index k = 0; k < b.count; k += X::lanes) {
             typename D::V value[wide_parts<X>];
             for (int p = 0; p < wide_parts<X>; ++p) {
-                const isize at = k + p * D::lanes;
+                const Index at = k + p * D::lanes;
                 const auto total = b.total.template part<D>(at);
                 const auto rest = (total.hi - D::load(label + at)) + total.lo,
                            factor = D::load(weight + at) * a->scale;
@@ -66,7 +66,7 @@ struct LabelGradientRow : LabelRows<C, Scaled> {
             }
             X::store(b.value + k, from_wide<X>(value));
         }
-        for (isize k = 0; k < b.count; ++k) {
+        for (Index k = 0; k < b.count; ++k) {
             const bool usual = !Scaled && a->z_loss == 0 &&
                                !LabelSums<C>::confident(label[k], b.total.hi[k]) &&
                                others[k] <= Base::likely * label[k];
@@ -76,8 +76,8 @@ struct LabelGradientRow : LabelRows<C, Scaled> {
                 settle_row(b, k);
         }
     }
-    __attribute__((noinline)) void settle_row(typename Kept::Batch &b, isize k) {
-        const isize y = b.place[k], o = b.outer[k], i = b.inner[k];
+    __attribute__((noinline)) void settle_row(typename Kept::Batch &b, Index k) {
+        const Index y = b.place[k], o = b.outer[k], i = b.inner[k];
         LabelSums<C> s(b.total[k], b.e[k][y], b.center[k], b.exponent[k]);
         if (s.confident())
             s.set_others(kept.others(b.e[k], y)), this->find_tiny(s, b.x[k], y, o, i);

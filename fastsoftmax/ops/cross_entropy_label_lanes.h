@@ -14,7 +14,7 @@ struct LabelTile {
     using D = Vec<double>;
     using V = typename X::V;
     using I = typename X::I;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
     // R / e_y within which both have all their digits
     static constexpr double likely = 0x1p60, confident = sizeof(C) == 4 ? 0x1p-70 : 0x1p-900;
 
@@ -25,15 +25,15 @@ struct LabelTile {
     LabelTile(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), logits(arguments) {}
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         const Scratch<C> e(Gradient ? n() * X::lanes : 0);
         TileColumns<X> x(a->x, outer, first, count, a->where);
         const TileResults<X> g(a->gradient, outer, first, count, a->where);
         x.gather();
-        LaneSums<D> sums;
-        for (isize at = 0; at < count; at += X::lanes) {
+        Accumulator<D> sums;
+        for (Index at = 0; at < count; at += X::lanes) {
             vector(x.from(at), e, g.place(at), outer, first + at,
                    count - at < X::lanes ? count - at : X::lanes, sums);
             if constexpr (Gradient) g.put(at);
@@ -52,17 +52,17 @@ struct LabelTile {
 
     using Place = typename TileResults<X>::Place;
 
-    void vector(const Columns<X> &x, C *e, const Place &g, isize outer, isize first, isize count,
-                LaneSums<D> &sums) const {
+    void vector(const Columns<X> &x, C *e, const Place &g, Index outer, Index first, Index count,
+                Accumulator<D> &sums) const {
         Lanes lane;
         describe(lane, outer, first, count);
         I label;
         std::memcpy(&label, lane.label, sizeof label);
         const Scale<X> scale = lane_scales<X, Scaled>(logits, outer, first, count);
-        V max = X::set(absent_logit<C>);
-        for (isize j = 0; j < n(); ++j) max = larger(x[j], max);
+        V max = X::set(masked_logit<C>);
+        for (Index j = 0; j < n(); ++j) max = larger(x[j], max);
         Shift<X> shift = Shift<X>::from(max, scale);
-        LaneSums<X> others;
+        Accumulator<X> others;
         V own = {};
         if constexpr (Gradient) {
             // Twice as large, the exponentials make a total above 1: multiplied by a factor over
@@ -73,24 +73,24 @@ struct LabelTile {
             else
                 sum(
                     x,
-                    [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); },
+                    [&](V v) FS_ALWAYS_INLINE { return exp_max_shift<X, Scaled>(v, shift, scale); },
                     label, e, others, own);
         } else {
             sum(
-                x, [&](V v) FS_INLINE_LAMBDA { return exp_shifted<X, Scaled>(v, shift, scale); },
+                x, [&](V v) FS_ALWAYS_INLINE { return exp_max_shift<X, Scaled>(v, shift, scale); },
                 label, e, others, own);
         }
         settle(lane, others, own, outer, first, count);
-        for (isize l = 0; l < X::lanes; l += D::lanes) sums.add(D::load(lane.loss + l));
+        for (Index l = 0; l < X::lanes; l += D::lanes) sums.add(D::load(lane.loss + l));
         store_losses(*a, outer, first, count, lane.loss);
         if constexpr (Gradient) write(lane, label, others, own, e, g);
     }
 
     // The exponentials of the labels, the sums of the others'; all are kept for the gradient.
     template <class Exp>
-    FS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, C *kept, LaneSums<X> &others,
-                       V &own) const {
-        sum_rows(0, n(), others, [&](isize j) FS_INLINE_LAMBDA {
+    FS_ALWAYS_INLINE void sum(const Columns<X> &x, const Exp &exp, I label, C *kept,
+                              Accumulator<X> &others, V &own) const {
+        sum_rows(0, n(), others, [&](Index j) FS_ALWAYS_INLINE {
             const V e = exp(x[j]);
             const I here = label == static_cast<typename Format<C>::Int>(j);
             if constexpr (Gradient) X::store(kept + j * X::lanes, e);
@@ -102,50 +102,50 @@ struct LabelTile {
     // beside any rows.
     __attribute__((noinline)) void sum_lifted(const Lanes &lane, const Columns<X> &x, V max,
                                               const Shift<X> &shift, const Scale<X> &scale, I label,
-                                              C *kept, LaneSums<X> &others, V &own) const {
+                                              C *kept, Accumulator<X> &others, V &own) const {
         using Exp = LiftedExp<X, Scaled>;
         V lifts = {}, large = {};
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             lifts[l] = static_cast<C>(Exp::lift(lane.factor[l]));
             large[l] = std::abs(lane.factor[l]) > 1;
         }
         const Exp lifted(max, lifts, scale);
         sum(
             x,
-            [&](V v) FS_INLINE_LAMBDA {
-                return large != V{} ? lifted(v) : exp_shifted<X, Scaled>(v, shift, scale);
+            [&](V v) FS_ALWAYS_INLINE {
+                return large != V{} ? lifted(v) : exp_max_shift<X, Scaled>(v, shift, scale);
             },
             label, kept, others, own);
     }
 
     // Rows that do not count have the label -1.
-    void describe(Lanes &lane, isize outer, isize first, isize count) const {
-        isize labels[X::lanes];
+    void describe(Lanes &lane, Index outer, Index first, Index count) const {
+        Index labels[X::lanes];
         a->labels_of(outer, first, count, labels);
-        for (isize l = count; l < X::lanes; ++l) labels[l] = -1;
+        for (Index l = count; l < X::lanes; ++l) labels[l] = -1;
         a->row_weights_of(outer, first, count, X::lanes, lane.weight);
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             if (lane.weight[l] == 0 ||
                 (labels[l] >= 0 && a->where.data && !a->present(outer, first + l)))
                 labels[l] = -1;
             lane.label[l] = static_cast<typename Format<C>::Int>(labels[l]);
         }
-        for (isize l = 0; l < X::lanes; ++l)
+        for (Index l = 0; l < X::lanes; ++l)
             lane.weight[l] = labels[l] < 0 ? 0 : a->class_weight(labels[l]) * lane.weight[l];
         lane.largest = 0;
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             lane.factor[l] = lane.weight[l] * a->scale *
                              (Scaled && labels[l] >= 0 ? logits.scale(outer, first + l).hi : 1);
             lane.largest = larger(std::abs(lane.factor[l]), lane.largest);
         }
     }
 
-    FS_INLINE void settle(Lanes &lane, const LaneSums<X> &others, V own, isize outer, isize first,
-                          isize count) const {
+    FS_ALWAYS_INLINE void settle(Lanes &lane, const Accumulator<X> &others, V own, Index outer,
+                                 Index first, Index count) const {
         double ratio[X::lanes];  // R / e_y
         bool far = false;
         for (int k = 0; k < wide_parts<X>; ++k) {
-            const isize at = k * D::lanes;
+            const Index at = k * D::lanes;
             const auto r = others.part(k).hi + others.part(k).lo, e = wide_part<X>(own, k),
                        weight = D::load(lane.weight + at), odds = r / e;
             const auto loss = weight * sum_of(log1p_nonnegative<D>(odds, typename D::V{}));
@@ -155,7 +155,7 @@ struct LabelTile {
                 D::store(lane.at_label + at, -D::load(lane.factor + at) * (r / (r + e)));
             far |= any<D>(~((odds <= likely) & (odds >= confident)));
         }
-        for (isize l = 0; far && l < count; ++l) {
+        for (Index l = 0; far && l < count; ++l) {
             if (lane.label[l] >= 0 && !(ratio[l] <= likely && ratio[l] >= confident))
                 settle_far(lane, l, outer, first + l);
         }
@@ -163,16 +163,16 @@ struct LabelTile {
 
     // The exponentials of the label or of the others may have underflowed, or the row has no
     // distribution.
-    __attribute__((noinline)) void settle_far(Lanes &lane, isize l, isize outer, isize i) const {
+    __attribute__((noinline)) void settle_far(Lanes &lane, Index l, Index outer, Index i) const {
         const Scratch<C> buffer(n());
-        const C *x = logits.reader<C>(outer, i).get(0, n(), buffer);
-        const isize y = lane.label[l];
+        const C *x = logits.reader<C>(outer, i).load_block(0, n(), buffer);
+        const Index y = lane.label[l];
         const double own = static_cast<double>(x[y]), weight = a->row_weight(outer, i),
                      nan = std::numeric_limits<double>::quiet_NaN();
         const Factor s = logits.scale(outer, i);
         double max = own;
         bool defined = true;
-        for (isize j = 0; j < n(); ++j)
+        for (Index j = 0; j < n(); ++j)
             max = x[j] > max ? static_cast<double>(x[j]) : max, defined &= x[j] == x[j];
         if (!defined || !(max - max == 0)) {
             lane.loss[l] = weight * weighted(a->class_weight(y), nan), lane.at_label[l] = nan;
@@ -193,14 +193,14 @@ struct LabelTile {
         lane.loss[l] = weight * weighted(a->class_weight(y), loss);
     }
 
-    FS_INLINE void write(const Lanes &lane, I label, LaneSums<X> total, V own, const C *e,
-                         const Place &g) const {
+    FS_ALWAYS_INLINE void write(const Lanes &lane, I label, Accumulator<X> total, V own, const C *e,
+                                const Place &g) const {
         total.add(own);
-        const auto normalizer = Normalizer<X, false>::each(lane.factor, total);
+        const auto normalizer = ScaleEpilogue<X, false>::each(lane.factor, total);
         C at_label[X::lanes];
-        for (isize l = 0; l < X::lanes; ++l) at_label[l] = static_cast<C>(lane.at_label[l]);
+        for (Index l = 0; l < X::lanes; ++l) at_label[l] = static_cast<C>(lane.at_label[l]);
         const V own_result = X::load(at_label);
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V p = normalizer.apply(X::load(e + j * X::lanes));
             const V y = label == static_cast<typename Format<C>::Int>(j) ? own_result : p;
             g.store(j, label >= 0 ? y : V{});
@@ -209,7 +209,7 @@ struct LabelTile {
 };
 
 template <class C, bool Scaled, bool Gradient>
-isize further_memory(const LabelTile<C, Scaled, Gradient> &tile) {
+Index further_memory(const LabelTile<C, Scaled, Gradient> &tile) {
     return tile_memory(tile.n(), 2, 1);
 }
 

@@ -36,27 +36,27 @@ struct LabelSums {
 
 // The exponentials of a row but the label's, in one sweep, which leaves its lane out.
 template <class X, class C, class Exp>
-Sum sum_others(const C *x, isize n, isize y, const Exp &exp) {
-    LaneSums<X> sums;
-    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
-        sums.add(X::without(exp(lanes.load(x + i, absent_logit<C>)), y - i));
+Sum sum_others(const C *x, Index n, Index y, const Exp &exp) {
+    Accumulator<X> sums;
+    for_each_vector<X>(n, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
+        sums.add(X::without(exp(lanes.load(x + i, masked_logit<C>)), y - i));
     });
     return sums.total();
 }
 
 // The same in precise exponentials relative to `top`.
 template <class C>
-Sum sum_precisely(const C *x, isize n, isize y, double top, Factor factor) {
+Sum sum_precisely(const C *x, Index n, Index y, double top, Factor factor) {
     using D = Vec<double>;
-    constexpr isize step = 64;
+    constexpr Index step = 64;
     const Scale<D> scale = Scale<D>::all(factor);
     double block[step];
-    LaneSums<D> others;
-    for (isize at = 0; at < n; at += step) {
-        const isize size = n - at < step ? n - at : step;
-        for (isize j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
-        each_vector<D>(size, [&](isize j, auto lanes) {
-            const auto e = precise_exp<D, true>(lanes.load(block + j, absent_logit<double>),
+    Accumulator<D> others;
+    for (Index at = 0; at < n; at += step) {
+        const Index size = n - at < step ? n - at : step;
+        for (Index j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
+        for_each_vector<D>(size, [&](Index j, auto lanes) {
+            const auto e = precise_exp<D, true>(lanes.load(block + j, masked_logit<double>),
                                                 D::set(top), scale);
             others.add(D::without(e.hi, y - at - j));
             others.add(D::without(e.lo, y - at - j));
@@ -80,12 +80,12 @@ struct LabelRows {
     RowLosses *losses;
     Rows logits;
     RowSource<C> source{};
-    isize piece = 0;
+    Index piece = 0;
 
     // Rows whose logarithms are taken together.
     struct Batch {
-        static constexpr isize size = 64;
-        isize count = 0, outer[size], inner[size];
+        static constexpr Index size = 64;
+        Index count = 0, outer[size], inner[size];
         double others[size], label[size], weight[size];
     };
     Batch *waits = nullptr;
@@ -93,30 +93,30 @@ struct LabelRows {
     LabelRows(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), logits(arguments) {}
 
-    isize n() const { return a->x.n; }
-    FS_INLINE Scale<X> scale_of(isize o, isize i) const {
+    Index n() const { return a->x.n; }
+    FS_ALWAYS_INLINE Scale<X> scale_of(Index o, Index i) const {
         return Scaled ? Scale<X>::all(logits.scale(o, i)) : Scale<X>::one();
     }
 
-    void begin(isize p, C *buffer) {
+    void begin(Index p, C *buffer) {
         piece = p, source = RowSource<C>(logits, buffer), waits = new (scratch<Batch>(1)) Batch;
     }
     // body(i, label) for rows from an inner index on; the label is -1 if the row does not count.
     template <class Body>
-    FS_INLINE void each_label(isize o, isize i, isize count, Body body) const {
-        isize labels[Batch::size];
+    FS_ALWAYS_INLINE void each_label(Index o, Index i, Index count, Body body) const {
+        Index labels[Batch::size];
         const bool leaves_out = a->may_leave_out();
-        for (const isize end = i + count; i < end;) {
-            const isize some = end - i < Batch::size ? end - i : Batch::size;
+        for (const Index end = i + count; i < end;) {
+            const Index some = end - i < Batch::size ? end - i : Batch::size;
             a->labels_of(o, i, some, labels);
-            for (isize k = 0; k < some; ++k, ++i)
+            for (Index k = 0; k < some; ++k, ++i)
                 body(i, leaves_out && labels[k] >= 0 && a->leaves_out(o, i) ? -1 : labels[k]);
         }
     }
 
     // Adds the loss of a row. The result is logsumexp if that is needed, for z_loss.
-    FS_INLINE double add(const LabelSums<C> &s, C logit, double w, double weight, isize o,
-                         isize i) {
+    FS_ALWAYS_INLINE double add(const LabelSums<C> &s, C logit, double w, double weight, Index o,
+                                Index i) {
         const double log_sum = a->z_loss != 0 ? log_sum_of(s, o, i) : 0;
         const bool usual = s.others <= likely * s.label;
         if (usual && a->z_loss == 0 && s.others >= tiny * s.label)
@@ -126,7 +126,7 @@ struct LabelRows {
     }
     // Of a row that does not wait.
     __attribute__((noinline)) void put(const LabelSums<C> &s, bool usual, C logit, double w,
-                                       double weight, double log_sum, isize o, isize i) const {
+                                       double weight, double log_sum, Index o, Index i) const {
         const double square = a->z_loss * log_sum * log_sum;
         // log1p(R / e_y) is its argument, which may underflow until it is multiplied
         if (usual && s.others < tiny * s.label) {
@@ -140,11 +140,11 @@ struct LabelRows {
 
     // Others so far below the label that some may have been flushed to zero are summed again,
     // relative to it.
-    FS_INLINE void find_tiny(LabelSums<C> &s, const C *x, isize y, isize o, isize i) const {
+    FS_ALWAYS_INLINE void find_tiny(LabelSums<C> &s, const C *x, Index y, Index o, Index i) const {
         if (s.others < tiny * s.label) sum_tiny(s, x, y, o, i);
     }
-    __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, isize y, isize o,
-                                            isize i) const {
+    __attribute__((noinline)) void sum_tiny(LabelSums<C> &s, const C *x, Index y, Index o,
+                                            Index i) const {
         s.label = std::ldexp(1.0, precise_lift), s.center = x[y], s.exponent = -precise_lift,
         s.unit = 1;
         s.set_others(sum_precisely(x, n(), y, static_cast<double>(x[y]), logits.scale(o, i)));
@@ -153,8 +153,8 @@ struct LabelRows {
     void flush() {
         Batch &waiting = *waits;
         double loss[Batch::size];
-        LaneSums<D> sums;
-        each_vector<D>(waiting.count, [&](isize k, auto lanes) {
+        Accumulator<D> sums;
+        for_each_vector<D>(waiting.count, [&](Index k, auto lanes) {
             const auto odds = lanes.load(waiting.others + k, 0) / lanes.load(waiting.label + k, 1);
             const auto l = lanes.load(waiting.weight + k, 0) *
                            sum_of(log1p_nonnegative<D>(odds, typename D::V{}));
@@ -162,27 +162,27 @@ struct LabelRows {
             sums.add(l);
         });
         losses->add(piece, sums.total());
-        for (isize k = 0; a->loss && k < waiting.count; ++k)
+        for (Index k = 0; a->loss && k < waiting.count; ++k)
             losses->store(waiting.outer[k], waiting.inner[k], loss[k]);
         waiting.count = 0;
     }
 
-    FS_INLINE void wait(isize o, isize i, double others, double label, double weight) {
+    FS_ALWAYS_INLINE void wait(Index o, Index i, double others, double label, double weight) {
         Batch &waiting = *waits;
-        const isize k = waiting.count++;
+        const Index k = waiting.count++;
         waiting.outer[k] = o, waiting.inner[k] = i;
         waiting.others[k] = others, waiting.label[k] = label, waiting.weight[k] = weight;
         if (waiting.count == Batch::size) flush();
     }
 
   private:
-    double log_sum_of(const LabelSums<C> &s, isize o, isize i) const {
+    double log_sum_of(const LabelSums<C> &s, Index o, Index i) const {
         const double sum = log_sum_less(0, o, i, s);
         return is_small_log_sum(sum) ? small_log_sum<C>(logits, o, i) : sum;
     }
     // logsumexp(s x) - s v, the logarithm in two terms, since they may cancel; NaN for a row
     // without a distribution, else +inf where v is -inf.
-    __attribute__((noinline)) double log_sum_less(double v, isize o, isize i,
+    __attribute__((noinline)) double log_sum_less(double v, Index o, Index i,
                                                   const LabelSums<C> &s) const {
         using One = Vec<double, 16>;
         const double sum = s.total.value();
@@ -206,19 +206,19 @@ struct LabelLossRow : LabelRows<C, Scaled> {
     using Base = LabelRows<C, Scaled>;
     using X = typename Base::X;
     using V = typename Base::V;
-    using Exp = TypicalExp<X, Scaled>;
+    using Exp = FixedShiftExp<X, Scaled>;
     using Base::n, Base::scale_of;
-    static constexpr isize most = 64;
+    static constexpr Index most = 64;
 
     struct Row {
-        isize outer, inner, label;
+        Index outer, inner, label;
         const C *x;
     };
     Waiting<Row, most> batch;
 
     using Base::Base;
 
-    void begin(isize p) {
+    void begin(Index p) {
         Base::begin(p, scratch<C>(chunk));
         batch.begin(this->source.limit(most));
     }
@@ -226,8 +226,8 @@ struct LabelLossRow : LabelRows<C, Scaled> {
         settle();
         this->flush();
     }
-    void rows(isize o, isize first, isize count) {
-        this->each_label(o, first, count, [&](isize i, isize y) FS_INLINE_LAMBDA {
+    void rows(Index o, Index first, Index count) {
+        this->each_label(o, first, count, [&](Index i, Index y) FS_ALWAYS_INLINE {
             if (y < 0)
                 this->losses->store(o, i, 0);
             else if (batch.add({o, i, y, this->source.get(o, i, batch.count)}))
@@ -237,24 +237,24 @@ struct LabelLossRow : LabelRows<C, Scaled> {
 
   private:
     void settle() {
-        Totals<most> sums;
+        RowTotals<most> sums;
         C logit[most], label[most];
-        const auto scale_at = [this](isize k) {
+        const auto scale_at = [this](Index k) {
             return this->scale_of(batch.rows[k].outer, batch.rows[k].inner);
         };
-        guess_sums<X, Scaled, most>(
+        fixed_shift_sums<X, Scaled, most>(
             batch.count, scale_at, sums, logit, label,
-            [this](isize k, const Exp &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+            [this](Index k, const Exp &exp, Accumulator<X> &s) FS_ALWAYS_INLINE {
                 const Row &row = batch.rows[k];
-                if (this->n() > short_row && worth_a_guess(row.x[0] * exp.scale.hi[0]))
+                if (this->n() > short_row && fixed_shift_plausible(row.x[0] * exp.scale.hi[0]))
                     add_exp<X>(row.x, this->n(), exp, s);
                 return row.x[row.label];
             });
-        for (isize k = 0; k < batch.count; ++k) {
+        for (Index k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
-            LabelSums<C> s(sums[k], label[k], 0, Shift<X>::typical_exponent);
-            if (!near_enough<C>(s.total.value()))
-                s = be_careful(row);
+            LabelSums<C> s(sums[k], label[k], 0, Shift<X>::fixed_exponent);
+            if (!fixed_shift_was_right<C>(s.total.value()))
+                s = use_max_shift(row);
             else if (s.confident())
                 be_exact(s, row);
             this->add(s, row.x[row.label], this->a->class_weight(row.label),
@@ -267,8 +267,8 @@ struct LabelLossRow : LabelRows<C, Scaled> {
     __attribute__((noinline)) void be_exact(LabelSums<C> &s, const Row &row) const {
         const Scale<X> scale = scale_of(row.outer, row.inner);
         const Exp exp(scale);
-        const isize start = row.label / summed_elements<X> * summed_elements<X>,
-                    end = start + summed_elements<X> < n() ? start + summed_elements<X> : n();
+        const Index start = row.label / accumulator_block<X> * accumulator_block<X>,
+                    end = start + accumulator_block<X> < n() ? start + accumulator_block<X> : n();
         s.set_others(sum_without<X, added_by_fours>(row.x + start, end - start, row.label - start,
                                                     exp, s.total));
         if (!(s.others >= (sizeof(C) == 4 ? 0x1p-20 : 0x1p-40) * static_cast<double>(s.label)))
@@ -276,11 +276,11 @@ struct LabelLossRow : LabelRows<C, Scaled> {
         this->find_tiny(s, row.x, row.label, row.outer, row.inner);
     }
     // With the shift from the maximum.
-    __attribute__((noinline)) LabelSums<C> be_careful(const Row &row) const {
+    __attribute__((noinline)) LabelSums<C> use_max_shift(const Row &row) const {
         const Scale<X> scale = scale_of(row.outer, row.inner);
-        const Shift<X> shift = careful_shift<X>(row.x, n(), scale);
-        const auto exp = [&](V v) FS_INLINE_LAMBDA {
-            return exp_shifted<X, Scaled>(v, shift, scale);
+        const Shift<X> shift = shift_from_max<X>(row.x, n(), scale);
+        const auto exp = [&](V v) FS_ALWAYS_INLINE {
+            return exp_max_shift<X, Scaled>(v, shift, scale);
         };
         const C label = exp(X::set(row.x[row.label]))[0];
         // no distribution: +inf

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/tiles.h"
-#include "kernels/math/normalizer.h"
+#include "kernels/math/scale_epilogue.h"
 #include "ops/cross_entropy_targets.h"
 
 namespace {
@@ -22,7 +22,7 @@ struct TargetTile {
     using V = typename X::V;
     using I = typename X::I;
     using Wide = typename D::V;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
     // the exponential of the maximum: see rest_exponent
     static constexpr C certain = sizeof(C) == 4 ? C(0x1p64) : C(0x1p256);
     // Between these, factors of p and q are numbers of type C, and so are their products with
@@ -37,11 +37,11 @@ struct TargetTile {
     TargetTile(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), logits(arguments) {}
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         const Scratch<C> weights(a->weight ? n() : 0), room(2 * n() * X::lanes);
-        for (isize c = 0; a->weight && c < n(); ++c)
+        for (Index c = 0; a->weight && c < n(); ++c)
             weights[c] = static_cast<C>(a->class_weight(c));
         const AnyView mask = mask_as_numbers();
         TileColumns<X> x(a->x, outer, first, count, a->where),
@@ -51,8 +51,8 @@ struct TargetTile {
         x.gather();
         if (!a->labels()) t.gather();
         if (mask) present.gather();
-        LaneSums<D> sums;
-        for (isize at = 0; at < count; at += X::lanes) {
+        Accumulator<D> sums;
+        for (Index at = 0; at < count; at += X::lanes) {
             Group r;
             r.e = room, r.again = room + n() * X::lanes;
             r.outer = outer, r.first = first + at,
@@ -70,7 +70,7 @@ struct TargetTile {
   private:
     struct Group {     // a vector of rows
         C *e, *again;  // logits, then their exponentials; logits where they are wanted again
-        isize outer, first, count;
+        Index outer, first, count;
         const C *class_weights;
         Columns<X> t, present;  // targets, if there are not labels; 1 or 0, if there is a mask
         I label;
@@ -80,40 +80,40 @@ struct TargetTile {
         alignas(64) double s[X::lanes], s_lo[X::lanes];
     };
     struct Sums {
-        LaneSums<X> rest, terms, masses;  // of exponentials below the maximum, q d, q
-        V copies = {};                    // of the maximum
+        Accumulator<X> rest, terms, masses;  // of exponentials below the maximum, q d, q
+        V copies = {};                       // of the maximum
     };
     struct Factors {  // of the derivative, in lanes
         // 1 beyond the limits
         alignas(64) double p[X::lanes], q[X::lanes], log[X::lanes], log_lo[X::lanes], far[X::lanes];
         bool any_far;
-        Normalizer<X, false> normalizer;
+        ScaleEpilogue<X, false> normalizer;
         // q_factor / (1 + R), q_factor R / (1 + R), sum(q), 2 z log(total)
         V q_factor, certain_p, certain_rest, mass, drift;
     };
 
     void do_rows(Group &r, const Columns<X> &x, const typename TileResults<X>::Place &g,
-                 LaneSums<D> &total) const {
+                 Accumulator<D> &total) const {
         read(r, x);
         Sums sums;
         sum(r, sums);
         Factors f;
         alignas(64) double loss[X::lanes];
         settle(r, sums, f, loss);
-        for (isize l = 0; l < X::lanes; l += D::lanes) total.add(D::load(loss + l));
+        for (Index l = 0; l < X::lanes; l += D::lanes) total.add(D::load(loss + l));
         store_losses(*a, r.outer, r.first, r.count, loss);
         if constexpr (Gradient) write(r, f, g);
     }
 
     void read(Group &r, const Columns<X> &x) const {
-        r.max = X::set(absent_logit<C>);
-        for (isize j = 0; j < n(); ++j) {
+        r.max = X::set(masked_logit<C>);
+        for (Index j = 0; j < n(); ++j) {
             const V v = x[j];
             X::store(r.e + j * X::lanes, v);
             r.max = larger(v, r.max);
         }
         r.scale = lane_scales<X, Scaled>(logits, r.outer, r.first, r.count);
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             const Factor s =
                 Scaled ? logits.scale(r.outer, r.first + (l < r.count ? l : 0)) : Factor{1, 0};
             r.s[l] = s.hi, r.s_lo[l] = s.lo;
@@ -124,14 +124,14 @@ struct TargetTile {
         r.spread = X::set(static_cast<C>(a->smoothing / static_cast<double>(n())));
         if (a->where.data) read_mask(r);
         C counted[X::lanes];
-        for (isize l = 0; l < X::lanes; ++l) counted[l] = static_cast<C>(r.weight[l] != 0);
+        for (Index l = 0; l < X::lanes; ++l) counted[l] = static_cast<C>(r.weight[l] != 0);
         r.counted = X::load(counted);
     }
     void read_labels(Group &r) const {
-        isize labels[X::lanes];
+        Index labels[X::lanes];
         typename Format<C>::Int label[X::lanes];
         a->labels_of(r.outer, r.first, r.count, labels);
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             label[l] = static_cast<typename Format<C>::Int>(l < r.count ? labels[l] : -1);
             if (label[l] < 0) r.weight[l] = 0;
         }
@@ -150,8 +150,8 @@ struct TargetTile {
     // How many classes take part.
     void read_mask(Group &r) const {
         V present = {};
-        for (isize j = 0; j < n(); ++j) present = present + r.present[j];
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index j = 0; j < n(); ++j) present = present + r.present[j];
+        for (Index l = 0; l < X::lanes; ++l) {
             r.spread[l] = present[l] != 0
                               ? static_cast<C>(a->smoothing / static_cast<double>(present[l]))
                               : C(0);
@@ -160,7 +160,7 @@ struct TargetTile {
     }
 
     // q of class j.
-    FS_INLINE V mass(const Group &r, isize j) const {
+    FS_ALWAYS_INLINE V mass(const Group &r, Index j) const {
         V q = a->labels() ? (r.label == static_cast<typename Format<C>::Int>(j) ? r.keep : V{})
                           : r.keep * r.t[j];
         q = q + (a->where.data ? r.present[j] * r.spread : r.spread);
@@ -176,9 +176,9 @@ struct TargetTile {
                                      : X::set(1))
                               : X::set(1),
                 top = r.max * unit;
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V v = X::load(r.e + j * X::lanes),
-                    e = exp_below<X, Scaled>(v, r.max, below, r.scale), q = mass(r, j);
+                    e = exp_of_difference<X, Scaled>(v, r.max, below, r.scale), q = mass(r, j);
             const V d = Scaled ? multiply_add(v, unit, -top) : v - r.max;
             s.rest.add(v == r.max ? V{} : e);
             s.copies = s.copies + (v == r.max ? X::set(1) : V{});
@@ -188,10 +188,10 @@ struct TargetTile {
         }
     }
 
-    static FS_INLINE auto beyond(Wide v) {
+    static FS_ALWAYS_INLINE auto beyond(Wide v) {
         return ((v < least_factor) | (v > largest_factor)) & (v != 0.0);
     }
-    static FS_INLINE Wide number(Pair<Wide> p) {
+    static FS_ALWAYS_INLINE Wide number(Pair<Wide> p) {
         return p.hi - p.hi == Wide{} ? p.hi + p.lo : p.hi;
     }
 
@@ -219,7 +219,7 @@ struct TargetTile {
         Wide factor[wide_parts<X>], at_p[wide_parts<X>], at_rest[wide_parts<X>],
             masses[wide_parts<X>], drift[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            const isize at = k * D::lanes;
+            const Index at = k * D::lanes;
             const Wide weight = D::load(r.weight + at), s = D::load(r.s + at),
                        z = a->z_loss != 0 ? log_sum[k] : Wide{};
             const Wide unit = Scaled
@@ -246,7 +246,7 @@ struct TargetTile {
             }
         }
         if constexpr (Gradient) {
-            f.normalizer = Normalizer<X, false>::each(f.p, [&](int k) {
+            f.normalizer = ScaleEpilogue<X, false>::each(f.p, [&](int k) {
                 const auto total = two_sum(Wide{} + 1.0, others[k].hi);
                 return Pair<Wide>{total.hi * static_cast<double>(certain),
                                   (total.lo + others[k].lo) * static_cast<double>(certain)};
@@ -266,7 +266,7 @@ struct TargetTile {
         gather_rows<X>(a->x, r.outer, r.first, r.count, r.again, a->where);
         for (int k = 0; k < wide_parts<X>; ++k) {
             Scale<D> scale = Scale<D>::one();
-            for (isize l = 0; Scaled && l < D::lanes; ++l)
+            for (Index l = 0; Scaled && l < D::lanes; ++l)
                 scale.set_lane(l, {r.s[k * D::lanes + l], r.s_lo[k * D::lanes + l]});
             const auto log = precise_log<X>({r.again, X::lanes}, n(), r.max, k, scale);
             const Wide max = wide_part<X>(r.max, k), scaled = max * scale.hi,
@@ -279,7 +279,7 @@ struct TargetTile {
 
     void write(const Group &r, const Factors &f, const typename TileResults<X>::Place &g) const {
         if (f.any_far) gather_rows<X>(a->x, r.outer, r.first, r.count, r.again, a->where);
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V e = X::load(r.e + j * X::lanes), q = mass(r, j);
             const V usual = f.normalizer.apply(e) - q * f.q_factor,
                     top = ((f.mass - q) + f.drift) * f.certain_p - q * f.certain_rest;
@@ -290,7 +290,7 @@ struct TargetTile {
     }
     // Of factors beyond the limits, by the number.
     __attribute__((noinline)) V far(const Group &r, const Factors &f, V logit, V q, V y) const {
-        for (isize l = 0; l < r.count; ++l) {
+        for (Index l = 0; l < r.count; ++l) {
             const Derivative derivative{static_cast<double>(r.max[l]),
                                         {f.log[l], f.log_lo[l]},
                                         {r.s[l], r.s_lo[l]},
@@ -305,7 +305,7 @@ struct TargetTile {
 };
 
 template <class C, bool Scaled, bool Gradient>
-isize further_memory(const TargetTile<C, Scaled, Gradient> &tile) {
+Index further_memory(const TargetTile<C, Scaled, Gradient> &tile) {
     return tile_memory(tile.n(), 4, 3);
 }
 

@@ -1,7 +1,7 @@
 // Cross-entropy of targets for every class, row by row.
 #pragma once
 
-#include "kernels/math/normalizer.h"
+#include "kernels/math/scale_epilogue.h"
 #include "ops/cross_entropy_arguments.h"
 #include "ops/row_log.h"
 
@@ -53,9 +53,9 @@ struct TargetRow {
     const CrossEntropyArguments *a;
     RowLosses *losses;
     RowLog<C, Scaled> row;
-    isize outer = 0, inner = 0, label = -1;
+    Index outer = 0, inner = 0, label = -1;
     double spread = 0;  // s / K
-    Reader<C> t{};
+    InputLine<C> t{};
     Stage stage = logarithm;
     bool counted = true;
     double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
@@ -65,17 +65,17 @@ struct TargetRow {
     TargetRow(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), row(arguments) {}
 
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i;
         partial.resize(static_cast<std::size_t>(chunks()));
         of_log.resize(static_cast<std::size_t>(chunks()));
         row.start(o, i);
         label = a->labels() ? a->label(o, i) : -1;
-        if (!a->labels()) t = Reader<C>::broadcast(a->target, o, i);
-        const isize present = a->present(o, i);
+        if (!a->labels()) t = InputLine<C>::broadcast(a->target, o, i);
+        const Index present = a->present(o, i);
         spread = present ? a->smoothing / static_cast<double>(present) : 0;
         stage = logarithm;
         counted = present && (label >= 0 || !a->labels()) && a->row_weight(o, i) != 0;
@@ -85,18 +85,18 @@ struct TargetRow {
         stage = derivative;
     }
 
-    void sweep(isize k) {
+    void sweep(Index k) {
         if (!counted) return;
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         if (stage == logarithm) {
             of_log[static_cast<std::size_t>(k)] = row.sweep(start, end);
             return;
         }
-        LaneSums<X> sums, masses;
+        Accumulator<X> sums, masses;
         Scratch<C> x_buffer(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const C *logit = row.x.get(at, size, x_buffer);
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block;
+            const C *logit = row.x.load_block(at, size, x_buffer);
             if (stage == value)
                 add_terms(logit, at, size, sums, masses);
             else
@@ -120,35 +120,35 @@ struct TargetRow {
 
   private:
     // q of a block, without the label's own part. Masked classes have no part of what is spread.
-    const C *masses_of(isize at, isize size, C *q) const {
+    const C *masses_of(Index at, Index size, C *q) const {
         const C *given = nullptr;
         Scratch<C> t_buffer(gather_block);
-        if (!a->labels()) given = t.get(at, size, t_buffer);
+        if (!a->labels()) given = t.load_block(at, size, t_buffer);
         const std::uint8_t *mask =
             a->where.data ? a->where.at(outer, inner) + at * a->where.n_stride : nullptr;
         const C keep = static_cast<C>(1 - a->smoothing), add = static_cast<C>(spread);
-        for (isize j = 0; j < size; ++j) q[j] = given ? keep * given[j] : C(0);
+        for (Index j = 0; j < size; ++j) q[j] = given ? keep * given[j] : C(0);
         if (spread != 0) {
-            for (isize j = 0; j < size; ++j)
+            for (Index j = 0; j < size; ++j)
                 q[j] += !mask || mask[j * a->where.n_stride] ? add : C(0);
         }
-        if (a->weight && a->weight.n_stride == isize(sizeof(double))) {
+        if (a->weight && a->weight.n_stride == Index(sizeof(double))) {
             const double *weights = a->class_weights(at);
-            for (isize j = 0; j < size; ++j) q[j] = static_cast<C>(q[j] * weights[j]);
+            for (Index j = 0; j < size; ++j) q[j] = static_cast<C>(q[j] * weights[j]);
         } else {
-            for (isize j = 0; a->weight && j < size; ++j)
+            for (Index j = 0; a->weight && j < size; ++j)
                 q[j] = static_cast<C>(q[j] * *a->class_weights(at + j));
         }
         return q;
     }
 
     // Classes without mass are left out: 0 times infinity is 0 here.
-    void add_terms(const C *logit, isize at, isize size, LaneSums<X> &sums,
-                   LaneSums<X> &masses) const {
+    void add_terms(const C *logit, Index at, Index size, Accumulator<X> &sums,
+                   Accumulator<X> &masses) const {
         if (a->labels() && spread == 0) return;
         Scratch<C> buffer(gather_block);
         const C *q = masses_of(at, size, buffer);
-        each_vector<X>(size, [&](isize j, auto lanes) {
+        for_each_vector<X>(size, [&](Index j, auto lanes) {
             const V m = lanes.load(q + j, 0), l = row.writer.apply(lanes.load(logit + j, 0));
             sums.add(m == V{} ? V{} : -(m * l));
             masses.add(m);
@@ -170,39 +170,39 @@ struct TargetRow {
         p_factor = q_factor * (mass + 2 * a->z_loss * log_sum);
     }
 
-    void write(const C *logit, isize at, isize size) const {
+    void write(const C *logit, Index at, Index size) const {
         // Twice as large, the exponentials make a total above 1: multiplied by a factor over it,
         // they do not grow.
         const Sum total{2 * row.sum.hi, 2 * row.sum.lo};
         if (fits<C>(p_factor, total.hi) || p_factor == 0 || !row.defined()) {
             Shift<X> shift = row.shift;
             shift.magic = shift.magic + 1, shift.lowest = shift.lowest - row.scale.unit;
-            const auto exp = [&](V v) FS_INLINE_LAMBDA {
-                return exp_shifted<X, Scaled>(v, shift, row.scale);
+            const auto exp = [&](V v) FS_ALWAYS_INLINE {
+                return exp_max_shift<X, Scaled>(v, shift, row.scale);
             };
-            write_with(exp, Normalizer<X, false>::all(p_factor, total), logit, at, size);
+            write_with(exp, ScaleEpilogue<X, false>::all(p_factor, total), logit, at, size);
         } else {
             write_lifted(logit, at, size);
         }
     }
     // Exponentials would underflow before they are multiplied by a large factor, or what multiplies
     // them would.
-    __attribute__((noinline)) void write_lifted(const C *logit, isize at, isize size) const {
+    __attribute__((noinline)) void write_lifted(const C *logit, Index at, Index size) const {
         using Exp = LiftedExp<X, Scaled>;
         const Exp exp(X::set(row.max), Exp::all(p_factor), row.scale);
         const double total = std::ldexp(exp_of(row.log), Exp::lift(p_factor));
-        write_with(exp, Normalizer<X, false>::all(p_factor, {total, 0}), logit, at, size);
+        write_with(exp, ScaleEpilogue<X, false>::all(p_factor, {total, 0}), logit, at, size);
     }
     template <class Exp>
-    FS_INLINE void write_with(const Exp &exp, const Normalizer<X, false> &normalizer,
-                              const C *logit, isize at, isize size) const {
+    FS_ALWAYS_INLINE void write_with(const Exp &exp, const ScaleEpilogue<X, false> &normalizer,
+                                     const C *logit, Index at, Index size) const {
         Scratch<C> buffer(gather_block), results(gather_block);
         const C *q = masses_of(at, size, buffer);
         const V factor = X::set(static_cast<C>(q_factor));
-        const Writer<C> to = a->gradient_writer<C>(outer, inner);
+        const OutputLine<C> to = a->gradient_writer<C>(outer, inner);
         // One class may have p above 1/2: the label if there is one, else that of the maximum. Its
         // logit and masses are read before the results, which may overwrite them, are written.
-        const isize one = a->labels()              ? label - at
+        const Index one = a->labels()              ? label - at
                           : row.log_total() < 0.69 ? find(logit, size, row.max)
                                                    : -1;
         const bool here = one >= 0 && one < size;
@@ -214,13 +214,13 @@ struct TargetRow {
             here
                 ? static_cast<C>(of_classes().at(static_cast<double>(logit[one]), own, spread_mass))
                 : C(0);
-        C *g = to.place(at, results);
-        each_vector<X>(size, [&](isize j, auto lanes) {
-            const V e = exp(lanes.load(logit + j, absent_logit<C>));
+        C *g = to.block_for(at, results);
+        for_each_vector<X>(size, [&](Index j, auto lanes) {
+            const V e = exp(lanes.load(logit + j, masked_logit<C>));
             lanes.store(g + j, normalizer.apply(e) - lanes.load(q + j, 0) * factor);
         });
         if (here) g[one] = exact;
-        to.put(at, size, g);
+        to.store_block(at, size, g);
     }
     Derivative of_classes() const {
         return {static_cast<double>(row.max),
@@ -228,8 +228,8 @@ struct TargetRow {
                               : Sum{std::numeric_limits<double>::quiet_NaN(), 0},
                 row.a.scale(outer, inner), p_factor, q_factor};
     }
-    static isize find(const C *x, isize size, C value) {
-        for (isize j = 0; j < size; ++j) {
+    static Index find(const C *x, Index size, C value) {
+        for (Index j = 0; j < size; ++j) {
             if (x[j] == value) return j;
         }
         return -1;

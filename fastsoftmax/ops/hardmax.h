@@ -12,33 +12,33 @@ struct HardmaxRow {
     AnyView x, out;
     C *buffer = nullptr, *results = nullptr;
 
-    void begin(isize) { buffer = scratch<C>(gather_block), results = scratch<C>(gather_block); }
+    void begin(Index) { buffer = scratch<C>(gather_block), results = scratch<C>(gather_block); }
     void end() {}
-    void rows(isize o, isize first, isize count) {
-        for (isize i = first; i < first + count; ++i) row(o, i);
+    void rows(Index o, Index first, Index count) {
+        for (Index i = first; i < first + count; ++i) row(o, i);
     }
 
   private:
-    void row(isize o, isize i) {
-        const Reader<C> from(x, o, i);
-        const Writer<C> to(out, o, i);
-        C top = absent_logit<C>;
-        isize first = 0;
+    void row(Index o, Index i) {
+        const InputLine<C> from(x, o, i);
+        const OutputLine<C> to(out, o, i);
+        C top = masked_logit<C>;
+        Index first = 0;
         bool nan = false;
-        for (isize at = 0; at < x.n; at += gather_block) {
-            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
-            const C *v = from.get(at, size, buffer);
+        for (Index at = 0; at < x.n; at += gather_block) {
+            const Index size = x.n - at < gather_block ? x.n - at : gather_block;
+            const C *v = from.load_block(at, size, buffer);
             nan |= span_has_nan(v, size);
             const C m = span_max<Vec<C>>(v, size);
             if (m > top) top = m, first = at + span_find<Vec<C>>(v, size, m);
         }
         const C other = nan ? std::numeric_limits<C>::quiet_NaN() : C(0);
-        for (isize at = 0; at < x.n; at += gather_block) {
-            const isize size = x.n - at < gather_block ? x.n - at : gather_block;
-            C *y = to.place(at, results);
+        for (Index at = 0; at < x.n; at += gather_block) {
+            const Index size = x.n - at < gather_block ? x.n - at : gather_block;
+            C *y = to.block_for(at, results);
             std::fill(y, y + size, other);
             if (!nan && first >= at && first < at + size) y[first - at] = 1;
-            to.put(at, size, results);
+            to.store_block(at, size, results);
         }
     }
 };
@@ -65,14 +65,14 @@ struct HardmaxLanes {
     const AnyView &output() const { return out; }
     bool writes(const State &s) const { return s.writing; }
 
-    void begin(isize) {}
+    void begin(Index) {}
     void end() {}
-    void start(State &s, const LaneRows &) const { s = {X::set(absent_logit<C>), V{}, I{}, false}; }
+    void start(State &s, const LaneRows &) const { s = {X::set(masked_logit<C>), V{}, I{}, false}; }
     void sweep(State &s, const Block &b) const {
         if (s.writing) return write(s, b);
         V top = s.top, other = s.other;
         I first = s.first;
-        for (isize j = 0; j < b.count; ++j) {
+        for (Index j = 0; j < b.count; ++j) {
             const V v = b.x[0][j];
             const auto better = v > top;
             top = better ? v : top;
@@ -91,15 +91,15 @@ struct HardmaxLanes {
     void write(const State &s, const Block &b) const {
         const V chosen = s.other == V{} ? X::set(1) : s.other, other = s.other;
         const I first = s.first;
-        for (isize j = 0; j < b.count; ++j)
+        for (Index j = 0; j < b.count; ++j)
             b.store(j, first == I{} + static_cast<Int>(b.first + j) ? chosen : other);
     }
 };
 
-inline void hardmax(const AnyView &x, const AnyView &out, isize threads) {
+inline void hardmax(const AnyView &x, const AnyView &out, Index threads) {
     with_compute({x.number, out.number}, [&](auto zero) {
         if (run_in_lanes(HardmaxLanes<decltype(zero)>{x, out}, threads)) return;
-        WholeRowsWork<HardmaxRow<decltype(zero)>> work({x, out}, x.outer, x.inner, x.n);
+        WholeRowsTask<HardmaxRow<decltype(zero)>> work({x, out}, x.outer, x.inner, x.n);
         execute(work, threads);
     });
 }

@@ -9,7 +9,7 @@ namespace fs {
 struct Divergence {
     static constexpr const char *operation = "kl_divergence";
     template <class X, class V = typename X::V>
-    FS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
+    FS_ALWAYS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
         const V nan = X::set(std::numeric_limits<typename X::Scalar>::quiet_NaN());
         const Pair<V> log_p = log_pair<X>(p);
         // which may be less than the rounding error of log p
@@ -28,14 +28,14 @@ constexpr double precise_below<Divergence> = 0x1p-4;
 struct DivergenceOfLogs {
     static constexpr const char *operation = "kl_divergence";
     template <class X, class V = typename X::V>
-    FS_INLINE void apply(V log_q, V log_p, V, V, V &loss, V &gradient) const {
+    FS_ALWAYS_INLINE void apply(V log_q, V log_p, V, V, V &loss, V &gradient) const {
         const V p = exp_plain<X>(log_p);
         loss = term(p, log_p - log_q);
         gradient = V{} - p;
     }
     template <class X, class V = typename X::V>
-    FS_INLINE void apply_hard(V log_q, V log_p, V weight, V positive, typename X::Scalar scale,
-                              V &loss, V &gradient) const {
+    FS_ALWAYS_INLINE void apply_hard(V log_q, V log_p, V weight, V positive,
+                                     typename X::Scalar scale, V &loss, V &gradient) const {
         apply<X>(log_q, log_p, weight, positive, loss, gradient);
         const V d = log_p - log_q;
         const auto tail = log_p < -tail_from<X>;
@@ -45,7 +45,7 @@ struct DivergenceOfLogs {
         gradient = gradient * scale;
     }
     template <class X, class C = typename X::Scalar>
-    FS_INLINE bool is_hard(const C *, const C *log_p, isize n, bool, bool) const {
+    FS_ALWAYS_INLINE bool is_hard(const C *, const C *log_p, Index n, bool, bool) const {
         return any_tail<X, 1>(log_p, n);
     }
 };

@@ -23,40 +23,41 @@ struct LogitsDivergenceRow {
 
     const LogitsDivergenceArguments *a;
     PieceResults<Sum> *sums;
-    isize outer = 0, inner = 0;
+    Index outer = 0, inner = 0;
     Stage stage = maximum;
     State state{};
     ChunkResults<Partial> partial{};
 
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i;
         state.scale = Scale<X>::all(Factor{1, 0}.over(*a->temperature.at(o, i)));
         partial.resize(static_cast<std::size_t>(chunks()));
         stage = maximum;
     }
 
-    void sweep(isize k) {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<C> of_a(a->x, outer, inner),
-            of_b = Reader<C>::broadcast(a->target, outer, inner);
+    void sweep(Index k) {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const InputLine<C> of_a(a->x, outer, inner),
+            of_b = InputLine<C>::broadcast(a->target, outer, inner);
         typename State::Sums totals;
-        LaneSums<X> growths;
+        Accumulator<X> growths;
         Partial &p = partial[static_cast<std::size_t>(k)];
-        p.max_a = p.max_b = absent_logit<C>;
+        p.max_a = p.max_b = masked_logit<C>;
         Scratch<C> a_buffer(gather_block), b_buffer(gather_block);
         Scratch<double> results(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block,
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block,
                         whole = size / X::lanes, left = size % X::lanes;
-            const C *as = of_a.get(at, size, a_buffer), *bs = of_b.get(at, size, b_buffer),
-                    *last_a = as + size - left, *last_b = bs + size - left;
-            const auto pair = [&](isize j) FS_INLINE_LAMBDA {
+            const C *as = of_a.load_block(at, size, a_buffer),
+                    *bs = of_b.load_block(at, size, b_buffer), *last_a = as + size - left,
+                    *last_b = bs + size - left;
+            const auto pair = [&](Index j) FS_ALWAYS_INLINE {
                 return Pair<V>{load_wide<X>(as + j * X::lanes), load_wide<X>(bs + j * X::lanes)};
             };
-            const auto last = [&](isize) FS_INLINE_LAMBDA {
+            const auto last = [&](Index) FS_ALWAYS_INLINE {
                 return Pair<V>{load_wide_part<X>(last_a, left), load_wide_part<X>(last_b, left)};
             };
             if (stage == maximum) {
@@ -69,14 +70,14 @@ struct LogitsDivergenceRow {
                 state.add_growth(growths, whole, pair);
                 if (left) state.add_growth(growths, 1, last);
             } else {
-                state.derivatives(a->scale, whole, pair, [&](isize j, V y) FS_INLINE_LAMBDA {
+                state.derivatives(a->scale, whole, pair, [&](Index j, V y) FS_ALWAYS_INLINE {
                     X::store(results + j * X::lanes, y);
                 });
                 if (left)
-                    state.derivatives(a->scale, 1, last, [&](isize, V y) FS_INLINE_LAMBDA {
+                    state.derivatives(a->scale, 1, last, [&](Index, V y) FS_ALWAYS_INLINE {
                         X::store_part(results + size - left, y, left);
                     });
-                Writer<double>(a->gradient, outer, inner).copy(at, size, results);
+                OutputLine<double>(a->gradient, outer, inner).copy(at, size, results);
             }
         }
         p.matched = totals.matched.total(), p.unmatched = totals.unmatched.total(),
@@ -87,7 +88,7 @@ struct LogitsDivergenceRow {
 
     bool next() {
         if (stage == derivative) return false;
-        Partial all{absent_logit<C>, absent_logit<C>, {}, {}, {}, {}, {}, 0};
+        Partial all{masked_logit<C>, masked_logit<C>, {}, {}, {}, {}, {}, 0};
         for (const Partial &p : partial) {
             all.max_a = larger(p.max_a, all.max_a), all.max_b = larger(p.max_b, all.max_b);
             all.matched.add(p.matched), all.unmatched.add(p.unmatched), all.total_b.add(p.total_b),
@@ -132,7 +133,7 @@ struct LogitsDivergenceLanes {
         typename X::V max_a, max_b;
         Row part[parts];
         typename Row::Sums sums[parts];
-        LaneSums<D> growth[parts];
+        Accumulator<D> growth[parts];
         Stage stage;
     };
     LogitsDivergenceArguments a;
@@ -145,15 +146,15 @@ struct LogitsDivergenceLanes {
     const AnyView &output() const { return a.gradient; }
     bool writes(const State &s) const { return s.stage == derivative; }
 
-    void begin(isize piece) { losses.begin(piece); }
+    void begin(Index piece) { losses.begin(piece); }
     void end() { losses.end(); }
     void start(State &s, const LaneRows &rows) const {
-        s.stage = maximum, s.max_a = s.max_b = X::set(absent_logit<C>);
+        s.stage = maximum, s.max_a = s.max_b = X::set(masked_logit<C>);
         for (int p = 0; p < parts; ++p) {
             s.sums[p] = {}, s.growth[p] = {};
             if (!Scaled) s.part[p].scale = Scale<D>::one();
-            for (isize l = 0; Scaled && l < D::lanes; ++l) {
-                const isize lane = p * D::lanes + l;
+            for (Index l = 0; Scaled && l < D::lanes; ++l) {
+                const Index lane = p * D::lanes + l;
                 s.part[p].scale.set_lane(
                     l, Factor{1, 0}.over(*a.temperature.at(
                            rows.outer, rows.first + (lane < rows.count ? lane : 0))));
@@ -163,14 +164,14 @@ struct LogitsDivergenceLanes {
     void sweep(State &s, const Block &b) const {
         if (s.stage == maximum) {
             auto max_a = s.max_a, max_b = s.max_b;
-            for (isize j = 0; j < b.count; ++j)
+            for (Index j = 0; j < b.count; ++j)
                 max_a = larger(b.x[0][j], max_a), max_b = larger(b.x[1][j], max_b);
             s.max_a = max_a, s.max_b = max_b;
         } else if (s.stage == derivative) {
             write(s, b);
         } else {
             for (int p = 0; p < parts; ++p) {
-                const auto pair = [&](isize j) FS_INLINE_LAMBDA {
+                const auto pair = [&](Index j) FS_ALWAYS_INLINE {
                     return pair_of(b, j, p);
                 };
                 if (s.stage == total) {
@@ -178,7 +179,7 @@ struct LogitsDivergenceLanes {
                     s.part[p].add_totals(sums, b.count, pair);
                     s.sums[p] = sums;
                 } else {
-                    LaneSums<D> growth = s.growth[p];
+                    Accumulator<D> growth = s.growth[p];
                     s.part[p].add_growth(growth, b.count, pair);
                     s.growth[p] = growth;
                 }
@@ -201,7 +202,7 @@ struct LogitsDivergenceLanes {
             else
                 row.settle_totals(t.matched.part(0), t.unmatched.part(0), t.total_b.part(0),
                                   t.mean.part(0), t.size);
-            for (isize l = 0; l < D::lanes && p * D::lanes + l < rows.count; ++l)
+            for (Index l = 0; l < D::lanes && p * D::lanes + l < rows.count; ++l)
                 settled &= s.stage == value || row.settled[l];
         }
         if (!settled) return s.stage = value, true;
@@ -213,17 +214,17 @@ struct LogitsDivergenceLanes {
     }
 
   private:
-    static FS_INLINE Pair<D::V> pair_of(const Block &b, isize j, int part) {
+    static FS_ALWAYS_INLINE Pair<D::V> pair_of(const Block &b, Index j, int part) {
         return {wide_part<X>(b.x[0][j], part), wide_part<X>(b.x[1][j], part)};
     }
 
     void write(const State &s, const Block &b) const {
-        for (isize j = 0; j < b.count; ++j) {
+        for (Index j = 0; j < b.count; ++j) {
             D::V y[parts];
             for (int p = 0; p < parts; ++p) {
                 s.part[p].derivatives(
-                    a.scale, 1, [&](isize) FS_INLINE_LAMBDA { return pair_of(b, j, p); },
-                    [&](isize, D::V v) FS_INLINE_LAMBDA { y[p] = v; });
+                    a.scale, 1, [&](Index) FS_ALWAYS_INLINE { return pair_of(b, j, p); },
+                    [&](Index, D::V v) FS_ALWAYS_INLINE { y[p] = v; });
             }
             b.store(j, from_wide<X>(y));
         }
@@ -231,20 +232,20 @@ struct LogitsDivergenceLanes {
 };
 
 template <class C, bool Scaled>
-double logits_divergence_of(const LogitsDivergenceArguments &a, isize threads) {
+double logits_divergence_of(const LogitsDivergenceArguments &a, Index threads) {
     const std::size_t rows = static_cast<std::size_t>(
         (a.x.outer * a.x.inner + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
     PieceResults<Sum> sums(
         std::max(rows, lane_pieces<Vec<C>>(a.x, LogitsDivergenceLanes<C, Scaled>::traits)));
     if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
-        RowsWork<LogitsDivergenceRow<C, Scaled>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n,
+        RowsTask<LogitsDivergenceRow<C, Scaled>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n,
                                                       threads);
         execute(work, threads);
     }
     return total_of(sums);
 }
 
-inline double logits_divergence(const LogitsDivergenceArguments &a, isize threads) {
+inline double logits_divergence(const LogitsDivergenceArguments &a, Index threads) {
     return with_compute({a.x.number, a.target.number}, [&](auto zero) {
         using C = decltype(zero);
         return !a.plain() ? logits_divergence_of<C, true>(a, threads)

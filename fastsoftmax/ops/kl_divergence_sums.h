@@ -30,7 +30,7 @@ constexpr double inverse_factorial(int k) {
 // exp(d) - 1 - d for |d| < 0.35, where it cancels: its series. Sixteen terms leave 2^-60 of the
 // sum.
 template <class V>
-FS_INLINE V beyond_line(V d) {
+FS_ALWAYS_INLINE inline V beyond_line(V d) {
     V p{};
 #pragma GCC unroll 16
     for (int k = 16; k >= 2; --k) p = multiply_add(p, d, V{} + inverse_factorial(k));
@@ -39,12 +39,12 @@ FS_INLINE V beyond_line(V d) {
 
 // Contiguous numbers as vectors of double.
 template <class X>
-FS_INLINE typename X::V load_wide(const double *p) {
+FS_ALWAYS_INLINE inline typename X::V load_wide(const double *p) {
     return X::load(p);
 }
 
 template <class X>
-FS_INLINE typename X::V load_wide(const float *p) {
+FS_ALWAYS_INLINE inline typename X::V load_wide(const float *p) {
 #if defined(__AVX512F__)
     return (typename X::V)_mm512_cvtps_pd(_mm256_loadu_ps(p));
 #elif defined(__AVX__)
@@ -57,9 +57,9 @@ FS_INLINE typename X::V load_wide(const float *p) {
 }
 
 template <class X, class C>
-FS_INLINE typename X::V load_wide_part(const C *p, isize count) {
-    typename X::V v = X::set(absent_logit<double>);
-    for (isize l = 0; l < count; ++l) v[l] = static_cast<double>(p[l]);
+FS_ALWAYS_INLINE inline typename X::V load_wide_part(const C *p, Index count) {
+    typename X::V v = X::set(masked_logit<double>);
+    for (Index l = 0; l < count; ++l) v[l] = static_cast<double>(p[l]);
     return v;
 }
 
@@ -100,7 +100,7 @@ struct LogitsDivergence {
     I settled;                               // where it was not
 
     struct Sums {
-        LaneSums<X> matched, unmatched, total_b, mean;
+        Accumulator<X> matched, unmatched, total_b, mean;
         V size{};  // sum e_b |d|
     };
     struct Logit {  // relative to the largest one
@@ -108,7 +108,7 @@ struct LogitsDivergence {
     };
     struct Terms {
         V a, b, mean;
-        FS_INLINE Terms operator+(const Terms &t) const {
+        FS_ALWAYS_INLINE Terms operator+(const Terms &t) const {
             return {a + t.a, b + t.b, mean + t.mean};
         }
     };
@@ -120,14 +120,14 @@ struct LogitsDivergence {
 
     // The sums of the first level. pair(k) are the k-th logits of a and b.
     template <class Pairs>
-    FS_INLINE void add_totals(Sums &s, isize count, Pairs pair) const {
-        const auto put = [&](const Terms &t) FS_INLINE_LAMBDA {
+    FS_ALWAYS_INLINE void add_totals(Sums &s, Index count, Pairs pair) const {
+        const auto put = [&](const Terms &t) FS_ALWAYS_INLINE {
             s.matched.add(t.a), s.total_b.add(t.b), s.mean.add(t.mean);
         };
-        const auto term = [&](isize k) FS_INLINE_LAMBDA {
+        const auto term = [&](Index k) FS_ALWAYS_INLINE {
             return terms(s, pair(k));
         };
-        isize k = 0;
+        Index k = 0;
         for (; k + 4 <= count; k += 4) {
             const Terms first = term(k) + term(k + 1);
             put(first + (term(k + 2) + term(k + 3)));
@@ -151,8 +151,8 @@ struct LogitsDivergence {
 
     // The sum of the raised level.
     template <class Pairs>
-    FS_INLINE void add_growth(LaneSums<X> &growths, isize count, Pairs pair) const {
-        for (isize k = 0; k < count; ++k) {
+    FS_ALWAYS_INLINE void add_growth(Accumulator<X> &growths, Index count, Pairs pair) const {
+        for (Index k = 0; k < count; ++k) {
             const Pair<V> x = pair(k);
             const V d = above_level(x.hi, x.lo), e_b = below(x.lo, max_b).e;
             const auto close = absolute<X>(d) < 0.35;
@@ -170,17 +170,17 @@ struct LogitsDivergence {
         const V near = sum_of(log1p_nonnegative<X>(s, V{}));
         loss = usual & ~settled ? near : loss;
         if (!any_lane<X>(~(usual | settled))) return;
-        for (isize l = 0; l < X::lanes; ++l)
+        for (Index l = 0; l < X::lanes; ++l)
             loss[l] = usual[l] | settled[l] ? loss[l] : divergence(l);
     }
 
     // The derivative times a factor.
     template <class Pairs, class Store>
-    FS_INLINE void derivatives(double factor, isize count, Pairs pair, Store store) const {
+    FS_ALWAYS_INLINE void derivatives(double factor, Index count, Pairs pair, Store store) const {
         const V near = growth < 0.35 ? X::set(0.35) : V{}, f = factor * scale.hi,
                 of_a = f / total_a, of_b = f / total_b;
         const bool any_near = any_lane<X>(growth < 0.35);
-        for (isize k = 0; k < count; ++k) {
+        for (Index k = 0; k < count; ++k) {
             const Pair<V> x = pair(k);
             const V e_b = below(x.lo, max_b).e;
             V y = below(x.hi, max_a).e * of_a - e_b * of_b;
@@ -194,9 +194,9 @@ struct LogitsDivergence {
     }
 
   private:
-    static FS_INLINE V value(Pair<V> s) { return s.hi - s.hi == V{} ? s.hi + s.lo : s.hi; }
+    static FS_ALWAYS_INLINE V value(Pair<V> s) { return s.hi - s.hi == V{} ? s.hi + s.lo : s.hi; }
 
-    FS_INLINE Logit below(V v, V max) const {
+    FS_ALWAYS_INLINE Logit below(V v, V max) const {
         if constexpr (narrow) {
             const V z = Scaled ? (v - max) * scale.hi : v - max;
             return {z, V{}, exp_at<X, false, false>(z, zero, Scale<X>::one())};
@@ -206,7 +206,7 @@ struct LogitsDivergence {
             return {z.hi, lo, exp_at<X, Scaled, true, false>(z, zero, scale)};
         }
     }
-    FS_INLINE Terms terms(Sums &s, Pair<V> x) const {
+    FS_ALWAYS_INLINE Terms terms(Sums &s, Pair<V> x) const {
         const Logit a = below(x.hi, max_a), b = below(x.lo, max_b);
         V d = narrow ? a.hi - b.hi : (a.hi - b.hi) + (a.lo - b.lo);
         if (Scaled && !narrow) d = d * scale.hi;
@@ -217,7 +217,7 @@ struct LogitsDivergence {
         return {none ? V{} : a.e, b.e, weighted};
     }
     // a - b - level, rounded once, over T.
-    FS_INLINE V above_level(V a, V b) const {
+    FS_ALWAYS_INLINE V above_level(V a, V b) const {
         const Pair<V> d = two_sum(a, -b);
         const V lo = d.lo - level.lo;
         return ((d.hi - level.hi) + (lo == lo ? lo : V{})) * scale.hi;
@@ -226,13 +226,13 @@ struct LogitsDivergence {
         const Pair<V> raised = two_sum(level.hi, mean / scale.hi);
         mean = mean - mean == V{} ? (raised.hi - level.hi + raised.lo) * scale.hi : mean;
         level = {raised.hi, raised.lo + level.lo};
-        constant = sum_of(exp_below_pair<X, false>(-mean, V{}, V{}, Scale<X>::one()));
+        constant = sum_of(exp_of_difference_pair<X, false>(-mean, V{}, V{}, Scale<X>::one()));
         const auto extreme = ~(settled | (absolute<X>(mean) < 700));
         if (!any_lane<X>(extreme)) return;
-        for (isize l = 0; l < X::lanes; ++l)
+        for (Index l = 0; l < X::lanes; ++l)
             constant[l] = extreme[l] ? std::exp(-mean[l]) : constant[l];
     }
-    double divergence(isize l) const {
+    double divergence(Index l) const {
         const double infinity = std::numeric_limits<double>::infinity(),
                      sum = total_a[l] + total_b[l];
         if (!(sum - sum == 0 && total_a[l] > 0 && total_b[l] > 0))

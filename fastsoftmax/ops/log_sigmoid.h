@@ -8,7 +8,7 @@ namespace fs {
 
 struct LogSigmoid {
     template <class X>
-    static FS_INLINE typename X::V apply(typename X::V x) {
+    static FS_ALWAYS_INLINE typename X::V apply(typename X::V x) {
         return log_sigmoid<X>(x);
     }
 };
@@ -16,7 +16,7 @@ struct LogSigmoid {
 struct LogSigmoidVjp {
     static constexpr int sigmoid_sign = -1;
     template <class X>
-    static FS_INLINE typename X::V apply(typename X::V g, typename X::V y) {
+    static FS_ALWAYS_INLINE typename X::V apply(typename X::V g, typename X::V y) {
         return times_sigmoid<X, -1>(g, y);
     }
 };

@@ -9,13 +9,13 @@ namespace fs {
 
 using LogSoftmaxArguments = NormalizeArguments;
 
-inline void log_softmax(const LogSoftmaxArguments &a, isize threads) {
+inline void log_softmax(const LogSoftmaxArguments &a, Index threads) {
     normalize<Result::log_softmax>(a, threads);
 }
 
 // Contiguous rows and default options.
 template <class C>
-void plain_log_softmax(const void *x, void *out, isize rows, isize n, isize threads) {
+void plain_log_softmax(const void *x, void *out, Index rows, Index n, Index threads) {
     normalize_plain<Result::log_softmax, C>(x, out, rows, n, threads);
 }
 
@@ -34,19 +34,19 @@ struct LogSoftmaxVjp : RowMap<2, 1> {
     };
 
     template <class X, class V>
-    static FS_INLINE Vectors<X, 1> terms(V g, V) {
+    static FS_ALWAYS_INLINE Vectors<X, 1> terms(V g, V) {
         return {g};
     }
     template <class X>
-    static FS_INLINE Settled<X> settled(const Vectors<X, 1> &sum) {
+    static FS_ALWAYS_INLINE Settled<X> settled(const Vectors<X, 1> &sum) {
         constexpr typename Format<typename X::Scalar>::Int bias = Format<typename X::Scalar>::bias;
         const Scale<X> one = Scale<X>::one();
         const typename X::I lifts = lifts_of<X>(sum[0]);
         return {sum[0] * power_of_two<X>(bias - lifts), Shift<X>::fixed(0, one).lifted(lifts, one)};
     }
     template <class X, class V>
-    static FS_INLINE V result(const Settled<X> &row, V g, V y) {
-        return g - exp_uncentered<X, false, false>(y, row.shift, Scale<X>::one()) * row.sum;
+    static FS_ALWAYS_INLINE V result(const Settled<X> &row, V g, V y) {
+        return g - exp_fixed_shift<X, false, false>(y, row.shift, Scale<X>::one()) * row.sum;
     }
 };
 

@@ -8,7 +8,7 @@ namespace fs {
 
 struct Logit {
     template <class X>
-    static FS_INLINE typename X::V apply(typename X::V x) {
+    static FS_ALWAYS_INLINE typename X::V apply(typename X::V x) {
         return logit<X>(x);
     }
 };

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/lane_log.h"
-#include "kernels/math/normalizer.h"
+#include "kernels/math/scale_epilogue.h"
 #include "ops/best_numbers.h"
 #include "ops/row_log.h"
 
@@ -15,9 +15,9 @@ namespace fs {
 struct LogprobsArguments : Rows {
     AnyView ids;          // (outer, k, inner); without data: the most probable classes are found
     AnyView out;          // (outer, k, inner)
-    View<isize> indices;  // likewise; where the most probable classes go
+    View<Index> indices;  // likewise; where the most probable classes go
 
-    void set_indices(isize *p, const isize *shape, const isize *strides) {
+    void set_indices(Index *p, const Index *shape, const Index *strides) {
         indices = {p, shape, strides};
     }
     LogprobsArguments swapped() const {
@@ -39,17 +39,17 @@ struct LogprobsRow {
 
     explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments) {}
 
-    isize n() const { return a->x.n; }
-    isize k() const { return a->out.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index k() const { return a->out.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         partial.resize(static_cast<std::size_t>(chunks()));
         if (!best && !a->ids) best = new (scratch<BestNumbers<C>>(1)) BestNumbers<C>(k());
         row.start(o, i);
     }
-    void sweep(isize c) {
-        const isize start = c * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index c) {
+        const Index start = c * chunk, end = n() - start < chunk ? n() : start + chunk;
         partial[static_cast<std::size_t>(c)] = row.sweep(start, end);
     }
     bool next() {
@@ -65,18 +65,18 @@ struct LogprobsRow {
 
   private:
     void named() const {
-        for (isize j = 0; j < k(); ++j) {
-            const isize c = a->ids.label(row.outer, j, row.inner, n());
+        for (Index j = 0; j < k(); ++j) {
+            const Index c = a->ids.label(row.outer, j, row.inner, n());
             a->out.store(row.outer, j, row.inner,
                          c < 0 ? std::numeric_limits<double>::quiet_NaN() : row.log_p(c));
         }
     }
-    isize &index(isize j) const {
+    Index &index(Index j) const {
         return *advance(a->indices.at(row.outer, row.inner), j * a->indices.n_stride);
     }
 
     void undefined() const {
-        for (isize j = 0; j < k(); ++j) {
+        for (Index j = 0; j < k(); ++j) {
             index(j) = j;
             a->out.store(row.outer, j, row.inner, std::numeric_limits<double>::quiet_NaN());
         }
@@ -84,15 +84,15 @@ struct LogprobsRow {
     void most_probable() {
         Scratch<C> buffer(gather_block);
         best->clear();
-        for (isize at = 0; at < n(); at += gather_block) {
-            const isize size = n() - at < gather_block ? n() - at : gather_block;
-            best->add(row.x.get(at, size, buffer), size, at);
+        for (Index at = 0; at < n(); at += gather_block) {
+            const Index size = n() - at < gather_block ? n() - at : gather_block;
+            best->add(row.x.load_block(at, size, buffer), size, at);
         }
         best->finish();
-        const Writer<C> to(a->out, row.outer, row.inner);
-        for (isize at = 0; at < k(); at += gather_block) {
-            const isize size = k() - at < gather_block ? k() - at : gather_block;
-            for (isize j = 0; j < size; ++j)
+        const OutputLine<C> to(a->out, row.outer, row.inner);
+        for (Index at = 0; at < k(); at += gather_block) {
+            const Index size = k() - at < gather_block ? k() - at : gather_block;
+            for (Index j = 0; j < size; ++j)
                 buffer[j] = best->value(at + j), index(at + j) = best->index(at + j);
             write_with<Vec<C>>(row.writer, static_cast<const C *>(buffer), static_cast<C *>(buffer),
                                size, false);
@@ -102,7 +102,7 @@ struct LogprobsRow {
 };
 
 template <class C, bool Scaled>
-isize further_memory(const LogprobsRow<C, Scaled> &row) {
+Index further_memory(const LogprobsRow<C, Scaled> &row) {
     return row.a->ids ? 0 : BestNumbers<C>::memory(row.k()) + rounded_up(sizeof(BestNumbers<C>));
 }
 
@@ -127,7 +127,7 @@ struct LogprobsLanes {
     AnyView output() const { return {}; }
     bool writes(const State &) const { return false; }
 
-    void begin(isize) {}
+    void begin(Index) {}
     void end() {}
     void start(State &s, const LaneRows &rows) const {
         s.log.start(logits, rows), s.summing = false;
@@ -142,8 +142,8 @@ struct LogprobsLanes {
         if (!s.summing) return s.summing = true;
         const auto writer = s.log.writer(logits, rows);
         C logit[X::lanes] = {};
-        for (isize j = 0; j < a.out.n; ++j) {
-            for (isize l = 0; l < rows.count; ++l)
+        for (Index j = 0; j < a.out.n; ++j) {
+            for (Index l = 0; l < rows.count; ++l)
                 logit[l] = named(a.ids.label(rows.outer, j, rows.first + l, a.x.n), rows, l, b);
             store_lanes<X>(a.out, rows, j, writer.apply(X::load(logit)));
         }
@@ -151,24 +151,24 @@ struct LogprobsLanes {
     }
 
   private:
-    C named(isize c, const LaneRows &rows, isize l, const Block &b) const {
+    C named(Index c, const LaneRows &rows, Index l, const Block &b) const {
         if (c < 0) return std::numeric_limits<C>::quiet_NaN();
         if (b.count == a.x.n) return b.lane(0, c, l);
         C v;
-        return *logits.reader<C>(rows.outer, rows.first + l).get(c, 1, &v);
+        return *logits.reader<C>(rows.outer, rows.first + l).load_block(c, 1, &v);
     }
 };
 
 // With rows in lanes if they are for that, else row by row.
 template <template <class, bool> class Lanes>
-void read_rows(const LogprobsArguments &a, bool in_lanes, isize threads) {
+void read_rows(const LogprobsArguments &a, bool in_lanes, Index threads) {
     with_compute({a.x.number}, [&](auto zero) {
         const auto read = [&](auto scaled) {
             using C = decltype(zero);
             using Scaled = decltype(scaled);
             if (in_lanes && run_in_lanes(Lanes<C, Scaled::value>(a), threads)) return;
             using Row = LogprobsRow<C, Scaled::value>;
-            RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
+            RowsTask<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
             execute(work, threads);
         };
         if (a.plain())
@@ -178,7 +178,7 @@ void read_rows(const LogprobsArguments &a, bool in_lanes, isize threads) {
     });
 }
 
-inline void logprobs(const LogprobsArguments &a, isize threads) {
+inline void logprobs(const LogprobsArguments &a, Index threads) {
     read_rows<LogprobsLanes>(a, true, threads);
 }
 

@@ -9,17 +9,17 @@ namespace fs {
 
 using LogSumExpArguments = NormalizeArguments;
 
-inline void logsumexp(const LogSumExpArguments &a, isize threads) {
+inline void logsumexp(const LogSumExpArguments &a, Index threads) {
     normalize<Result::logsumexp>(a, threads);
 }
 
 // Contiguous rows and default options.
 template <class C>
-void plain_logsumexp(const void *x, void *out, isize rows, isize n, isize threads) {
+void plain_logsumexp(const void *x, void *out, Index rows, Index n, Index threads) {
     normalize_plain<Result::logsumexp, C>(x, out, rows, n, threads);
 }
 
-inline void logsumexp_vjp(const LogSumExpArguments &a, isize threads) {
+inline void logsumexp_vjp(const LogSumExpArguments &a, Index threads) {
     normalize<Result::logsumexp_vjp>(a, threads);
 }
 

@@ -38,30 +38,30 @@ struct WeightedRow {
 
     const NormalizeArguments *a;
     AnyView weights;
-    Reader<double> x, b;
+    InputLine<double> x, b;
     Stage stage = maximum;
-    isize outer = 0, inner = 0;
+    Index outer = 0, inner = 0;
     double max = 0, exponent = 0;  // of the largest term; 0 if moderate
     ChunkResults<Partial> partial;
 
     WeightedRow(const NormalizeArguments &arguments, const AnyView &b_)
         : a(&arguments), weights(b_) {}
 
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void prepare() { partial.resize(static_cast<std::size_t>(chunks())); }
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i;
         prepare();
         x = a->reader<double>(o, i);
-        b = Reader<double>::broadcast(weights, o, i);
+        b = InputLine<double>::broadcast(weights, o, i);
         b.mask = x.mask, b.mask_stride = x.mask_stride, b.absent = 0;
         stage = maximum;
     }
 
-    void sweep(isize k) {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index k) {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         Partial &p = partial[static_cast<std::size_t>(k)];
         if (stage == maximum)
             find_maximum(start, end, p);
@@ -99,12 +99,12 @@ struct WeightedRow {
         Shift<X> zero;
         // the sum without signs, and the largest weight without its
         V top, magnitude = {}, heaviest = {};
-        LaneSums<X> sum;
+        Accumulator<X> sum;
 
         Terms(Factor ln_base, V max)
             : scale(Scale<X>::all(ln_base)), zero(Shift<X>::fixed(0, scale)), top(max) {}
-        FS_INLINE void add(V x, V b) {
-            const V e = exp_below<X, Scaled>(x, top, zero, scale),
+        FS_ALWAYS_INLINE void add(V x, V b) {
+            const V e = exp_of_difference<X, Scaled>(x, top, zero, scale),
                     term = b * (x == top ? X::set(1) : e);
             sum.add(term);
             magnitude = magnitude + absolute<X>(term);
@@ -158,7 +158,7 @@ struct WeightedRow {
     struct Weight {
         V fraction;
         X::I exponent;
-        explicit FS_INLINE Weight(V w) {
+        explicit FS_ALWAYS_INLINE Weight(V w) {
             const auto tiny = absolute<X>(w) < std::numeric_limits<double>::min();
             const auto raised = bits<X>(tiny ? w * 0x1p54 : w);
             const auto mantissa = (std::int64_t(1) << 52) - 1,
@@ -176,7 +176,7 @@ struct WeightedRow {
         bool next_to_one;
         std::int64_t lift;
         // of terms b exp(a) with a next to 0: b, and b (exp(a) - 1); the others
-        LaneSums<X> weights, near, far;
+        Accumulator<X> weights, near, far;
 
         PairTerms(Factor ln_base, V center_, double exponent)
             : scale(Scale<X>::all(ln_base)),
@@ -186,13 +186,13 @@ struct WeightedRow {
               lift(far_exponent - static_cast<std::int64_t>(exponent)) {}
 
         // That of a term, about.
-        FS_INLINE V exponent(V x, V b) const {
+        FS_ALWAYS_INLINE V exponent(V x, V b) const {
             const V e = larger(lowest, x - center) * scale.log2e +
                         __builtin_convertvector(Weight(b).exponent, V);
             const V known = absolute<X>(b) == infinity ? X::set(infinity) : e;
             return b == 0.0 ? X::set(-infinity) : known;
         }
-        FS_INLINE void add(V x, V b) {
+        FS_ALWAYS_INLINE void add(V x, V b) {
             const V zero = {};
             const ExpPair<X> e(product<X>(difference<X>(x, center, lowest), {scale.hi, scale.lo}));
             const auto is_near = next_to_one ? e.n == 0.0 : X::I{};
@@ -226,7 +226,7 @@ struct WeightedRow {
         }
 
       private:
-        static FS_INLINE void add(LaneSums<X> &sums, Pair<V> term) {
+        static FS_ALWAYS_INLINE void add(Accumulator<X> &sums, Pair<V> term) {
             sums.add(term.hi);
             sums.lo = sums.lo + term.lo;
         }
@@ -254,27 +254,28 @@ struct WeightedRow {
 
     // body(logits, weights, size) for the blocks of a chunk.
     template <class Body>
-    FS_INLINE void each_block(isize start, isize end, Body body) const {
+    FS_ALWAYS_INLINE void each_block(Index start, Index end, Body body) const {
         Scratch<double> x_room(gather_block), b_buffer(gather_block);
         double *x_buffer = x_room;
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const double *xs = x.get(at, size, x_buffer), *bs = b.get(at, size, b_buffer);
-            for (isize j = 0; j < size; ++j) x_buffer[j] = bs[j] == 0 ? -infinity : xs[j];
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block;
+            const double *xs = x.load_block(at, size, x_buffer),
+                         *bs = b.load_block(at, size, b_buffer);
+            for (Index j = 0; j < size; ++j) x_buffer[j] = bs[j] == 0 ? -infinity : xs[j];
             body(x_buffer, bs, size);
         }
     }
-    void find_maximum(isize start, isize end, Partial &p) const {
+    void find_maximum(Index start, Index end, Partial &p) const {
         p.most = -infinity;
-        each_block(start, end, [&](const double *xs, const double *, isize size) {
+        each_block(start, end, [&](const double *xs, const double *, Index size) {
             const double m = span_max<X>(xs, size);
             p.most = p.most > m ? p.most : m;
         });
     }
-    void add_terms(isize start, isize end, Partial &p) const {
+    void add_terms(Index start, Index end, Partial &p) const {
         Terms<true> terms(a->ln_base, X::set(max));
-        each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
+        each_block(start, end, [&](const double *xs, const double *bs, Index size) {
+            for_each_vector<X>(size, [&](Index i, auto lanes) {
                 terms.add(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0));
             });
         });
@@ -307,21 +308,21 @@ struct WeightedRow {
 
     double center() const { return center_of(*a, D::set(max))[0]; }
 
-    __attribute__((noinline)) void find_exponent(isize start, isize end, Partial &p) const {
+    __attribute__((noinline)) void find_exponent(Index start, Index end, Partial &p) const {
         const PairTerms terms(a->ln_base, X::set(center()), 0);
         V largest = X::set(-infinity);
-        each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
+        each_block(start, end, [&](const double *xs, const double *bs, Index size) {
+            for_each_vector<X>(size, [&](Index i, auto lanes) {
                 largest = larger(
                     terms.exponent(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0)), largest);
             });
         });
         p.most = std::floor(largest_lane<X>(largest));
     }
-    __attribute__((noinline)) void add_pairs(isize start, isize end, Partial &p) const {
+    __attribute__((noinline)) void add_pairs(Index start, Index end, Partial &p) const {
         PairTerms terms(a->ln_base, X::set(center()), exponent);
-        each_block(start, end, [&](const double *xs, const double *bs, isize size) {
-            each_vector<X>(size, [&](isize i, auto lanes) {
+        each_block(start, end, [&](const double *xs, const double *bs, Index size) {
+            for_each_vector<X>(size, [&](Index i, auto lanes) {
                 terms.add(lanes.load(xs + i, -infinity), lanes.load(bs + i, 0));
             });
         });

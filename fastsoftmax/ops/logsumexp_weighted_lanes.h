@@ -11,7 +11,7 @@ namespace fs {
 struct WeightedTile {
     using X = WeightedRow::X;
     using V = X::V;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
 
     const NormalizeArguments *a;
     AnyView weights;
@@ -22,30 +22,30 @@ struct WeightedTile {
         weights.n = n();
     }
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         WeightedRow row(*a, weights);
         row.prepare();
         TileColumns<X> x(a->x, outer, first, count, a->where),
             b(weights, outer, first, count, a->where, 0);
         x.gather(), b.gather();
-        for (isize at = 0; at < count; at += X::lanes)
+        for (Index at = 0; at < count; at += X::lanes)
             vector(row, x.from(at), b.from(at), outer, first + at,
                    count - at < X::lanes ? count - at : X::lanes);
     }
 
   private:
-    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, isize outer,
-                isize first, isize count) const {
+    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, Index outer,
+                Index first, Index count) const {
         const V none = X::set(-WeightedRow::infinity);
-        const auto logit = [&](isize j) FS_INLINE_LAMBDA {
+        const auto logit = [&](Index j) FS_ALWAYS_INLINE {
             return b[j] == 0.0 ? none : x[j];
         };
         V max = none, y;
-        for (isize j = 0; j < n(); ++j) max = larger(logit(j), max);
-        const auto sum = [&](auto terms) FS_INLINE_LAMBDA {
-            for (isize j = 0; j < n(); ++j) terms.add(logit(j), b[j]);
+        for (Index j = 0; j < n(); ++j) max = larger(logit(j), max);
+        const auto sum = [&](auto terms) FS_ALWAYS_INLINE {
+            for (Index j = 0; j < n(); ++j) terms.add(logit(j), b[j]);
             return WeightedRow::will_do<X>(*a, terms.sum.part(0), terms.magnitude, terms.heaviest,
                                            max, y);
         };
@@ -55,7 +55,7 @@ struct WeightedTile {
         double results[X::lanes];
         X::store(results, y);
         if (!any<X>(~settled)) return write_rows(a->out, outer, first, count, results);
-        for (isize l = 0; l < count; ++l) {
+        for (Index l = 0; l < count; ++l) {
             if (settled[l])
                 a->out.store(outer, 0, first + l, results[l]);
             else
@@ -67,11 +67,11 @@ struct WeightedTile {
                                           X::I &settled, V &y) const {
         const auto scale = Scale<X>::all(a->ln_base);
         const V none = X::set(-WeightedRow::infinity);
-        LaneSums<X> sum;
+        Accumulator<X> sum;
         V size = {}, heaviest = {};
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V w = b[j], v = w == 0.0 ? none : x[j];
-            const Pair<V> e = exp_below_pair<X, true>(v, max, V{}, scale);
+            const Pair<V> e = exp_of_difference_pair<X, true>(v, max, V{}, scale);
             const V term = w * e.hi;
             sum.add(term), sum.add(multiply_subtract_exact<X>(w, e.hi, term) + w * e.lo);
             size = size + absolute<X>(term), heaviest = larger(absolute<X>(w), heaviest);
@@ -90,7 +90,7 @@ struct WeightedTile {
         const V none = X::set(-WeightedRow::infinity), center = WeightedRow::center_of(*a, max);
         WeightedRow::PairTerms terms(a->ln_base, center, 0);
         V largest = none, whole = {};  // exponent; and a sum that tells of NaN
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V w = b[j], v = w == 0.0 ? none : x[j];
             largest = larger(terms.exponent(v, w), largest);
             whole = whole + (w == 0.0 ? V{} : absolute<X>(w) + absolute<X>(v));
@@ -106,21 +106,21 @@ struct WeightedTile {
     }
 };
 
-inline isize further_memory(const WeightedTile &tile) {
+inline Index further_memory(const WeightedTile &tile) {
     return tile_memory(tile.n(), 2, 0) + chunk_bytes;
 }
 
-inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, isize threads) {
+inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, Index threads) {
     static constexpr Traits traits = in_lanes("logsumexp, b", short_target_row, chunk);
     const Driver driver = decide(Problem::of(a.x, sizeof(double), false), traits);
     if (const int lanes_run = lanes_along(a.x, driver)) {
         const NormalizeArguments s = lanes_run == along_inner ? a : a.swapped();
-        TilesWork<WeightedTile> work(
+        TilesTask<WeightedTile> work(
             WeightedTile(s, lanes_run == along_inner ? weights : weights.swapped()), s.x.outer,
             s.x.inner, WeightedTile::width);
         return execute(work, threads);
     }
-    RowsWork<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
+    RowsTask<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
     execute(work, threads);
 }
 

@@ -29,28 +29,29 @@ bool direct(const NormalizeArguments &a) {
            (!written || columns_direct<C>(a.out));
 }
 
-template <Result R, class C, class Careful>
-void normalize_strips(const NormalizeArguments &a, const Careful &careful, isize threads) {
-    using Strip = NormalizeStrip<C, R, Careful>;
+template <Result R, class C, class MaxShiftTile>
+void normalize_strips(const NormalizeArguments &a, const MaxShiftTile &max_shift_tile,
+                      Index threads) {
+    using Strip = NormalizeStrip<C, R, MaxShiftTile>;
     const bool apart = a.out.data != a.x.data;
     const bool streaming = R != Result::logsumexp &&
-                           a.x.outer * a.x.n * a.x.inner * isize(sizeof(C)) >= stream_from && apart;
+                           a.x.outer * a.x.n * a.x.inner * Index(sizeof(C)) >= stream_from && apart;
     const bool exact = a.x.n <= traits_of<R>.longest_lane_row;
     const bool kept = !takes_logarithm(R) && Strip::fits(a) && apart;
-    TilesWork<Strip> work(Strip{&a, careful, exact, streaming && !kept, kept}, a.x.outer, a.x.inner,
-                          Strip::width(a, threads));
+    TilesTask<Strip> work(Strip{&a, max_shift_tile, exact, streaming && !kept, kept}, a.x.outer,
+                          a.x.inner, Strip::width(a, threads));
     execute(work, threads);
 }
 
 template <class Tile>
-void normalize_tiles(const Tile &tile, const NormalizeArguments &a, isize threads) {
-    TilesWork<Tile> work(tile, a.x.outer, a.x.inner, Tile::width);
+void normalize_tiles(const Tile &tile, const NormalizeArguments &a, Index threads) {
+    TilesTask<Tile> work(tile, a.x.outer, a.x.inner, Tile::width);
     execute(work, threads);
 }
 
 template <class Row>
-void normalize_whole(const NormalizeArguments &a, isize threads) {
-    WholeRowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
+void normalize_whole(const NormalizeArguments &a, Index threads) {
+    WholeRowsTask<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n);
     execute(work, threads);
 }
 
@@ -61,7 +62,7 @@ bool halves(const NormalizeArguments &a) {
 }
 
 template <Result R, bool Scaled, class C>
-void normalize_batches(const NormalizeArguments &a, isize threads) {
+void normalize_batches(const NormalizeArguments &a, Index threads) {
     const bool as_they_are = !a.where.data && !a.negative();
     if constexpr (takes_logarithm(R)) return normalize_whole<LogRow<C, R, Scaled>>(a, threads);
     if (sizeof(C) == 4 && as_they_are && halves<Float16>(a))
@@ -72,9 +73,9 @@ void normalize_batches(const NormalizeArguments &a, isize threads) {
 }
 
 template <Result R, bool Scaled, class C>
-void normalize_scaled(const NormalizeArguments &a, isize threads) {
-    using Tile = NormalizeTile<C, R, Scaled>;
-    using Short = ShortTile<C, R, Scaled>;
+void normalize_scaled(const NormalizeArguments &a, Index threads) {
+    using Tile = NormalizeColumns<C, R, Scaled>;
+    using Short = NormalizeLanes<C, R, Scaled>;
     using Row =
         std::conditional_t<takes_logarithm(R), LongLogRow<C, R, Scaled>, LongExpRow<C, R, Scaled>>;
     Problem p = Problem::of(a.x, sizeof(C), Scaled);
@@ -104,14 +105,14 @@ void normalize_scaled(const NormalizeArguments &a, isize threads) {
         case Driver::row_batch:
             return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads);
         case Driver::long_rows: {
-            RowsWork<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
+            RowsTask<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
             return execute(work, threads);
         }
     }
 }
 
 template <Result R>
-void normalize(const NormalizeArguments &a, isize threads) {
+void normalize(const NormalizeArguments &a, Index threads) {
     with_compute({a.x.number, a.out.number}, [&](auto zero) {
         using C = decltype(zero);
         if (a.plain())
@@ -123,33 +124,33 @@ void normalize(const NormalizeArguments &a, isize threads) {
 
 // Of so few elements that anything else than computing would take longer.
 template <class C>
-void softmax_small(const C *x, C *y, isize rows, isize n) {
+void softmax_small(const C *x, C *y, Index rows, Index n) {
     using X = Vec<C>;
     alignas(64) C e[small_call + X::lanes];
     const Scale<X> one = Scale<X>::one();
     Shift<X> shift;
-    for (isize r = 0; r < rows; ++r, x += n, y += n) {
-        const Sum total = folded<X>(careful_exp<X, false>(x, e, n, one, shift));
-        write_with<X>(Normalizer<X, true>::all(1, total), e, y, n, false);
+    for (Index r = 0; r < rows; ++r, x += n, y += n) {
+        const Sum total = folded<X>(exp_with_max_shift<X, false>(x, e, n, one, shift));
+        write_with<X>(ScaleEpilogue<X, true>::all(1, total), e, y, n, false);
     }
 }
 
 // The logarithm of the total of a row, relative to its maximum, as the sum of the others tells it.
 template <class C>
-Sum log_of_row(const C *x, isize n, C max) {
+Sum log_of_row(const C *x, Index n, C max) {
     using X = Vec<C>;
-    LaneSums<X> rest, copies;
+    Accumulator<X> rest, copies;
     add_rest<X, false>(x, n, max, Scale<X>::one(), rest, copies);
     return log_of_rest<C>(rest.total(), copies.total());
 }
 
 template <class C>
-void log_softmax_small(const C *x, C *y, isize rows, isize n) {
+void log_softmax_small(const C *x, C *y, Index rows, Index n) {
     using X = Vec<C>;
-    for (isize r = 0; r < rows; ++r, x += n, y += n) {
+    for (Index r = 0; r < rows; ++r, x += n, y += n) {
         const C max = span_max<X>(x, n);
         const Sum log = log_of_row(x, n, max);
-        LogWriter<X, false> writer;
+        LogEpilogue<X, false> writer;
         // NaN where the maximum is infinite
         writer.set_lane(0, max, log.hi + static_cast<double>(max - max), log.lo, {1, 0});
         writer.broadcast();
@@ -160,7 +161,7 @@ void log_softmax_small(const C *x, C *y, isize rows, isize n) {
 template <class C>
 void logsumexp_small(const NormalizeArguments &a) {
     const C *x = reinterpret_cast<const C *>(a.x.data);
-    for (isize r = 0; r < a.x.outer; ++r, x += a.x.n) {
+    for (Index r = 0; r < a.x.outer; ++r, x += a.x.n) {
         const C max = span_max<Vec<C>>(x, a.x.n);
         store_log_sum(a, r, 0, max, log_of_row(x, a.x.n, max),
                       [&] { return span_has_nan(x, a.x.n); });
@@ -169,7 +170,7 @@ void logsumexp_small(const NormalizeArguments &a) {
 
 // Contiguous rows and default options.
 template <Result result, class C>
-void normalize_plain(const void *x, void *out, isize rows, isize n, isize threads) {
+void normalize_plain(const void *x, void *out, Index rows, Index n, Index threads) {
     const bool small = is_small(rows, n);  // the first line of the table, without the others
     if (small && watched.load(std::memory_order_relaxed))
         remember(Problem::fresh_rows(rows, n, sizeof(C)), traits_of<result>);

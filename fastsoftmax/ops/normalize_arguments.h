@@ -30,8 +30,8 @@ struct NormalizeArguments : Rows {
         return R == Result::log_softmax ? -std::numeric_limits<C>::infinity() : C(0);
     }
     template <Result R, class C>
-    Writer<C> writer(isize o, isize i) const {
-        Writer<C> w(out, o, i);
+    OutputLine<C> writer(Index o, Index i) const {
+        OutputLine<C> w(out, o, i);
         w.absent = absent<R, C>();
         if (where.data) w.mask = where.at(o, i), w.mask_stride = where.n_stride;
         return w;
@@ -40,16 +40,16 @@ struct NormalizeArguments : Rows {
 
 // What stands above the total: 1, or the gradient of the row.
 template <Result R>
-double numerator(const AnyView &gradient, isize outer, isize inner) {
+double numerator(const AnyView &gradient, Index outer, Index inner) {
     return R == Result::logsumexp_vjp ? gradient.value(outer, inner) : 1.0;
 }
 
 // Those of `count` rows (of a vector of double or two), or false if they are all 1.
-template <Result R, isize size>
-bool numerators_of(const AnyView &gradient, isize outer, isize first, isize count,
+template <Result R, Index size>
+bool numerators_of(const AnyView &gradient, Index outer, Index first, Index count,
                    double (&numerators)[size]) {
     if (R != Result::logsumexp_vjp) return false;
-    for (isize l = 0; l < size; ++l)
+    for (Index l = 0; l < size; ++l)
         numerators[l] = numerator<R>(gradient, outer, first + (l < count ? l : count - 1));
     return true;
 }

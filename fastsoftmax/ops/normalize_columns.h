@@ -10,40 +10,40 @@ namespace fs {
 
 // A tile of columns, one column per lane, with the shift of each lane from its exact maximum.
 template <class C, Result R, bool Scaled>
-struct NormalizeTile {
+struct NormalizeColumns {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
     static constexpr bool logarithmic = takes_logarithm(R);
 
     struct Place {  // rows of a tile in memory
         C *p;
-        isize step;
+        Index step;
     };
     struct Column {     // the state of one vector of columns
         V max, at_max;  // and its exponential
         Scale<X> scale;
         Shift<X> shift, zero;
-        LogWriter<X, Scaled> logarithm;
-        LaneSums<X> sum;
+        LogEpilogue<X, Scaled> logarithm;
+        Accumulator<X> sum;
     };
 
     const NormalizeArguments *a;
     bool staged;  // the tile is gathered into scratch and its results are scattered from there
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         constexpr bool keeps = R != Result::logsumexp;
         if (!staged) {
-            const isize size = sizeof(C);
+            const Index size = sizeof(C);
             const C *x = reinterpret_cast<const C *>(a->x.at(outer, first));
             C *y = keeps ? reinterpret_cast<C *>(a->out.at(outer, first)) : nullptr;
-            const isize step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
+            const Index step = a->x.n_stride / size, out_step = keeps ? a->out.n_stride / size : 0;
             // Exponentials are kept in scratch, which is contiguous: rows that lie a multiple of
             // 4096 bytes apart share few lines of the cache.
-            const isize across = (count + X::lanes - 1) / X::lanes * X::lanes;
+            const Index across = (count + X::lanes - 1) / X::lanes * X::lanes;
             const bool apart = keeps && n() * across * size <= tile_bytes;
             const Scratch<C> exponentials(apart ? n() * across : 0);
             const Place out{y, out_step}, kept = apart ? Place{exponentials, across} : out;
@@ -62,40 +62,40 @@ struct NormalizeTile {
   private:
     // body(vector, offset, lanes) for the vectors of a tile `count` columns wide.
     template <class Body>
-    static FS_INLINE void vectors(isize count, Body body) {
-        isize v = 0;
-        for (; (v + 1) * X::lanes <= count; ++v) body(v, v * X::lanes, AllLanes<X>());
-        if (v * X::lanes < count) body(v, v * X::lanes, FirstLanes<X>{count - v * X::lanes});
+    static FS_ALWAYS_INLINE void vectors(Index count, Body body) {
+        Index v = 0;
+        for (; (v + 1) * X::lanes <= count; ++v) body(v, v * X::lanes, FullVector<X>());
+        if (v * X::lanes < count) body(v, v * X::lanes, PartialVector<X>{count - v * X::lanes});
     }
 
     // Sums term(row, vector, offset, lanes) down every column: in blocks, or each term added to the
     // wider sums by itself. keep(row, offset, lanes, term) is called with each.
     template <bool ByItself, class Term, class Keep>
-    FS_INLINE void sum_columns(isize count, Column *column, Term term, Keep keep) const {
-        for (isize i = 0; i < n(); i += 4 * accumulator_vectors) {
-            const isize end = n() - i < 4 * accumulator_vectors ? n() : i + 4 * accumulator_vectors;
-            vectors(count, [&](isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-                LaneSums<X> sums = column[v].sum;  // in registers, whatever else is stored
+    FS_ALWAYS_INLINE void sum_columns(Index count, Column *column, Term term, Keep keep) const {
+        for (Index i = 0; i < n(); i += 4 * accumulator_vectors) {
+            const Index end = n() - i < 4 * accumulator_vectors ? n() : i + 4 * accumulator_vectors;
+            vectors(count, [&](Index v, Index at, auto lanes) FS_ALWAYS_INLINE {
+                Accumulator<X> sums = column[v].sum;  // in registers, whatever else is stored
                 if constexpr (ByItself) {
-                    for (isize j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
+                    for (Index j = i; j < end; ++j) sums.add(term(j, v, at, lanes));
                 } else {
                     sum_rows(
                         i, end, sums,
-                        [&](isize k) FS_INLINE_LAMBDA { return term(k, v, at, lanes); },
-                        [&](isize k, V e) FS_INLINE_LAMBDA { keep(k, at, lanes, e); });
+                        [&](Index k) FS_ALWAYS_INLINE { return term(k, v, at, lanes); },
+                        [&](Index k, V e) FS_ALWAYS_INLINE { keep(k, at, lanes, e); });
                 }
                 column[v].sum = sums;
             });
         }
     }
 
-    // Exponentials are summed, and kept if they are results; then the results are written. A guess
-    // of the shift, as for rows, needs no maximum first.
-    void solve(const C *x, isize step, Place kept, Place out, bool may_guess, isize outer,
-               isize first, isize count) const {
+    // Exponentials are summed, and kept if they are results; then the results are written. The
+    // fixed shift, as for rows, needs no maximum first.
+    void solve(const C *x, Index step, Place kept, Place out, bool may_try, Index outer,
+               Index first, Index count) const {
         const Scratch<Column> column(tile_vectors);
-        if (!may_guess || !guess(column, x, step, kept, outer, first, count)) {
-            for (isize v = 0; v < tile_vectors; ++v) column[v].sum = {};
+        if (!may_try || !try_fixed_shift(column, x, step, kept, outer, first, count)) {
+            for (Index v = 0; v < tile_vectors; ++v) column[v].sum = {};
             find_shifts(column, x, step, outer, first, count);
             sum_exponentials(column, x, step, kept, count);
         }
@@ -108,69 +108,70 @@ struct NormalizeTile {
     // How many rows ahead columns are fetched from memory, which are too far apart for the
     // processor to do so by itself. (Measured, out of the cache: logsumexp 30 to 40 % less time,
     // softmax 10 %.)
-    isize ahead(isize rows) const {
-        return a->x.outer * n() * a->x.inner * isize(sizeof(C)) >= fetch_from ? rows : 0;
+    Index ahead(Index rows) const {
+        return a->x.outer * n() * a->x.inner * Index(sizeof(C)) >= fetch_from ? rows : 0;
     }
 
-    // False: the guess was wrong. It is judged by the first logit of each column, and by the sums.
-    bool guess(Column *column, const C *x, isize step, Place kept, isize outer, isize first,
-               isize count) const {
-        if (Scaled || !all_worth_a_guess<X>(x, count)) return false;
+    // False: the fixed shift was wrong. It is judged by the first logit of each column, and by the
+    // sums.
+    bool try_fixed_shift(Column *column, const C *x, Index step, Place kept, Index outer,
+                         Index first, Index count) const {
+        if (Scaled || !fixed_shifts_plausible<X>(x, count)) return false;
         const C least = -std::numeric_limits<C>::infinity();
         const Scale<X> one = Scale<X>::one();
-        const TypicalExp<X, false> exp(one);
-        const isize far = ahead(4 * accumulator_vectors);
-        for (isize v = 0; v < tile_vectors; ++v)
+        const FixedShiftExp<X, false> exp(one);
+        const Index far = ahead(4 * accumulator_vectors);
+        for (Index v = 0; v < tile_vectors; ++v)
             column[v].max = X::set(least), column[v].scale = one,
-            column[v].shift = Shift<X>::typical(one);
+            column[v].shift = Shift<X>::fixed(one);
         sum_columns<logarithmic>(
             count, column,
-            [&](isize i, [[maybe_unused]] isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
+            [&](Index i, [[maybe_unused]] Index v, Index at, auto lanes) FS_ALWAYS_INLINE {
                 __builtin_prefetch(x + (i + far) * step + at);
                 const V logit = lanes.load(x + i * step + at, least);
                 if constexpr (logarithmic) column[v].max = larger(logit, column[v].max);
                 return exp(logit);
             },
             keep_in(kept));
-        for (isize v = 0; logarithmic && v * X::lanes < count; ++v)
+        for (Index v = 0; logarithmic && v * X::lanes < count; ++v)
             column[v].at_max = exp(column[v].max);
         bool right = true;
-        for (isize l = 0; l < count; ++l) right &= near_enough<C>(total(column, l));
-        for (isize l = 0; R == Result::logsumexp_vjp && l < count; ++l) {
+        for (Index l = 0; l < count; ++l) right &= fixed_shift_was_right<C>(total(column, l));
+        for (Index l = 0; R == Result::logsumexp_vjp && l < count; ++l) {
             const double g = numerator<R>(a->gradient, outer, first + l);
             right &= g == 0 || fits<C>(g, total(column, l));
         }
         return right;
     }
 
-    static double total(const Column *column, isize l) {
+    static double total(const Column *column, Index l) {
         return column[l / X::lanes].sum.lane(l % X::lanes).value();
     }
 
-    void sum_exponentials(Column *column, const C *x, isize step, Place kept, isize count) const {
+    void sum_exponentials(Column *column, const C *x, Index step, Place kept, Index count) const {
         const C least = -std::numeric_limits<C>::infinity();
-        const auto shifted = [&](isize i, isize v, isize at, auto lanes) FS_INLINE_LAMBDA {
-            return exp_shifted<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift,
-                                          column[v].scale);
+        const auto shifted = [&](Index i, Index v, Index at, auto lanes) FS_ALWAYS_INLINE {
+            return exp_max_shift<X, Scaled>(lanes.load(x + i * step + at, least), column[v].shift,
+                                            column[v].scale);
         };
         sum_columns<logarithmic>(count, column, shifted, keep_in(kept));
         if constexpr (logarithmic) {
-            for (isize v = 0; v * X::lanes < count; ++v)
+            for (Index v = 0; v * X::lanes < count; ++v)
                 column[v].at_max =
-                    exp_shifted<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
+                    exp_max_shift<X, Scaled>(column[v].max, column[v].shift, column[v].scale);
         }
     }
-    static FS_INLINE auto keep_in(Place kept) {
-        return [kept](isize i, isize at, auto lanes, V e) FS_INLINE_LAMBDA {
+    static FS_ALWAYS_INLINE auto keep_in(Place kept) {
+        return [kept](Index i, Index at, auto lanes, V e) FS_ALWAYS_INLINE {
             lanes.store(kept.p + i * kept.step + at, e);
         };
     }
 
-    void write(Column *column, Place kept, Place out, isize outer, isize first, isize count) const {
-        using Normal = Normalizer<X, R == Result::softmax>;
+    void write(Column *column, Place kept, Place out, Index outer, Index first, Index count) const {
+        using Normal = ScaleEpilogue<X, R == Result::softmax>;
         Normal normalizer[tile_vectors];
         bool one_term = true;
-        vectors(count, [&](isize v, isize at, auto) {
+        vectors(count, [&](Index v, Index at, auto) {
             double numerators[X::lanes];
             const bool given =
                 numerators_of<R>(a->gradient, outer, first + at,
@@ -178,10 +179,10 @@ struct NormalizeTile {
             normalizer[v] = Normal::each(given ? numerators : nullptr, column[v].sum);
             one_term &= normalizer[v].has_one_term();
         });
-        const isize far = ahead(accumulator_vectors);
-        const auto scale_all = [&](auto shorter) FS_INLINE_LAMBDA {
-            for (isize i = 0; i < n(); ++i) {
-                vectors(count, [&](isize v, isize at, auto lanes) {
+        const Index far = ahead(accumulator_vectors);
+        const auto scale_all = [&](auto shorter) FS_ALWAYS_INLINE {
+            for (Index i = 0; i < n(); ++i) {
+                vectors(count, [&](Index v, Index at, auto lanes) {
                     __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
                     lanes.store(out.p + i * out.step + at,
                                 normalizer[v].template apply<decltype(shorter)::value>(
@@ -195,30 +196,30 @@ struct NormalizeTile {
             scale_all(std::false_type());
     }
 
-    void find_shifts(Column *column, const C *x, isize step, isize outer, isize first,
-                     isize count) const {
+    void find_shifts(Column *column, const C *x, Index step, Index outer, Index first,
+                     Index count) const {
         const C least = -std::numeric_limits<C>::infinity();
-        vectors(count, [&](isize v, isize, auto) {
+        vectors(count, [&](Index v, Index, auto) {
             column[v].max = X::set(least);
             column[v].scale = Scale<X>::one();
-            for (isize l = 0; Scaled && l < X::lanes; ++l) {
-                const isize lane = v * X::lanes + l < count ? v * X::lanes + l : count - 1;
+            for (Index l = 0; Scaled && l < X::lanes; ++l) {
+                const Index lane = v * X::lanes + l < count ? v * X::lanes + l : count - 1;
                 column[v].scale.set_lane(l, a->scale(outer, first + lane));
             }
         });
-        for (isize i = 0; i < n(); ++i) {
-            vectors(count, [&](isize v, isize at, auto lanes) {
+        for (Index i = 0; i < n(); ++i) {
+            vectors(count, [&](Index v, Index at, auto lanes) {
                 column[v].max = larger(lanes.load(x + i * step + at, least), column[v].max);
             });
         }
-        vectors(count, [&](isize v, [[maybe_unused]] isize at, auto) {
+        vectors(count, [&](Index v, [[maybe_unused]] Index at, auto) {
             column[v].shift = Shift<X>::from(column[v].max, column[v].scale);
             if constexpr (R == Result::logsumexp_vjp) {
                 double numerators[X::lanes];
                 numerators_of<R>(a->gradient, outer, first + at,
                                  count - at < X::lanes ? count - at : X::lanes, numerators);
                 V factor;
-                for (isize l = 0; l < X::lanes; ++l) factor[l] = static_cast<C>(numerators[l]);
+                for (Index l = 0; l < X::lanes; ++l) factor[l] = static_cast<C>(numerators[l]);
                 column[v].shift = column[v].shift.lifted(lifts_of<X>(factor), column[v].scale);
             }
             column[v].zero = Shift<X>::fixed(0, column[v].scale);
@@ -226,31 +227,31 @@ struct NormalizeTile {
     }
 
     // The logarithms of the totals, in vectors of double.
-    void settle_logarithms(Column *column, const C *x, isize step, Place out, isize outer,
-                           isize first, isize count) const {
+    void settle_logarithms(Column *column, const C *x, Index step, Place out, Index outer,
+                           Index first, Index count) const {
         const Scratch<Sum> logs(width);
         const Scratch<LogTotals<C, Scaled, width>> in(1);
         LogTotals<C, Scaled, width> &totals = *in;
         bool wanted[width], any = false;
-        for (isize v = 0; v * X::lanes < count; ++v) {
+        for (Index v = 0; v * X::lanes < count; ++v) {
             const Column &c = column[v];
-            for (isize k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
+            for (Index k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
                 const ExpTotal<C> t{c.sum.lane(k), c.max[k], c.at_max[k], c.shift.center[k],
                                     c.shift.exponent(k)};
                 totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
-                wanted[l] = t.wants_rest();
+                wanted[l] = t.tail_underflows();
                 any |= wanted[l];
             }
         }
         totals.solve(count, logs);
         if (any) sum_rests(column, wanted, logs, x, step, count);
-        for (isize l = 0; l < count; ++l)
+        for (Index l = 0; l < count; ++l)
             finish(column[l / X::lanes], l % X::lanes, logs[l], outer, first + l, x + l, step);
         if (R != Result::log_softmax) return;
         const C least = -std::numeric_limits<C>::infinity();
-        const isize far = ahead(accumulator_vectors);
-        for (isize i = 0; i < n(); ++i) {
-            vectors(count, [&](isize v, isize at, auto lanes) {
+        const Index far = ahead(accumulator_vectors);
+        for (Index i = 0; i < n(); ++i) {
+            vectors(count, [&](Index v, Index at, auto lanes) {
                 __builtin_prefetch(x + (i + far) * step + at);
                 __builtin_prefetch(out.p + (i + far) * out.step + at, 1);
                 lanes.store(out.p + i * out.step + at,
@@ -259,37 +260,38 @@ struct NormalizeTile {
         }
     }
 
-    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, isize step,
-                   isize count) const {
+    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, Index step,
+                   Index count) const {
         const C least = -std::numeric_limits<C>::infinity();
-        LaneSums<X> rest[tile_vectors], copies[tile_vectors];
-        vectors(count, [&](isize v, isize, auto) {
+        Accumulator<X> rest[tile_vectors], copies[tile_vectors];
+        vectors(count, [&](Index v, Index, auto) {
             column[v].zero = Shift<X>::fixed(rest_exponent<C>, column[v].scale);
         });
-        for (isize i = 0; i < n(); ++i) {
-            vectors(count, [&](isize v, isize at, auto lanes) {
+        for (Index i = 0; i < n(); ++i) {
+            vectors(count, [&](Index v, Index at, auto lanes) {
                 const Column &c = column[v];
                 const V t = lanes.load(x + i * step + at, least);
-                rest[v].add(t == c.max ? V{} : exp_below<X, Scaled>(t, c.max, c.zero, c.scale));
+                rest[v].add(t == c.max ? V{}
+                                       : exp_of_difference<X, Scaled>(t, c.max, c.zero, c.scale));
                 copies[v].add(t == c.max ? X::set(1) : V{});
             });
         }
-        for (isize l = 0; l < count; ++l) {
+        for (Index l = 0; l < count; ++l) {
             if (!wanted[l]) continue;
             logs[l] = log_of_rest<C>(rest[l / X::lanes].lane(l % X::lanes),
                                      copies[l / X::lanes].lane(l % X::lanes));
         }
     }
 
-    void finish(Column &c, isize k, Sum log, isize outer, isize inner, const C *x,
-                isize step) const {
+    void finish(Column &c, Index k, Sum log, Index outer, Index inner, const C *x,
+                Index step) const {
         using E = Vec<double, 16>;
         const Pair<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
         if constexpr (R == Result::logsumexp) {
             a->out.store(outer, 0, inner,
                          log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
                              bool nan = false;
-                             for (isize i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
+                             for (Index i = 0; i < n(); ++i) nan |= x[i * step] != x[i * step];
                              return nan;
                          }));
         } else {

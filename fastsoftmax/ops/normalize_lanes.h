@@ -3,7 +3,7 @@
 
 #include "kernels/drivers/tiles.h"
 #include "kernels/math/log_epilogue.h"
-#include "kernels/math/normalizer.h"
+#include "kernels/math/scale_epilogue.h"
 #include "ops/cancelled_rows.h"
 
 namespace {
@@ -13,50 +13,50 @@ namespace fs {
 // it does not change when all scores move. For logarithms every exponential is one of the exact
 // difference from the maximum, and the logarithm that of 1 and the sum of the others.
 template <class C, Result R, bool Scaled>
-struct ShortTile {
+struct NormalizeLanes {
     using X = Vec<C>;
     using V = typename X::V;
     using D = Vec<double>;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
     static constexpr bool logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
     static_assert(short_row <= ShortRows<X>::longest && short_log_row <= ShortRows<X>::longest, "");
 
     const NormalizeArguments *a;
     bool direct;  // the columns are contiguous in memory
 
-    isize n() const { return a->x.n; }
+    Index n() const { return a->x.n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         const Scratch<Group> group(vectors);
         const Scratch<double> apart(R == Result::logsumexp ? CancelledRows<C>::room(n()) : 0);
         CancelledRows<C> cancelled(*a, outer, first, apart);
-        for (isize at = 0; at < count;) {
-            isize used = 0;
+        for (Index at = 0; at < count;) {
+            Index used = 0;
             for (; used < vectors && at < count; ++used, at += X::lanes) {
                 group[used].place(outer, first + at, count - at < X::lanes ? count - at : X::lanes);
             }
             // Step by step for all of them: one alone would wait for its maximum, its sum and its
             // reciprocal (20 % at 32 elements).
-            for (isize v = 0; v < used; ++v) find_maximum(group[v]);
-            for (isize v = 0; v < used; ++v) sum(group[v]);
-            for (isize v = 0; v < used; ++v) write(group[v], cancelled);
+            for (Index v = 0; v < used; ++v) find_maximum(group[v]);
+            for (Index v = 0; v < used; ++v) sum(group[v]);
+            for (Index v = 0; v < used; ++v) write(group[v], cancelled);
         }
         if constexpr (R == Result::logsumexp) cancelled.finish();
     }
 
   private:
-    static constexpr isize vectors = logarithmic ? 2 : 4;
+    static constexpr Index vectors = logarithmic ? 2 : 4;
     struct Group {  // a vector of rows
         ShortRows<X> rows;
-        isize outer, first, count;
+        Index outer, first, count;
         bool in_memory;  // the columns are whole vectors
         V max;
         Scale<X> scale;
         Shift<X> shift;
-        Normalizer<X, R == Result::softmax> normalizer;
+        ScaleEpilogue<X, R == Result::softmax> normalizer;
         Pair<V> rest, numerators;
 
-        void place(isize o, isize f, isize c) { outer = o, first = f, count = c; }
+        void place(Index o, Index f, Index c) { outer = o, first = f, count = c; }
     };
 
     void find_maximum(Group &g) const {
@@ -65,25 +65,25 @@ struct ShortTile {
         Columns<X> x{tile, X::lanes};
         if (g.in_memory)
             x = {reinterpret_cast<const C *>(a->x.at(g.outer, g.first)),
-                 a->x.n_stride / isize(sizeof(C))};
+                 a->x.n_stride / Index(sizeof(C))};
         else
             g.rows.gather(a->x, g.outer, g.first, g.count, a->where, a->negative());
         g.scale = lane_scales<X, Scaled>(*a, g.outer, g.first, g.count);
         // two chains of half the latency
         V max = X::set(-std::numeric_limits<C>::infinity()), other = max;
         typename X::I off{};
-        const auto look = [&](V v, V &most) FS_INLINE_LAMBDA {
+        const auto look = [&](V v, V &most) FS_ALWAYS_INLINE {
             most = larger(v, most);
-            if constexpr (!logarithmic) off |= off_lattice<X>(v);
+            if constexpr (!logarithmic) off |= off_grid<X>(v);
         };
         // Columns in memory are copied: their rows may lie a multiple of 4096 bytes apart, where
         // few of them fit the cache.
-        const auto look_at = [&](isize j, V &most) FS_INLINE_LAMBDA {
+        const auto look_at = [&](Index j, V &most) FS_ALWAYS_INLINE {
             const V v = x[j];
             look(v, most);
             if (g.in_memory) X::store(tile + j * X::lanes, v);
         };
-        isize i = 0;
+        Index i = 0;
         for (; i + 2 <= n(); i += 2) look_at(i, max), look_at(i + 1, other);
         if (i < n()) look_at(i, max);
         g.max = larger(max, other);
@@ -106,17 +106,17 @@ struct ShortTile {
             write_sum(g, cancelled);
         } else {
             C *y = g.rows.columns;
-            isize step = X::lanes;
+            Index step = X::lanes;
             if (g.in_memory)
                 y = reinterpret_cast<C *>(a->out.at(g.outer, g.first)),
-                step = a->out.n_stride / isize(sizeof(C));
+                step = a->out.n_stride / Index(sizeof(C));
             if constexpr (logarithmic) {
                 const auto writer = log_writer(g.max, g.rest, g.outer, g.first, g.count);
-                for (isize j = 0; j < n(); ++j)
+                for (Index j = 0; j < n(); ++j)
                     X::store(y + j * step, writer.apply(X::load(g.rows.columns + j * X::lanes)));
             } else {
                 const auto normalizer = g.normalizer;
-                for (isize j = 0; j < n(); ++j)
+                for (Index j = 0; j < n(); ++j)
                     X::store(y + j * step,
                              normalizer.apply(X::load(g.rows.columns + j * X::lanes)));
             }
@@ -126,21 +126,22 @@ struct ShortTile {
         }
     }
 
-    FS_INLINE Normalizer<X, R == Result::softmax> exponentials(Columns<X> x, Group &g) const {
-        const auto term = [&](isize j) FS_INLINE_LAMBDA {
-            return exp_shifted<X, Scaled>(x[j], g.shift, g.scale);
+    FS_ALWAYS_INLINE ScaleEpilogue<X, R == Result::softmax> exponentials(Columns<X> x,
+                                                                         Group &g) const {
+        const auto term = [&](Index j) FS_ALWAYS_INLINE {
+            return exp_max_shift<X, Scaled>(x[j], g.shift, g.scale);
         };
         C *e = g.rows.columns;
-        const auto keep = [&](isize j, V y) FS_INLINE_LAMBDA {
+        const auto keep = [&](Index j, V y) FS_ALWAYS_INLINE {
             X::store(e + j * X::lanes, y);
         };
         PairSums<X> sums{sum_of_four(0, n(), term, keep), V{}};
         sum_rows(4, n(), sums, term, keep);
         const Pair<V> one = {X::set(1), V{}}, total = {sums.hi, sums.lo};
-        using Normal = Normalizer<X, R == Result::softmax>;
+        using Normal = ScaleEpilogue<X, R == Result::softmax>;
         return Normal::of_pairs(R == Result::logsumexp_vjp ? g.numerators : one, total);
     }
-    Pair<V> numerators(isize outer, isize first, isize count) const {
+    Pair<V> numerators(Index outer, Index first, Index count) const {
         double numerators[X::lanes];
         numerators_of<R>(a->gradient, outer, first, count, numerators);
         Pair<typename D::V> wide[wide_parts<X>];
@@ -151,13 +152,13 @@ struct ShortTile {
 
     // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN;
     // finite, but of no use, where the maximum is infinite.
-    FS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
+    FS_ALWAYS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
         const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
         PairSums<X> sums;
         V copies = {};
-        for (isize j = 0; j < n(); ++j) {
+        for (Index j = 0; j < n(); ++j) {
             const V v = x[j];
-            sums.add(v == max ? V{} : exp_below<X, Scaled>(v, max, below, scale));
+            sums.add(v == max ? V{} : exp_of_difference<X, Scaled>(v, max, below, scale));
             copies = copies + (v == max ? X::set(1) : V{});
         }
         const Pair<V> rest = true_rest<C>(Pair<V>{sums.hi, sums.lo}),
@@ -166,7 +167,7 @@ struct ShortTile {
     }
 
     // A natural logarithm as one to the base.
-    FS_INLINE Pair<V> to_base(Pair<V> l) const {
+    FS_ALWAYS_INLINE Pair<V> to_base(Pair<V> l) const {
         if (a->ln_base.is_one()) return l;
         Pair<typename D::V> quotient[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
@@ -176,17 +177,17 @@ struct ShortTile {
         return pair_from_wide<X>(quotient);
     }
 
-    FS_INLINE LogWriter<X, Scaled> log_writer(V max, Pair<V> rest, isize outer, isize first,
-                                              isize count) const {
+    FS_ALWAYS_INLINE LogEpilogue<X, Scaled> log_writer(V max, Pair<V> rest, Index outer,
+                                                       Index first, Index count) const {
         const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo));
-        LogWriter<X, Scaled> w;
+        LogEpilogue<X, Scaled> w;
         w.max = max, w.hi = l.hi + (max - max), w.lo = l.lo;
-        for (isize k = 0; Scaled && k < X::lanes; ++k)
+        for (Index k = 0; Scaled && k < X::lanes; ++k)
             w.set_inverse(k, a->inverse_temperature(outer, first + (k < count ? k : count - 1)));
         return w;
     }
 
-    FS_INLINE void write_sum(const Group &g, CancelledRows<C> &cancelled) const {
+    FS_ALWAYS_INLINE void write_sum(const Group &g, CancelledRows<C> &cancelled) const {
         const Pair<V> l = to_base(log1p_nonnegative<X>(g.rest.hi, g.rest.lo)),
                       s = two_sum(g.max, l.hi);
         const V usual = s.hi + (s.lo + l.lo);
@@ -198,12 +199,12 @@ struct ShortTile {
         if (n() <= 4 || any<X>(wanted))
             cancelled.add({g.rows.columns, X::lanes}, g.max, wanted, g.first);
     }
-    void store(V y, isize outer, isize first, isize count) const {
-        if (a->out.number == number_of<C> && a->out.inner_stride == isize(sizeof(C)))
+    void store(V y, Index outer, Index first, Index count) const {
+        if (a->out.number == number_of<C> && a->out.inner_stride == Index(sizeof(C)))
             return X::store_part(reinterpret_cast<C *>(a->out.at(outer, first)), y, count);
         C lanes[X::lanes];
         X::store(lanes, y);
-        Writer<C> to(a->out, outer, first);
+        OutputLine<C> to(a->out, outer, first);
         to.stride = a->out.inner_stride;
         to.copy(0, count, lanes);
     }

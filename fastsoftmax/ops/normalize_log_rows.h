@@ -9,7 +9,7 @@ namespace fs {
 
 // What becomes of the logarithm of a total (relative to the maximum): logsumexp itself ...
 template <class C, class HasNan>
-void store_log_sum(const NormalizeArguments &a, isize o, isize i, C max, Sum log, HasNan has_nan) {
+void store_log_sum(const NormalizeArguments &a, Index o, Index i, C max, Sum log, HasNan has_nan) {
     using D = Vec<double, 16>;
     a.out.store(
         o, 0, i,
@@ -27,20 +27,20 @@ struct LogRow : RowOfArguments<C, Scaled> {
     using D = Vec<double>;
     static constexpr bool keeps = R == Result::log_softmax;
     RowSource<C> logits{};
-    Writer<C> to{};
+    OutputLine<C> to{};
     bool direct_out = false, streaming = false;
     C *results = nullptr;
 
-    static constexpr isize most = 16;
+    static constexpr Index most = 16;
     struct Row {
-        isize outer, inner;
+        Index outer, inner;
         const C *x;
     };
     Waiting<Row, most> batch;
 
     using Base::Base;
 
-    void begin(isize) {
+    void begin(Index) {
         C *buffer = scratch<C>(2 * chunk);
         logits = RowSource<C>(*a, buffer), results = buffer + chunk;
         if constexpr (keeps)
@@ -52,93 +52,93 @@ struct LogRow : RowOfArguments<C, Scaled> {
         flush();
         if (streaming) stream_fence();
     }
-    void rows(isize o, isize i, isize count) {
-        for (const isize end = i + count; i < end; ++i) {
+    void rows(Index o, Index i, Index count) {
+        for (const Index end = i + count; i < end; ++i) {
             if (batch.add({o, i, logits.get(o, i, batch.count)})) flush();
         }
     }
 
   private:
-    struct Guess {  // of the batch
-        Totals<most> sum;
+    struct FixedShiftSums {  // of the batch
+        RowTotals<most> sum;
         C max[most] = {}, at_max[most] = {};
     };
 
     void flush() {
-        Guess g;
-        guess(g);
-        if (!Scaled && g.sum.template near_enough<C>(batch.count))
+        FixedShiftSums g;
+        try_fixed_shift(g);
+        if (!Scaled && g.sum.template fixed_shift_was_right<C>(batch.count))
             write_usual(g);
         else
             write_any(g);
         batch.count = 0;
     }
     bool singly() const { return summed_singly<X>(n()); }
-    void guess(Guess &g) const {
-        const auto scale_at = [this](isize k) {
+    void try_fixed_shift(FixedShiftSums &g) const {
+        const auto scale_at = [this](Index k) {
             return this->scale_of(batch.rows[k].outer, batch.rows[k].inner);
         };
-        guess_sums<X, Scaled, most>(
+        fixed_shift_sums<X, Scaled, most>(
             batch.count, scale_at, g.sum, g.max, g.at_max,
-            [this, alone = singly()](isize k, const auto &exp, LaneSums<X> &s) FS_INLINE_LAMBDA {
+            [this, alone = singly()](Index k, const auto &exp, Accumulator<X> &s) FS_ALWAYS_INLINE {
                 const C *x = batch.rows[k].x;
-                if (!worth_a_guess(x[0] * exp.scale.hi[0])) return C(0);
+                if (!fixed_shift_plausible(x[0] * exp.scale.hi[0])) return C(0);
                 return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s)
                              : add_exp_and_max<false, X>(x, this->n(), exp, s);
             });
     }
-    ExpTotal<C> guessed(const Guess &g, isize k) const {
-        ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, Shift<X>::typical_exponent};
+    ExpTotal<C> total_of(const FixedShiftSums &g, Index k) const {
+        ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, Shift<X>::fixed_exponent};
         const Row &row = batch.rows[k];
-        if (!singly() && t.dominated()) {
-            refine<X>(
-                t, 0, n(), [&](isize at, isize) { return row.x + at; },
-                TypicalExp<X, Scaled>(scale_of(row.outer, row.inner)));
+        if (!singly() && t.max_dominates()) {
+            recompute_tail<X>(
+                t, 0, n(), [&](Index at, Index) { return row.x + at; },
+                FixedShiftExp<X, Scaled>(scale_of(row.outer, row.inner)));
         }
         return t;
     }
 
     // All shifts were right.
-    void write_usual(Guess &g) const {
-        for (isize k = 0; !singly() && k < batch.count; ++k) g.sum.set(k, guessed(g, k).sum);
+    void write_usual(FixedShiftSums &g) const {
+        for (Index k = 0; !singly() && k < batch.count; ++k) g.sum.set(k, total_of(g, k).sum);
         alignas(64) C hi[most], lo[most], sum[most];
-        for (isize k = 0; k < batch.count; k += X::lanes) {
+        for (Index k = 0; k < batch.count; k += X::lanes) {
             const UsualLogs<X> log(
                 X::load(g.max + k), X::load(g.at_max + k),
-                [&](int p) FS_INLINE_LAMBDA { return g.sum.template part<D>(k + p * D::lanes); });
+                [&](int p) FS_ALWAYS_INLINE { return g.sum.template part<D>(k + p * D::lanes); });
             X::store(hi + k, log.hi), X::store(lo + k, log.lo), X::store(sum + k, log.sum());
         }
-        for (isize k = 0; k < batch.count; ++k) {
+        for (Index k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
             const ExpTotal<C> t{g.sum[k], g.max[k], g.at_max[k], 0, 0};
-            if (t.wants_rest() || (!keeps && cancels(g.max[k], sum[k], sum[k])))
+            if (t.tail_underflows() || (!keeps && cancels(g.max[k], sum[k], sum[k])))
                 write(row, t, {static_cast<double>(hi[k]), static_cast<double>(lo[k])});
             else if (keeps)
-                write(row, LogWriter<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]), V{},
-                                                V{}, V{}});
+                write(row, LogEpilogue<X, Scaled>{X::set(g.max[k]), X::set(hi[k]), X::set(lo[k]),
+                                                  V{}, V{}, V{}});
             else if (direct_out)
                 *reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) = sum[k];
             else
                 a->out.store(row.outer, 0, row.inner, static_cast<double>(sum[k]));
         }
     }
-    void write_any(const Guess &g) const {
+    void write_any(const FixedShiftSums &g) const {
         ExpTotal<C> total[most];
         Sum log[most];
         LogTotals<C, Scaled, most> totals;
-        for (isize k = 0; k < batch.count; ++k) {
+        for (Index k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
-            total[k] = near_enough<C>(g.sum.hi[k])
-                           ? guessed(g, k)
+            total[k] = fixed_shift_was_right<C>(g.sum.hi[k])
+                           ? total_of(g, k)
                            : careful_total<X, Scaled>(row.x, n(), scale_of(row.outer, row.inner));
             totals.set(k, total[k], Scaled ? a->scale(row.outer, row.inner) : Factor{1, 0});
         }
         totals.solve(batch.count, log);
-        for (isize k = 0; k < batch.count; ++k) write(batch.rows[k], total[k], log[k]);
+        for (Index k = 0; k < batch.count; ++k) write(batch.rows[k], total[k], log[k]);
     }
     __attribute__((noinline)) void write(const Row &row, const ExpTotal<C> &t, Sum log) const {
-        if (t.wants_rest()) {
-            LaneSums<X> rest, copies;
+        if (t.tail_underflows()) {
+            Accumulator<X> rest, copies;
             add_rest<X, Scaled>(row.x, n(), t.max, scale_of(row.outer, row.inner), rest, copies);
             log = log_of_rest<C>(rest.total(), copies.total());
         }
@@ -148,16 +148,16 @@ struct LogRow : RowOfArguments<C, Scaled> {
             store_log_sum(*a, row.outer, row.inner, t.max, log,
                           [&] { return span_has_nan(row.x, n()); });
     }
-    FS_INLINE void write(const Row &row, const LogWriter<X, Scaled> &writer) const {
+    FS_ALWAYS_INLINE void write(const Row &row, const LogEpilogue<X, Scaled> &writer) const {
         C *y = direct_out ? reinterpret_cast<C *>(a->out.at(row.outer, row.inner)) : results;
         write_with<X>(writer, row.x, y, n(), streaming);
         if (!direct_out) scatter(row);
     }
     __attribute__((noinline)) void scatter(const Row &row) const {
-        Writer<C> t = to;
+        OutputLine<C> t = to;
         t.p += a->out.offset(row.outer, row.inner);
         if (t.mask) t.mask += a->where.offset(row.outer, row.inner);
-        t.put(0, n(), results);
+        t.store_block(0, n(), results);
     }
 };
 
@@ -170,20 +170,20 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
     static constexpr bool keeps = R == Result::log_softmax;
     RowLog<C, Scaled> row;
     ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
-    Writer<C> to{};
+    OutputLine<C> to{};
     bool streaming = false, writes = false;
 
     explicit LongLogRow(const NormalizeArguments &arguments) : Base(arguments), row(arguments) {}
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         partial.resize(static_cast<std::size_t>(this->chunks()));
         row.start(o, i);
         if constexpr (keeps)
             to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
         writes = false;
     }
-    void sweep(isize k) {
-        const isize start = k * chunk, end = this->chunk_end(start);
+    void sweep(Index k) {
+        const Index start = k * chunk, end = this->chunk_end(start);
         if (!writes)
             partial[static_cast<std::size_t>(k)] = row.sweep(start, end);
         else
@@ -198,23 +198,23 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
     }
 
   private:
-    void write(isize start, isize end) const {
+    void write(Index start, Index end) const {
         Scratch<C> buffer(gather_block), results(gather_block);
-        const isize step = row.x.direct() && to.direct() ? chunk : gather_block;
-        for (isize at = start; at < end; at += step) {
-            const isize size = end - at < step ? end - at : step;
-            write_with<X>(row.writer, row.x.get(at, size, buffer), to.place(at, results), size,
-                          streaming);
-            to.put(at, size, results);
+        const Index step = row.x.direct() && to.direct() ? chunk : gather_block;
+        for (Index at = start; at < end; at += step) {
+            const Index size = end - at < step ? end - at : step;
+            write_with<X>(row.writer, row.x.load_block(at, size, buffer), to.block_for(at, results),
+                          size, streaming);
+            to.store_block(at, size, results);
         }
         if (streaming) stream_fence();
     }
     bool has_nan() const {
         Scratch<C> buffer(gather_block);
         bool found = false;
-        for (isize at = 0; at < n(); at += gather_block) {
-            const isize size = n() - at < gather_block ? n() - at : gather_block;
-            found |= span_has_nan(row.x.get(at, size, buffer), size);
+        for (Index at = 0; at < n(); at += gather_block) {
+            const Index size = n() - at < gather_block ? n() - at : gather_block;
+            found |= span_has_nan(row.x.load_block(at, size, buffer), size);
         }
         return found;
     }

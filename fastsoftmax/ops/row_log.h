@@ -11,7 +11,7 @@ namespace fs {
 // logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives
 // -inf.
 template <class HasNan>
-double log_sum(const Rows &a, isize o, isize i, double max, Pair<Vec<double, 16>::V> log,
+double log_sum(const Rows &a, Index o, Index i, double max, Pair<Vec<double, 16>::V> log,
                HasNan has_nan) {
     const auto sum = [&] {
         const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
@@ -30,13 +30,13 @@ double log_sum(const Rows &a, isize o, isize i, double max, Pair<Vec<double, 16>
 
 // ... or what log_softmax takes from logits.
 template <bool Scaled, class C>
-LogWriter<Vec<C>, Scaled> log_writer(const Rows &a, isize o, isize i, C max, Sum log) {
+LogEpilogue<Vec<C>, Scaled> log_writer(const Rows &a, Index o, Index i, C max, Sum log) {
     using D = Vec<double, 16>;
     if (!a.ln_base.is_one()) {
         const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
         log = {l.hi[0], l.lo[0]};
     }
-    LogWriter<Vec<C>, Scaled> w;
+    LogEpilogue<Vec<C>, Scaled> w;
     w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : Factor{1, 0});
     w.broadcast();
     return w;
@@ -49,44 +49,45 @@ template <class C, bool Scaled>
 struct RowLog {
     using X = Vec<C>;
     using V = typename X::V;
-    enum Stage { guess, maximum, total, rest };
+    enum Stage { fixed_shift, maximum, total, rest };
     struct Partial {
         C max;
         Sum sum, copies;
     };
 
     Rows a;
-    isize outer = 0, inner = 0;
-    Reader<C> x{};
+    Index outer = 0, inner = 0;
+    InputLine<C> x{};
     Stage stage = maximum;
     Scale<X> scale{};
     Shift<X> shift{};
     C max = 0;
     Sum sum;  // of the exponentials that `shift` makes
     Sum log;  // of the total, relative to the maximum
-    LogWriter<X, Scaled> writer{};
+    LogEpilogue<X, Scaled> writer{};
 
     explicit RowLog(const Rows &arguments) : a(arguments) {}
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i;
         x = a.reader<C>(o, i);
         scale = Scaled ? Scale<X>::all(a.scale(o, i)) : Scale<X>::one();
         C first;
-        stage = worth_a_guess(*x.get(0, 1, &first) * scale.hi[0]) ? guess : maximum;
+        stage = fixed_shift_plausible(*x.load_block(0, 1, &first) * scale.hi[0]) ? fixed_shift
+                                                                                 : maximum;
     }
 
-    Partial sweep(isize start, isize end) const {
-        LaneSums<X> sums, copies;
-        C most = absent_logit<C>;
+    Partial sweep(Index start, Index end) const {
+        Accumulator<X> sums, copies;
+        C most = masked_logit<C>;
         Scratch<C> buffer(x.direct() ? 0 : gather_block);
-        const isize step = x.direct() ? end - start : gather_block;
-        for (isize at = start; at < end; at += step) {
-            const isize size = end - at < step ? end - at : step;
-            const C *v = x.get(at, size, buffer);
-            if (stage == guess)
-                most = larger(
-                    most, add_exp_and_max<false, X>(v, size, TypicalExp<X, Scaled>(scale), sums));
+        const Index step = x.direct() ? end - start : gather_block;
+        for (Index at = start; at < end; at += step) {
+            const Index size = end - at < step ? end - at : step;
+            const C *v = x.load_block(at, size, buffer);
+            if (stage == fixed_shift)
+                most = larger(most, add_exp_and_max<false, X>(
+                                        v, size, FixedShiftExp<X, Scaled>(scale), sums));
             else if (stage == maximum)
                 most = larger(most, span_max<X>(v, size));
             else if (stage == total)
@@ -98,12 +99,13 @@ struct RowLog {
     }
 
     bool next(const ChunkResults<Partial> &partial) {
-        Partial all{absent_logit<C>, {}, {}};
+        Partial all{masked_logit<C>, {}, {}};
         for (const Partial &p : partial) {
             all.max = larger(p.max, all.max);
             all.sum.add(p.sum), all.copies.add(p.copies);
         }
-        if (stage == guess && !near_enough<C>(all.sum.value())) return stage = maximum, true;
+        if (stage == fixed_shift && !fixed_shift_was_right<C>(all.sum.value()))
+            return stage = maximum, true;
         if (stage == maximum) {
             max = all.max;
             shift = Shift<X>::from(X::set(max), scale);
@@ -113,17 +115,17 @@ struct RowLog {
             log = log_of_rest<C>(all.sum, all.copies);
             return set_writer(), false;
         }
-        const bool guessed = stage == guess;
-        if (guessed) max = all.max, shift = Shift<X>::typical(scale), stage = total;
+        const bool was_fixed = stage == fixed_shift;
+        if (was_fixed) max = all.max, shift = Shift<X>::fixed(scale), stage = total;
         ExpTotal<C> t{all.sum, max, shifted()(X::set(max))[0], shift.center[0], shift.exponent(0)};
-        if (t.dominated()) {
-            if (guessed)
-                refine_with(t, partial, TypicalExp<X, Scaled>(scale));
+        if (t.max_dominates()) {
+            if (was_fixed)
+                refine_with(t, partial, FixedShiftExp<X, Scaled>(scale));
             else
                 refine_with(t, partial, shifted());
         }
         sum = t.sum;
-        if (t.wants_rest()) return stage = rest, true;
+        if (t.tail_underflows()) return stage = rest, true;
         log = log_of_total<Scaled>(t, a.scale(outer, inner));
         return set_writer(), false;
     }
@@ -131,26 +133,26 @@ struct RowLog {
     // Whether the row has a distribution: no NaN, no +inf, not only -inf.
     bool defined() const { return log.hi - log.hi == 0; }
     double log_total() const { return log.hi + log.lo; }
-    C logit(isize c) const {
+    C logit(Index c) const {
         C v;
-        return *x.get(c, 1, &v);
+        return *x.load_block(c, 1, &v);
     }
-    C log_p(isize c) const { return writer.apply(X::set(logit(c)))[0]; }
+    C log_p(Index c) const { return writer.apply(X::set(logit(c)))[0]; }
 
   private:
     auto shifted() const {
-        return [sh = shift, sc = scale](V v) FS_INLINE_LAMBDA {
-            return exp_shifted<X, Scaled>(v, sh, sc);
+        return [sh = shift, sc = scale](V v) FS_ALWAYS_INLINE {
+            return exp_max_shift<X, Scaled>(v, sh, sc);
         };
     }
     template <class Exp>
     void refine_with(ExpTotal<C> &t, const ChunkResults<Partial> &partial, const Exp &exp) const {
-        isize start = 0;
+        Index start = 0;
         for (std::size_t k = 0; k < partial.size() && partial[k].max != t.max; ++k) start += chunk;
-        C buffer[summed_elements<X>];
-        refine<X>(
+        C buffer[accumulator_block<X>];
+        recompute_tail<X>(
             t, start, a.x.n - start < chunk ? a.x.n : start + chunk,
-            [&](isize at, isize count) { return x.get(at, count, buffer); }, exp);
+            [&](Index at, Index count) { return x.load_block(at, count, buffer); }, exp);
     }
     void set_writer() { writer = log_writer<Scaled>(a, outer, inner, max, log); }
 };

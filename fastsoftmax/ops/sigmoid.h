@@ -8,7 +8,7 @@ namespace fs {
 
 struct Sigmoid {
     template <class X>
-    static FS_INLINE typename X::V apply(typename X::V x) {
+    static FS_ALWAYS_INLINE typename X::V apply(typename X::V x) {
         return sigmoid<X>(x);
     }
 };
@@ -16,7 +16,7 @@ struct Sigmoid {
 struct SigmoidVjp {
     static constexpr int sigmoid_sign = 0;
     template <class X>
-    static FS_INLINE typename X::V apply(typename X::V g, typename X::V y) {
+    static FS_ALWAYS_INLINE typename X::V apply(typename X::V g, typename X::V y) {
         return g * (y * (X::set(1) - y));
     }
 };

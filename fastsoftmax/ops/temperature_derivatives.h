@@ -21,9 +21,9 @@ struct Derivatives {
 struct TemperatureSums {
     using X = Vec<double>;
     using V = X::V;
-    LaneSums<X> total, mean, square;
+    Accumulator<X> total, mean, square;
 
-    FS_INLINE void add(V x, V max, V b) {
+    FS_ALWAYS_INLINE void add(V x, V max, V b) {
         const V d = x - max, e = exp_plain<X>(d * b), first = e == V{} ? V{} : e * d;
         total.add(e), mean.add(first), square.add(e == V{} ? V{} : first * d);
     }
@@ -40,36 +40,36 @@ struct TemperatureRow {
     AnyView x, labels, weight;
     double inverse;                   // b
     PieceResults<Derivatives> *sums;  // one for each piece
-    isize outer = 0, inner = 0;
+    Index outer = 0, inner = 0;
     bool summing = false;
     double max = 0;
     ChunkResults<Partial> partial{};
 
-    isize n() const { return x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i, summing = false;
         partial.resize(static_cast<std::size_t>(chunks()));
     }
 
-    void sweep(isize k) {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        const Reader<double> from(x, outer, inner);
+    void sweep(Index k) {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+        const InputLine<double> from(x, outer, inner);
         const V top = X::set(max), b = X::set(inverse);
         TemperatureSums sums_of_chunk;
         Partial &p = partial[static_cast<std::size_t>(k)];
-        p.max = absent_logit<double>;
+        p.max = masked_logit<double>;
         Scratch<double> buffer(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const double *v = from.get(at, size, buffer);
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block;
+            const double *v = from.load_block(at, size, buffer);
             if (!summing) {
                 p.max = larger(p.max, span_max<X>(v, size));
                 continue;
             }
-            each_vector<X>(size, [&](isize j, auto lanes) FS_INLINE_LAMBDA {
-                sums_of_chunk.add(lanes.load(v + j, absent_logit<double>), top, b);
+            for_each_vector<X>(size, [&](Index j, auto lanes) FS_ALWAYS_INLINE {
+                sums_of_chunk.add(lanes.load(v + j, masked_logit<double>), top, b);
             });
         }
         p.total = sums_of_chunk.total.total(), p.mean = sums_of_chunk.mean.total(),
@@ -77,7 +77,7 @@ struct TemperatureRow {
     }
 
     bool next() {
-        Partial all{absent_logit<double>, {}, {}, {}};
+        Partial all{masked_logit<double>, {}, {}, {}};
         for (const Partial &p : partial) {
             all.max = larger(p.max, all.max);
             all.total.add(p.total), all.mean.add(p.mean), all.square.add(p.square);
@@ -89,7 +89,7 @@ struct TemperatureRow {
         const double w = weight ? weight.value(outer, inner) : 1, total = all.total.value(),
                      mean = all.mean.value() / total;
         if (w == 0) return false;  // the row is left out, whatever it holds
-        const isize y = labels.label(outer, 0, inner, n());
+        const Index y = labels.label(outer, 0, inner, n());
         const double label =
             y < 0 ? std::numeric_limits<double>::quiet_NaN() : x.value(outer, y, inner) - max;
         const double loss = w * (std::log(total) - inverse * label), first = w * (mean - label);
@@ -115,8 +115,8 @@ struct TemperatureLanes {
     AnyView x, labels, weight;
     double inverse;
     PieceResults<Derivatives> *sums;
-    isize piece = 0;
-    LaneSums<X> losses{}, firsts{}, seconds{};
+    Index piece = 0;
+    Accumulator<X> losses{}, firsts{}, seconds{};
 
     TemperatureLanes swapped() const {
         return {x.swapped(), labels.swapped(), weight.swapped(), inverse, sums};
@@ -125,32 +125,32 @@ struct TemperatureLanes {
     AnyView output() const { return {}; }
     bool writes(const State &) const { return false; }
 
-    void begin(isize p) { piece = p, losses = firsts = seconds = {}; }
+    void begin(Index p) { piece = p, losses = firsts = seconds = {}; }
     void end() {
         (*sums)[static_cast<std::size_t>(piece)].add(
             {losses.total(), firsts.total(), seconds.total()});
     }
-    void start(State &s, const LaneRows &) const { s = {X::set(absent_logit<double>), {}, false}; }
+    void start(State &s, const LaneRows &) const { s = {X::set(masked_logit<double>), {}, false}; }
     void sweep(State &s, const Block &b) const {
         if (s.summing) {
             TemperatureSums all = s.sums;
-            for (isize j = 0; j < b.count; ++j) all.add(b.x[0][j], s.max, X::set(inverse));
+            for (Index j = 0; j < b.count; ++j) all.add(b.x[0][j], s.max, X::set(inverse));
             s.sums = all;
         } else {
-            for (isize j = 0; j < b.count; ++j) s.max = larger(b.x[0][j], s.max);
+            for (Index j = 0; j < b.count; ++j) s.max = larger(b.x[0][j], s.max);
         }
     }
     bool next(State &s, const LaneRows &rows, const Block &) {
         if (!s.summing) return s.summing = true;
-        const auto sum = [](const LaneSums<X> &all) {
+        const auto sum = [](const Accumulator<X> &all) {
             return all.hi - all.hi == V{} ? all.hi + all.lo : all.hi;
         };
         const V total = sum(s.sums.total), mean = sum(s.sums.mean) / total,
                 square = sum(s.sums.square) / total;
         V w{}, label{};
-        for (isize l = 0; l < rows.count; ++l) {
+        for (Index l = 0; l < rows.count; ++l) {
             w[l] = weight ? weight.value(rows.outer, rows.first + l) : 1;
-            const isize y = labels.label(rows.outer, 0, rows.first + l, x.n);
+            const Index y = labels.label(rows.outer, 0, rows.first + l, x.n);
             label[l] = y < 0 ? std::numeric_limits<double>::quiet_NaN()
                              : x.value(rows.outer, y, rows.first + l) - s.max[l];
         }
@@ -164,13 +164,13 @@ struct TemperatureLanes {
 };
 
 inline void temperature_derivatives(const AnyView &x, const AnyView &labels, const AnyView &weight,
-                                    double inverse, double *results, isize threads) {
+                                    double inverse, double *results, Index threads) {
     const std::size_t row_pieces = static_cast<std::size_t>(
         (x.outer * x.inner + rows_per_piece(x.n) - 1) / rows_per_piece(x.n));
     PieceResults<Derivatives> sums(
         std::max(row_pieces, lane_pieces<Vec<double>>(x, TemperatureLanes::traits)));
     if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads)) {
-        RowsWork<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
+        RowsTask<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
                                       threads);
         execute(work, threads);
     }

@@ -10,7 +10,7 @@ using TopKArguments = LogprobsArguments;
 
 // The k best of each row, in the order of their values and, of equals, of their indices: a class
 // that is better than the worst of them moves those below it one down.
-constexpr isize best_in_lanes = 8;
+constexpr Index best_in_lanes = 8;
 
 template <class C, bool Scaled>
 struct TopLanes {
@@ -36,8 +36,8 @@ struct TopLanes {
     AnyView output() const { return {}; }
     bool writes(const State &) const { return false; }
 
-    isize k() const { return a.out.n; }
-    void begin(isize) {}
+    Index k() const { return a.out.n; }
+    void begin(Index) {}
     void end() {}
     void start(State &s, const LaneRows &rows) const {
         s.log.start(logits, rows), s.summing = false;
@@ -56,12 +56,12 @@ struct TopLanes {
             return s.summing = true;
         }
         const auto writer = s.log.writer(logits, rows);
-        for (isize j = 0; j < k(); ++j) {
+        for (Index j = 0; j < k(); ++j) {
             const V y = writer.apply(s.best[j]);
             store_lanes<X>(a.out, rows, j, y);
-            for (isize l = 0; l < rows.count; ++l) {
+            for (Index l = 0; l < rows.count; ++l) {
                 *advance(a.indices.at(rows.outer, rows.first + l), j * a.indices.n_stride) =
-                    writer.hi[l] == writer.hi[l] ? isize(s.index[j][l]) : j;
+                    writer.hi[l] == writer.hi[l] ? Index(s.index[j][l]) : j;
             }
         }
         return false;
@@ -69,7 +69,7 @@ struct TopLanes {
 
   private:
     void find_first(State &s, const Block &b) const {
-        isize j = 0;
+        Index j = 0;
         if (b.first == 0) s.best[0] = b.x[0][0], s.index[0] = I{}, j = 1;
         V best = s.best[0];
         I index = s.index[0];
@@ -82,12 +82,12 @@ struct TopLanes {
         s.best[0] = best, s.index[0] = index;
     }
     void find(State &s, const Block &b) const {
-        for (isize j = 0; j < b.count; ++j) {
-            const isize held = b.first + j < k() ? b.first + j : k();
+        for (Index j = 0; j < b.count; ++j) {
+            const Index held = b.first + j < k() ? b.first + j : k();
             V v = b.x[0][j];
             if (held == k() && !any_lane<X>(v > s.best[held - 1])) continue;
             I index = I{} + static_cast<Int>(b.first + j), better{};
-            for (isize t = 0; t < held; ++t) {
+            for (Index t = 0; t < held; ++t) {
                 better |= v > s.best[t];
                 const V worse = better ? s.best[t] : v;
                 const I its_index = better ? s.index[t] : index;
@@ -99,7 +99,7 @@ struct TopLanes {
     }
 };
 
-inline void top_k_logprobs(const TopKArguments &a, isize threads) {
+inline void top_k_logprobs(const TopKArguments &a, Index threads) {
     read_rows<TopLanes>(a, a.out.n <= best_in_lanes, threads);
 }
 

@@ -10,7 +10,7 @@ namespace fs {
 
 // A coefficient of 0 drops its term, be it infinite.
 template <class V>
-FS_INLINE V term(V coefficient, V value) {
+FS_ALWAYS_INLINE inline V term(V coefficient, V value) {
     return coefficient == V{} ? V{} : coefficient * value;
 }
 
@@ -40,15 +40,15 @@ struct PointwiseBlock {
     C scale;  // of gradients
 
     PointwiseBlock(Op op_, double scale_) : op(op_), scale(static_cast<C>(scale_)) {}
-    void compute(const C *xs, const C *ts, const C *ws, const C *ps, isize n, C *losses,
-                 C *gradients, bool keeps_gradient, LaneSums<X> &sums) const {
+    void compute(const C *xs, const C *ts, const C *ws, const C *ps, Index n, C *losses,
+                 C *gradients, bool keeps_gradient, Accumulator<X> &sums) const {
         bool is_hard = false;
         if constexpr (may_be_hard<Op>) {
             is_hard = op.template is_hard<X>(xs, ts, n, ws || ps, keeps_gradient);
             if (is_hard) hard(xs, ts, ws, ps, n, losses, gradients);
         }
         if (!is_hard) {
-            each_vector<X>(n, [&](isize i, auto lanes) {
+            for_each_vector<X>(n, [&](Index i, auto lanes) {
                 V l, g;
                 const V one = X::set(1);
                 op.template apply<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0),
@@ -58,13 +58,13 @@ struct PointwiseBlock {
                 lanes.store(gradients + i, g * scale);
             });
         }
-        each_vector<X>(n, [&](isize i, auto lanes) { sums.add(lanes.load(losses + i, 0)); });
+        for_each_vector<X>(n, [&](Index i, auto lanes) { sums.add(lanes.load(losses + i, 0)); });
     }
 
   private:
-    __attribute__((noinline)) void hard(const C *xs, const C *ts, const C *ws, const C *ps, isize n,
+    __attribute__((noinline)) void hard(const C *xs, const C *ts, const C *ws, const C *ps, Index n,
                                         C *losses, C *gradients) const {
-        each_vector<X>(n, [&](isize i, auto lanes) {
+        for_each_vector<X>(n, [&](Index i, auto lanes) {
             V l, g;
             const V one = X::set(1);
             op.template apply_hard<X>(lanes.load(xs + i, 0), lanes.load(ts + i, 0),
@@ -86,7 +86,7 @@ struct ElementLossWork : ElementsWork {
                         &arguments.loss, &arguments.gradient}),
           a(arguments),
           sums(static_cast<std::size_t>(pieces())) {}
-    void add(isize piece, Sum sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
+    void add(Index piece, Sum sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
     double total() const {
         Sum all;
         for (const Sum &s : sums) all.add(s);
@@ -100,20 +100,20 @@ struct PointwiseWork final : ElementLossWork {
 
     PointwiseWork(Op op, const ElementArguments &arguments)
         : ElementLossWork(arguments), losses(op, arguments.scale) {}
-    void run(isize piece) override {
+    void run(Index piece) override {
         Source<C> x(a.x), target(a.target), weight(a.weight), positive(a.positive);
         const Sink<C> loss(a.loss), gradient(a.gradient);
         each_box(piece, [&](Box &box) {
-            LaneSums<Vec<C>> lanes;
+            Accumulator<Vec<C>> lanes;
             each_block(
                 box, [] { return false; },
                 [&](const Box &block) {
-                    C *to_loss = loss.place(block), *to_gradient = gradient.place(block);
-                    losses.compute(x.get(block), target.get(block), weight.get(block),
-                                   positive.get(block), block.count, to_loss, to_gradient,
-                                   bool(a.gradient), lanes);
-                    loss.put(block, to_loss);
-                    gradient.put(block, to_gradient);
+                    C *to_loss = loss.block_for(block), *to_gradient = gradient.block_for(block);
+                    losses.compute(x.load_block(block), target.load_block(block),
+                                   weight.load_block(block), positive.load_block(block),
+                                   block.count, to_loss, to_gradient, bool(a.gradient), lanes);
+                    loss.store_block(block, to_loss);
+                    gradient.store_block(block, to_gradient);
                 });
             add(piece, lanes.total());
         });
@@ -128,7 +128,7 @@ Number number_in(const Array &v) {
 }
 
 template <class Op>
-double elements_loss(Op op, const ElementArguments &a, isize threads) {
+double elements_loss(Op op, const ElementArguments &a, Index threads) {
     return with_compute(
         {a.x.number, number_in(a.target), number_in(a.weight), number_in(a.positive)},
         [&](auto zero) {

@@ -12,19 +12,19 @@ namespace {
 namespace fs {
 
 // Pieces are groups of boxes.
-struct ElementsWork : Work {
+struct ElementsWork : Task {
     Boxes boxes;
 
     explicit ElementsWork(std::initializer_list<const AnyArray *> arrays) : boxes(arrays) {}
-    isize pieces() const override { return boxes.pieces(); }
+    Index pieces() const override { return boxes.pieces(); }
 
   protected:
     template <class Body>
-    FS_INLINE void each_box(isize piece, Body body) const {
-        const isize first = piece * boxes.group,
+    FS_ALWAYS_INLINE void each_box(Index piece, Body body) const {
+        const Index first = piece * boxes.group,
                     end = first + boxes.group < boxes.total ? first + boxes.group : boxes.total;
         Box box;
-        for (isize index = first; index < end; ++index) {
+        for (Index index = first; index < end; ++index) {
             boxes.place(index, box);
             body(box);
         }
@@ -32,10 +32,10 @@ struct ElementsWork : Work {
     // body(block) for the blocks of at most gather_block elements of a box, or for all of it if it
     // is_direct(). The box is used up.
     template <class IsDirect, class Body>
-    static FS_INLINE void each_block(Box &box, IsDirect is_direct, Body body) {
+    static FS_ALWAYS_INLINE void each_block(Box &box, IsDirect is_direct, Body body) {
         if (box.count <= gather_block || is_direct()) return body(box);
         const int last = box.axes - 1;  // along which it has all its elements
-        const isize end = box.start[last] + box.count;
+        const Index end = box.start[last] + box.count;
         for (box.count = box.length[last] = gather_block; box.start[last] < end;
              box.start[last] += gather_block) {
             if (end - box.start[last] < gather_block)
@@ -50,7 +50,7 @@ struct UnaryWork final : ElementsWork {
     AnyArray x, out;
     UnaryWork(const AnyArray &x_, const AnyArray &out_)
         : ElementsWork({&x_, &out_}), x(x_), out(out_) {}
-    void run(isize piece) override {
+    void run(Index piece) override {
         using X = Vec<C>;
         Source<C> from(x);
         const Sink<C> to(out);
@@ -59,14 +59,14 @@ struct UnaryWork final : ElementsWork {
                 return from.is_direct(box) && to.is_direct(box);
             };
             each_block(box, direct, [&](const Box &block) {
-                const C *xs = from.get(block);
-                C *ys = to.place(block);
+                const C *xs = from.load_block(block);
+                C *ys = to.block_for(block);
                 map_vectors<X>(
                     block.count,
-                    [&](isize i, auto lanes)
-                        FS_INLINE_LAMBDA { return Op::template apply<X>(lanes.load(xs + i, 0)); },
-                    [&](isize i, auto lanes, auto y) FS_INLINE_LAMBDA { lanes.store(ys + i, y); });
-                to.put(block, ys);
+                    [&](Index i, auto lanes)
+                        FS_ALWAYS_INLINE { return Op::template apply<X>(lanes.load(xs + i, 0)); },
+                    [&](Index i, auto lanes, auto y) FS_ALWAYS_INLINE { lanes.store(ys + i, y); });
+                to.store_block(block, ys);
             });
         });
     }
@@ -79,7 +79,7 @@ struct BinaryWork final : ElementsWork {
     AnyArray g, y, out;
     BinaryWork(const AnyArray &g_, const AnyArray &y_, const AnyArray &out_)
         : ElementsWork({&g_, &y_, &out_}), g(g_), y(y_), out(out_) {}
-    void run(isize piece) override {
+    void run(Index piece) override {
         Source<C> gs(g), ys(y);
         const Sink<C> to(out);
         each_box(piece, [&](Box &box) {
@@ -87,33 +87,33 @@ struct BinaryWork final : ElementsWork {
                 return gs.is_direct(box) && ys.is_direct(box) && to.is_direct(box);
             };
             each_block(box, direct, [&](const Box &block) {
-                C *results = to.place(block);
-                compute(gs.get(block), ys.get(block), results, block.count);
-                to.put(block, results);
+                C *results = to.block_for(block);
+                compute(gs.load_block(block), ys.load_block(block), results, block.count);
+                to.store_block(block, results);
             });
         });
     }
 
   private:
-    static FS_INLINE void compute(const C *g, const C *y, C *out, isize n) {
+    static FS_ALWAYS_INLINE void compute(const C *g, const C *y, C *out, Index n) {
         using X = Vec<C>;
-        const auto value = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        const auto value = [&](Index i, auto lanes) FS_ALWAYS_INLINE {
             return Op::template apply<X>(lanes.load(g + i, 0), lanes.load(y + i, 0));
         };
-        const auto store = [&](isize i, auto lanes, typename X::V v) FS_INLINE_LAMBDA {
+        const auto store = [&](Index i, auto lanes, typename X::V v) FS_ALWAYS_INLINE {
             lanes.store(out + i, v);
         };
         if constexpr (Op::sigmoid_sign && has_tails<X>) {
-            for (isize i = 0; i < n; i += tails_block<X>) {
-                const isize count = n - i < tails_block<X> ? n - i : tails_block<X>;
+            for (Index i = 0; i < n; i += tails_block<X>) {
+                const Index count = n - i < tails_block<X> ? n - i : tails_block<X>;
                 if (any_tail<X, Op::sigmoid_sign>(y + i, count))
                     times_sigmoid_with_tails<X, Op::sigmoid_sign>(g + i, y + i, out + i, count);
                 else
                     map_vectors<X>(
                         count,
-                        [&](isize j, auto lanes) FS_INLINE_LAMBDA { return value(i + j, lanes); },
-                        [&](isize j, auto lanes, typename X::V v)
-                            FS_INLINE_LAMBDA { store(i + j, lanes, v); });
+                        [&](Index j, auto lanes) FS_ALWAYS_INLINE { return value(i + j, lanes); },
+                        [&](Index j, auto lanes, typename X::V v)
+                            FS_ALWAYS_INLINE { store(i + j, lanes, v); });
             }
         } else {
             map_vectors<X, Op::sigmoid_sign != 0>(n, value, store);
@@ -122,7 +122,7 @@ struct BinaryWork final : ElementsWork {
 };
 
 template <class Op>
-void unary(Op, const AnyArray &x, const AnyArray &out, isize threads) {
+void unary(Op, const AnyArray &x, const AnyArray &out, Index threads) {
     with_compute({x.number, out.number}, [&](auto zero) {
         UnaryWork<Op, decltype(zero)> work(x, out);
         execute(work, threads);
@@ -130,7 +130,7 @@ void unary(Op, const AnyArray &x, const AnyArray &out, isize threads) {
 }
 
 template <class Op>
-void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize threads) {
+void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, Index threads) {
     with_compute({g.number, y.number, out.number}, [&](auto zero) {
         BinaryWork<Op, decltype(zero)> work(g, y, out);
         execute(work, threads);
@@ -139,7 +139,7 @@ void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, isize
 
 // A contiguous array.
 template <class Op, class C>
-void unary_plain(const void *x, void *out, isize rows, isize row, isize threads) {
+void unary_plain(const void *x, void *out, Index rows, Index row, Index threads) {
     const Contiguous line(rows * row, number_of<C>);
     UnaryWork<Op, C> work(line.array(x), line.array(out));
     execute(work, threads);

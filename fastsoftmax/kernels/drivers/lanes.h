@@ -9,7 +9,7 @@ namespace fs {
 
 // A vector of rows, next to each other along the inner axis; `count` of its lanes hold one.
 struct LaneRows {
-    isize outer, first, count;
+    Index outer, first, count;
 };
 
 // The classes first .. first + count of such rows: vector x[k][j] is class first + j in the k-th
@@ -17,22 +17,25 @@ struct LaneRows {
 template <class X, int inputs>
 struct LaneBlock {
     using C = typename X::Scalar;
-    isize first, count;
+    Index first, count;
     Columns<X> x[inputs];
     C *y;
-    isize y_step;
+    Index y_step;
 
-    FS_INLINE void store(isize j, typename X::V v) const { X::store(y + j * y_step, v); }
+    FS_ALWAYS_INLINE void store(Index j, typename X::V v) const { X::store(y + j * y_step, v); }
     // Class c of a lane, which must be among them.
-    FS_INLINE C lane(int k, isize c, isize l) const { return x[k].x[(c - first) * x[k].step + l]; }
+    FS_ALWAYS_INLINE C lane(int k, Index c, Index l) const {
+        return x[k].x[(c - first) * x[k].step + l];
+    }
 };
 
 // One number for each row, at index c of the middle axis.
 template <class X>
-FS_INLINE void store_lanes(const AnyView &v, const LaneRows &rows, isize c, typename X::V y) {
+FS_ALWAYS_INLINE inline void store_lanes(const AnyView &v, const LaneRows &rows, Index c,
+                                         typename X::V y) {
     typename X::Scalar lanes[X::lanes];
     X::store(lanes, y);
-    Writer<typename X::Scalar> to(v, rows.outer, rows.first);
+    OutputLine<typename X::Scalar> to(v, rows.outer, rows.first);
     to.p += c * v.n_stride, to.stride = v.inner_stride;
     to.copy(0, rows.count, lanes);
 }
@@ -45,7 +48,7 @@ FS_INLINE void store_lanes(const AnyView &v, const LaneRows &rows, isize c, type
 //     const AnyView &input(int k) const;    those arrays, of one shape
 //     const AnyView &output() const;  results of all classes; without data: there are none
 //     Op swapped() const;             the same with outer and inner axis exchanged
-//     void begin(isize piece), end(); of a tile
+//     void begin(Index piece), end(); of a tile
 //     void start(State &, const LaneRows &);    of a vector of rows
 //     void sweep(State &, const Block &);       over the classes, in blocks of ascending ones
 //     bool next(State &, const LaneRows &, const Block &);
@@ -61,30 +64,30 @@ struct LaneTile {
     using X = typename Op::X;
     using C = typename X::Scalar;
     using Block = LaneBlock<X, Op::inputs>;
-    static constexpr isize width = tile_vectors * X::lanes;
-    static constexpr isize longest = ShortRows<X>::longest;
+    static constexpr Index width = tile_vectors * X::lanes;
+    static constexpr Index longest = ShortRows<X>::longest;
     // done step by step, so that none waits for its own results
-    static constexpr isize short_vectors = 4;
-    static constexpr isize room = tile_bytes / 2 / Op::inputs, block_classes = 64;
+    static constexpr Index short_vectors = 4;
+    static constexpr Index room = tile_bytes / 2 / Op::inputs, block_classes = 64;
 
     Op operation;
     bool direct;  // the columns are contiguous in memory
 
-    isize n() const { return operation.input(0).n; }
+    Index n() const { return operation.input(0).n; }
 
-    void run(isize outer, isize first, isize count) const {
+    void run(Index outer, Index first, Index count) const {
         Op mine(operation);
         mine.begin(outer * ((mine.input(0).inner + width - 1) / width) + first / width);
         if (n() <= longest) {
             short_rows(mine, outer, first, count);
-        } else if (n() * isize(sizeof(typename X::V)) <= room) {
-            const isize fit = room / (n() * isize(sizeof(typename X::V))) * X::lanes;
+        } else if (n() * Index(sizeof(typename X::V)) <= room) {
+            const Index fit = room / (n() * Index(sizeof(typename X::V))) * X::lanes;
             each_part(first, count, fit,
-                      [&](isize at, isize size) { gathered_columns(mine, outer, at, size, n()); });
+                      [&](Index at, Index size) { gathered_columns(mine, outer, at, size, n()); });
         } else {
-            const isize whole = direct ? count / X::lanes * X::lanes : 0;
+            const Index whole = direct ? count / X::lanes * X::lanes : 0;
             if (whole) columns_in_memory(mine, outer, first, whole);
-            each_part(first + whole, count - whole, X::lanes, [&](isize at, isize size) {
+            each_part(first + whole, count - whole, X::lanes, [&](Index at, Index size) {
                 gathered_columns(mine, outer, at, size, block_classes);
             });
         }
@@ -101,27 +104,27 @@ struct LaneTile {
 
     // body(first, size) for parts of at most `most`.
     template <class Body>
-    static void each_part(isize first, isize count, isize most, Body body) {
-        for (isize at = 0; at < count; at += most)
+    static void each_part(Index first, Index count, Index most, Body body) {
+        for (Index at = 0; at < count; at += most)
             body(first + at, count - at < most ? count - at : most);
     }
-    static isize begin(Op &op, Vector *vector, isize outer, isize first, isize count) {
-        isize used = 0;
-        each_part(first, count, X::lanes, [&](isize at, isize size) {
+    static Index begin(Op &op, Vector *vector, Index outer, Index first, Index count) {
+        Index used = 0;
+        each_part(first, count, X::lanes, [&](Index at, Index size) {
             Vector &v = vector[used++];
             v.rows = {outer, at, size}, v.active = true;
             op.start(v.state, v.rows);
         });
         return used;
     }
-    static void sweep(Op &op, Vector *vector, isize used) {
-        for (isize v = 0; v < used; ++v) {
+    static void sweep(Op &op, Vector *vector, Index used) {
+        for (Index v = 0; v < used; ++v) {
             if (vector[v].active) op.sweep(vector[v].state, vector[v].block);
         }
     }
-    static bool next(Op &op, Vector *vector, isize used) {
+    static bool next(Op &op, Vector *vector, Index used) {
         bool more = false;
-        for (isize v = 0; v < used; ++v) {
+        for (Index v = 0; v < used; ++v) {
             if (vector[v].active)
                 vector[v].active = op.next(vector[v].state, vector[v].rows, vector[v].block);
             more |= vector[v].active;
@@ -129,12 +132,12 @@ struct LaneTile {
         return more;
     }
 
-    void short_rows(Op &op, isize outer, isize first, isize count) const {
+    void short_rows(Op &op, Index outer, Index first, Index count) const {
         const Scratch<Vector> vector(short_vectors);
         const Scratch<ShortRows<X>> rows(short_vectors * Op::inputs);
-        each_part(first, count, short_vectors * X::lanes, [&](isize from, isize part) {
-            const isize used = begin(op, vector, outer, from, part);
-            for (isize v = 0; v < used; ++v) {
+        each_part(first, count, short_vectors * X::lanes, [&](Index from, Index part) {
+            const Index used = begin(op, vector, outer, from, part);
+            for (Index v = 0; v < used; ++v) {
                 Block &b = vector[v].block;
                 ShortRows<X> *own = rows + v * Op::inputs;
                 for (int k = 0; k < Op::inputs; ++k)
@@ -144,7 +147,7 @@ struct LaneTile {
             }
             do sweep(op, vector, used);
             while (next(op, vector, used));
-            for (isize v = 0; op.output() && v < used; ++v)
+            for (Index v = 0; op.output() && v < used; ++v)
                 scatter(rows[v * Op::inputs], op.output(), vector[v].rows);
         });
     }
@@ -152,45 +155,45 @@ struct LaneTile {
         if (!direct || rows.count < X::lanes)
             return to.gather(v, rows.outer, rows.first, rows.count);
         const Columns<X> x = in_memory(v, rows.outer, rows.first);
-        for (isize j = 0; j < v.n; ++j) X::store(to.columns + j * X::lanes, x[j]);
+        for (Index j = 0; j < v.n; ++j) X::store(to.columns + j * X::lanes, x[j]);
     }
     void scatter(ShortRows<X> &from, const AnyView &v, const LaneRows &rows) const {
         if (!direct || rows.count < X::lanes)
             return from.scatter(v, rows.outer, rows.first, rows.count);
         const Columns<X> y = in_memory(v, rows.outer, rows.first);
-        for (isize j = 0; j < v.n; ++j)
+        for (Index j = 0; j < v.n; ++j)
             X::store(const_cast<C *>(y.x) + j * y.step, X::load(from.columns + j * X::lanes));
     }
 
-    static Columns<X> in_memory(const AnyView &v, isize outer, isize first) {
-        return {reinterpret_cast<const C *>(v.at(outer, first)), v.n_stride / isize(sizeof(C))};
+    static Columns<X> in_memory(const AnyView &v, Index outer, Index first) {
+        return {reinterpret_cast<const C *>(v.at(outer, first)), v.n_stride / Index(sizeof(C))};
     }
-    static AnyView classes(AnyView v, isize first, isize count) {
+    static AnyView classes(AnyView v, Index first, Index count) {
         v.data += first * v.n_stride, v.n = count;
         return v;
     }
 
     // `step` classes at a time: all of them, which are gathered once, or (of a single vector) those
     // of a block, gathered anew in every sweep.
-    void gathered_columns(Op &op, isize outer, isize first, isize count, isize step) const {
-        const isize across = (count + X::lanes - 1) / X::lanes * X::lanes;
+    void gathered_columns(Op &op, Index outer, Index first, Index count, Index step) const {
+        const Index across = (count + X::lanes - 1) / X::lanes * X::lanes;
         const Scratch<Vector> vector(tile_vectors);
         const Scratch<C> tiles(Op::inputs * step * across);
-        const isize used = begin(op, vector, outer, first, count);
+        const Index used = begin(op, vector, outer, first, count);
         const bool all = step == n();
         bool gathered = false;
         do {
             const bool writes = !all && op.writes(vector[0].state);
-            for (isize i = 0; i < n(); i += step) {
-                const isize size = n() - i < step ? n() - i : step;
+            for (Index i = 0; i < n(); i += step) {
+                const Index size = n() - i < step ? n() - i : step;
                 for (int k = 0; k < Op::inputs && !gathered; ++k) {
                     C *tile = tiles + k * step * across;
                     gather_columns(classes(op.input(k), i, size), true, outer, first, count, across,
                                    tile);
-                    for (isize j = 0; j < size; ++j)
+                    for (Index j = 0; j < size; ++j)
                         std::fill(tile + j * across + count, tile + (j + 1) * across, C(0));
                 }
-                for (isize v = 0; v < used; ++v) {
+                for (Index v = 0; v < used; ++v) {
                     Block &b = vector[v].block;
                     b.first = i, b.count = size, b.y = tiles + v * X::lanes, b.y_step = across;
                     for (int k = 0; k < Op::inputs; ++k)
@@ -209,13 +212,13 @@ struct LaneTile {
     }
 
     // Whole vectors, a block of classes of all of them after another.
-    void columns_in_memory(Op &op, isize outer, isize first, isize count) const {
+    void columns_in_memory(Op &op, Index outer, Index first, Index count) const {
         const Scratch<Vector> vector(tile_vectors);
-        const isize used = begin(op, vector, outer, first, count);
+        const Index used = begin(op, vector, outer, first, count);
         do {
-            for (isize i = 0; i < n(); i += block_classes) {
-                const isize size = n() - i < block_classes ? n() - i : block_classes;
-                for (isize v = 0; v < used; ++v) {
+            for (Index i = 0; i < n(); i += block_classes) {
+                const Index size = n() - i < block_classes ? n() - i : block_classes;
+                for (Index v = 0; v < used; ++v) {
                     Block &b = vector[v].block;
                     b.first = i, b.count = size, b.y = nullptr, b.y_step = 0;
                     for (int k = 0; k < Op::inputs; ++k)
@@ -248,24 +251,24 @@ Problem lane_problem(const AnyView &x) {
 // In how many pieces they are done.
 template <class X>
 std::size_t lane_pieces(const AnyView &x, const Traits &traits) {
-    constexpr isize width = tile_vectors * X::lanes;
+    constexpr Index width = tile_vectors * X::lanes;
     const Driver driver = driver_for(lane_problem<typename X::Scalar>(x), traits);
     const int along = lanes_along(x, driver);
-    const isize outer = along == along_inner ? x.outer : x.inner,
+    const Index outer = along == along_inner ? x.outer : x.inner,
                 inner = along == along_inner ? x.inner : x.outer;
     return along ? static_cast<std::size_t>(outer * ((inner + width - 1) / width)) : 0;
 }
 
 // Does an operation with its rows in lanes, or returns false where they are not for that.
 template <class Op>
-bool run_in_lanes(const Op &op, isize threads) {
+bool run_in_lanes(const Op &op, Index threads) {
     using Tile = LaneTile<Op>;
     static_assert(Op::traits.longest_lane_row <= Tile::longest, "");
     const AnyView &x = op.input(0);
     const int along = lanes_along(x, decide(lane_problem<typename Op::X::Scalar>(x), Op::traits));
     if (!along) return false;
     const Op turned = along == along_inner ? op : op.swapped();
-    TilesWork<Tile> work(Tile{turned, all_direct(turned)}, turned.input(0).outer,
+    TilesTask<Tile> work(Tile{turned, all_direct(turned)}, turned.input(0).outer,
                          turned.input(0).inner, Tile::width);
     return execute(work, threads), true;
 }

@@ -22,8 +22,8 @@ enum class Driver {
 };
 
 struct Problem {
-    isize outer = 1, n = 1, inner = 1;
-    isize element = 4;    // bytes of a number as it is computed with
+    Index outer = 1, n = 1, inner = 1;
+    Index element = 4;    // bytes of a number as it is computed with
     bool fresh = false;   // rows one after another and no options, without views so far
     bool scaled = false;  // by a temperature or a base
     // vectors of neighbouring rows are loaded and stored where they are
@@ -31,20 +31,20 @@ struct Problem {
     bool columns_share_lines = false;  // neighbouring rows share cache lines, and are short
     bool columns_aside = false;        // neighbouring rows fill vectors
 
-    isize rows() const { return outer * inner; }
-    isize bytes() const { return rows() * n * element; }
+    Index rows() const { return outer * inner; }
+    Index bytes() const { return rows() * n * element; }
     // Neighbouring rows of which all elements together fit half of L2.
-    isize columns_in_l2() const { return tile_bytes / (n * element); }
+    Index columns_in_l2() const { return tile_bytes / (n * element); }
 
     // What an array says. Whether columns are direct depends on other arrays, too.
-    static Problem of(const AnyView &x, isize element, bool scaled) {
+    static Problem of(const AnyView &x, Index element, bool scaled) {
         Problem p;
         p.outer = x.outer, p.n = x.n, p.inner = x.inner, p.element = element, p.scaled = scaled;
         p.columns_share_lines = columns_staged(x) || columns_staged(x.swapped());
         p.columns_aside = columns_near(x) || columns_near(x.swapped());
         return p;
     }
-    static Problem fresh_rows(isize rows, isize n, isize element) {
+    static Problem fresh_rows(Index rows, Index n, Index element) {
         Problem p;
         p.outer = rows, p.n = n, p.element = element, p.fresh = true;
         return p;
@@ -54,23 +54,23 @@ struct Problem {
 // What the answer depends on beside the problem.
 struct Traits {
     const char *operation;
-    isize longest_lane_row;         // up to which rows run across lanes
+    Index longest_lane_row;         // up to which rows run across lanes
     bool small;                     // has a way without views
     bool strips;                    // has a driver for strips of columns
     bool logarithms;                // of sums: then the maximum is summed apart
     bool tiles;                     // has drivers for tiles of columns
     bool batches;                   // and for rows whose sums are settled together
-    isize longest_lane_column = 0;  // up to which columns run in lanes as short rows do
+    Index longest_lane_column = 0;  // up to which columns run in lanes as short rows do
 };
 // Of operations whose rows run in lanes, or else one by one.
-constexpr Traits in_lanes(const char *operation, isize longest_row,
-                          isize longest_column = std::numeric_limits<std::int32_t>::max(),
+constexpr Traits in_lanes(const char *operation, Index longest_row,
+                          Index longest_column = std::numeric_limits<std::int32_t>::max(),
                           bool batches = false) {
     return {operation, longest_row, false, false, false, false, batches, longest_column};
 }
 
 // So few elements that views and batches would take longer than computing.
-constexpr bool is_small(isize rows, isize n) {
+constexpr bool is_small(Index rows, Index n) {
     return rows * n <= small_call && rows < enough_rows;
 }
 

@@ -25,30 +25,31 @@ template <class Op, class C>
 struct PointwiseLine {
     using X = Vec<C>;
     PointwiseBlock<Op, C> losses;
-    Reader<C> x, target, weight;
-    Writer<C> gradient;
+    InputLine<C> x, target, weight;
+    OutputLine<C> gradient;
     bool keeps_gradient;
 
-    PointwiseLine(Op op, const PointwiseArguments &a, isize o, isize i, double scale)
+    PointwiseLine(Op op, const PointwiseArguments &a, Index o, Index i, double scale)
         : losses(op, scale),
           x(a.x, o, i),
-          target(Reader<C>::broadcast(a.target, o, i)),
+          target(InputLine<C>::broadcast(a.target, o, i)),
           keeps_gradient(a.gradient) {
-        if (a.weight) weight = Reader<C>::broadcast(a.weight, o, i);
-        if (keeps_gradient) gradient = Writer<C>(a.gradient, o, i);
+        if (a.weight) weight = InputLine<C>::broadcast(a.weight, o, i);
+        if (keeps_gradient) gradient = OutputLine<C>(a.gradient, o, i);
     }
 
-    void sweep(isize start, isize end, LaneSums<X> &sums) const {
+    void sweep(Index start, Index end, Accumulator<X> &sums) const {
         Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block),
             each(gather_block), results(gather_block);
-        for (isize at = start; at < end; at += gather_block) {
-            const isize size = end - at < gather_block ? end - at : gather_block;
-            const C *xs = x.get(at, size, x_buffer), *ts = target.get(at, size, t_buffer);
-            const C *ws = weight.p ? weight.get(at, size, w_buffer) : nullptr;
+        for (Index at = start; at < end; at += gather_block) {
+            const Index size = end - at < gather_block ? end - at : gather_block;
+            const C *xs = x.load_block(at, size, x_buffer),
+                    *ts = target.load_block(at, size, t_buffer);
+            const C *ws = weight.p ? weight.load_block(at, size, w_buffer) : nullptr;
             losses.compute(xs, ts, ws, nullptr, size, each,
-                           keeps_gradient ? gradient.place(at, results) : results, keeps_gradient,
-                           sums);
-            if (keeps_gradient) gradient.put(at, size, results);
+                           keeps_gradient ? gradient.block_for(at, results) : results,
+                           keeps_gradient, sums);
+            if (keeps_gradient) gradient.store_block(at, size, results);
         }
     }
 };
@@ -61,27 +62,27 @@ struct PointwiseRow {
     const PointwiseArguments *a;
     PieceResults<Sum> *sums;  // one for each piece
     double small = precise_below<Op>;
-    isize outer = 0, inner = 0;
+    Index outer = 0, inner = 0;
     double weight = 1;
     Stage stage = sum;
     ChunkResults<Sum> partial;
 
-    isize n() const { return a->x.n; }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->x.n; }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         outer = o, inner = i, stage = sum;
         weight = a->row_weight ? a->row_weight.value(o, i) : 1;
         partial.resize(static_cast<std::size_t>(chunks()));
     }
-    void sweep(isize k) {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index k) {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         Sum &result = partial[static_cast<std::size_t>(k)];
         if (stage == precise) {
             result = precise_sum(start, end);
             return;
         }
-        LaneSums<Vec<C>> lanes;
+        Accumulator<Vec<C>> lanes;
         if (weight == 0 && a->gradient)
             clear(start, end);
         else if (weight != 0)
@@ -108,8 +109,8 @@ struct PointwiseRow {
         if (loss_alone) return {op, losses(), outer, inner, weight * a->scale};
         return {op, *a, outer, inner, weight * a->scale};
     }
-    __attribute__((noinline)) Sum precise_sum(isize start, isize end) const {
-        LaneSums<Vec<double>> lanes;
+    __attribute__((noinline)) Sum precise_sum(Index start, Index end) const {
+        Accumulator<Vec<double>> lanes;
         PointwiseLine<Op, double>(op, losses(), outer, inner, 0).sweep(start, end, lanes);
         return lanes.total();
     }
@@ -124,8 +125,8 @@ struct PointwiseRow {
                (a->gradient.data == a->x.data || a->gradient.data == a->target.data);
     }
     // A row of weight 0 is left out, whatever it holds.
-    void clear(isize start, isize end) const {
-        Writer<C> to(a->gradient, outer, inner);
+    void clear(Index start, Index end) const {
+        OutputLine<C> to(a->gradient, outer, inner);
         to.p += start * to.stride;
         to.fill(end - start, 0);
     }
@@ -142,8 +143,8 @@ struct PointwiseLanes {
     static constexpr int inputs = 2;
     enum Stage { sum, precise, gradient };
     struct State {
-        LaneSums<X> terms;
-        LaneSums<D> wide[wide_parts<X>];
+        Accumulator<X> terms;
+        Accumulator<D> wide[wide_parts<X>];
         typename D::V weight[wide_parts<X>], total[wide_parts<X>];
         Stage stage;
     };
@@ -168,19 +169,19 @@ struct PointwiseLanes {
     const AnyView &output() const { return a.gradient; }
     bool writes(const State &s) const { return s.stage == gradient; }
 
-    void begin(isize piece) { losses.begin(piece); }
+    void begin(Index piece) { losses.begin(piece); }
     void end() { losses.end(); }
     void start(State &s, const LaneRows &rows) const {
         s.stage = sum, s.terms = {};
         for (auto &w : s.wide) w = {};
         for (auto &w : s.weight) w = D::set(1);
-        for (isize l = 0; a.row_weight && l < rows.count; ++l)
+        for (Index l = 0; a.row_weight && l < rows.count; ++l)
             s.weight[l / D::lanes][l % D::lanes] = a.row_weight.value(rows.outer, rows.first + l);
     }
     void sweep(State &s, const Block &b) const {
         if (s.stage == sum) {
-            LaneSums<X> terms = s.terms;
-            each_class(b, [&](isize, V loss, V) FS_INLINE_LAMBDA { terms.add(loss); });
+            Accumulator<X> terms = s.terms;
+            each_class(b, [&](Index, V loss, V) FS_ALWAYS_INLINE { terms.add(loss); });
             s.terms = terms;
         } else if (s.stage == precise) {
             add_precise(s, b);
@@ -188,8 +189,8 @@ struct PointwiseLanes {
             typename D::V wide[wide_parts<X>];
             for (int p = 0; p < wide_parts<X>; ++p) wide[p] = s.weight[p] * a.scale;
             const V factor = from_wide<X>(wide), weight = from_wide<X>(s.weight);
-            each_class(b, [&](isize j, V, V g)
-                              FS_INLINE_LAMBDA { b.store(j, weight == V{} ? V{} : g * factor); });
+            each_class(b, [&](Index j, V, V g)
+                              FS_ALWAYS_INLINE { b.store(j, weight == V{} ? V{} : g * factor); });
         }
     }
     bool next(State &s, const LaneRows &rows, const Block &) {
@@ -211,20 +212,20 @@ struct PointwiseLanes {
     }
 
   private:
-    static FS_INLINE typename D::V value(Pair<typename D::V> s) {
+    static FS_ALWAYS_INLINE typename D::V value(Pair<typename D::V> s) {
         return s.hi - s.hi == typename D::V{} ? s.hi + s.lo : s.hi;
     }
     // Which rows are summed again, in double.
-    static FS_INLINE typename D::I are_small(const State &s, int part) {
+    static FS_ALWAYS_INLINE typename D::I are_small(const State &s, int part) {
         if (!(precise_below<Op> > 0 && sizeof(C) == 4)) return typename D::I{};
         return (absolute<D>(s.total[part]) < precise_below<Op>)&(s.weight[part] != typename D::V{});
     }
-    double class_weight(isize c) const { return a.weight ? a.weight.value(0, c, 0) : 1; }
+    double class_weight(Index c) const { return a.weight ? a.weight.value(0, c, 0) : 1; }
 
     // body(index in the block, loss, gradient without the factor)
     template <class Body>
-    FS_INLINE void each_class(const Block &b, Body body) const {
-        for (isize j = 0; j < b.count; ++j) {
+    FS_ALWAYS_INLINE void each_class(const Block &b, Body body) const {
+        for (Index j = 0; j < b.count; ++j) {
             const V x = b.x[0][j], t = b.x[1][j], one = X::set(1),
                     w = a.weight ? X::set(static_cast<C>(class_weight(b.first + j))) : one;
             V loss, g;
@@ -241,7 +242,7 @@ struct PointwiseLanes {
         }
     }
     __attribute__((noinline)) void add_precise(State &s, const Block &b) const {
-        for (isize j = 0; j < b.count; ++j) {
+        for (Index j = 0; j < b.count; ++j) {
             for (int p = 0; p < wide_parts<X>; ++p) {
                 typename D::V loss, g;
                 op.template apply<D>(wide_part<X>(b.x[0][j], p), wide_part<X>(b.x[1][j], p),
@@ -254,7 +255,7 @@ struct PointwiseLanes {
 
 // Whether the elements of a view are next to each other, the last axis first.
 inline bool is_dense(const AnyView &v) {
-    const isize size = size_of(v.number);
+    const Index size = size_of(v.number);
     return (v.inner == 1 || v.inner_stride == size) && (v.n == 1 || v.n_stride == v.inner * size) &&
            (v.outer == 1 || v.outer_stride == v.n * v.inner * size);
 }
@@ -277,15 +278,15 @@ inline AnyView as_one_row(AnyView v) {
 }
 
 template <class Op>
-double rows_loss(Op op, const PointwiseArguments &given, isize threads) {
+double rows_loss(Op op, const PointwiseArguments &given, Index threads) {
     PointwiseArguments a = given;
     if (is_one_row(given)) {
         a.x = as_one_row(a.x), a.target = as_one_row(a.target);
         if (a.gradient) a.gradient = as_one_row(a.gradient);
     }
     const double small =
-        precise_below<Op> * static_cast<double>(a.x.n / std::max(given.x.n, isize(1)));
-    const isize rows = a.x.outer * a.x.inner;
+        precise_below<Op> * static_cast<double>(a.x.n / std::max(given.x.n, Index(1)));
+    const Index rows = a.x.outer * a.x.inner;
     return with_compute({a.x.number, number_in(a.target), number_in(a.weight)}, [&](auto zero) {
         using C = decltype(zero);
         const std::size_t row_pieces =
@@ -294,7 +295,7 @@ double rows_loss(Op op, const PointwiseArguments &given, isize threads) {
             std::max(row_pieces, lane_pieces<Vec<C>>(a.x, PointwiseLanes<Op, C>::traits)));
         using Lanes = PointwiseLanes<Op, C>;
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
-            RowsWork<PointwiseRow<Op, C>> work({op, &a, &sums, small}, a.x.outer, a.x.inner, a.x.n,
+            RowsTask<PointwiseRow<Op, C>> work({op, &a, &sums, small}, a.x.outer, a.x.inner, a.x.n,
                                                threads);
             execute(work, threads);
         }

@@ -14,13 +14,13 @@ struct MapTile {
     using X = Vec<T>;
     using V = typename X::V;
     using Inputs = Vectors<X, Op::inputs>;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
 
     const RowMapArguments *a;
     bool direct;  // the columns are contiguous in memory
 
-    void run(isize outer, isize first, isize count) const {
-        const isize n = a->n(), size = sizeof(T);
+    void run(Index outer, Index first, Index count) const {
+        const Index n = a->n(), size = sizeof(T);
         if (!direct && n <= short_row) return run_short(outer, first, count);
         const bool staged = !direct;
         const Scratch<T> room(staged ? Op::inputs * n * width : 0);
@@ -32,11 +32,11 @@ struct MapTile {
         }
         c.out = staged ? room : reinterpret_cast<T *>(a->out.at(outer, first));
         c.out_step = staged ? width : a->out.n_stride / size;
-        for (isize at = 0; at < count; at += X::lanes) {
+        for (Index at = 0; at < count; at += X::lanes) {
             if (count - at >= X::lanes)
-                columns(c.from(at), outer, first + at, X::lanes, AllLanes<X>());
+                columns(c.from(at), outer, first + at, X::lanes, FullVector<X>());
             else
-                columns(c.from(at), outer, first + at, count - at, FirstLanes<X>{count - at});
+                columns(c.from(at), outer, first + at, count - at, PartialVector<X>{count - at});
         }
         if (staged) scatter_columns(a->out, outer, first, count, width, c.out, a->where, T(0));
     }
@@ -45,24 +45,24 @@ struct MapTile {
     struct Columns {
         const T *in[Op::inputs];
         T *out;
-        isize step[Op::inputs], out_step;
+        Index step[Op::inputs], out_step;
 
-        FS_INLINE Columns from(isize at) const {
+        FS_ALWAYS_INLINE Columns from(Index at) const {
             Columns c = *this;
             for (const T *&p : c.in) p += at;
             c.out += at;
             return c;
         }
         template <class Lanes>
-        FS_INLINE Inputs load(isize i, Lanes lanes) const {
+        FS_ALWAYS_INLINE Inputs load(Index i, Lanes lanes) const {
             return Inputs::each(
-                [&](int k) FS_INLINE_LAMBDA { return lanes.load(in[k] + i * step[k], 0); });
+                [&](int k) FS_ALWAYS_INLINE { return lanes.load(in[k] + i * step[k], 0); });
         }
     };
 
-    void run_short(isize outer, isize first, isize count) const {
-        for (isize at = 0; at < count; at += X::lanes) {
-            const isize size = count - at < X::lanes ? count - at : X::lanes;
+    void run_short(Index outer, Index first, Index count) const {
+        for (Index at = 0; at < count; at += X::lanes) {
+            const Index size = count - at < X::lanes ? count - at : X::lanes;
             ShortRows<X> rows[Op::inputs];
             Columns c;
             for (int k = 0; k < Op::inputs; ++k) {
@@ -71,14 +71,14 @@ struct MapTile {
             }
             ShortRows<X> &results = rows[Op::inputs - 1];
             c.out = results.columns, c.out_step = X::lanes;
-            columns(c, outer, first + at, size, AllLanes<X>());
+            columns(c, outer, first + at, size, FullVector<X>());
             results.scatter(a->out, outer, first + at, size, a->where, T(0));
         }
     }
 
     // One vector of columns, `count` of which are there.
     template <class Lanes>
-    void columns(const Columns &c, isize outer, isize first, isize count, Lanes lanes) const {
+    void columns(const Columns &c, Index outer, Index first, Index count, Lanes lanes) const {
         const auto sums = sum(c, lanes, Unscaled<X, Op::inputs>());
         const V factor = factors(outer, first, count);
         if constexpr (Op::rescales) {
@@ -92,23 +92,24 @@ struct MapTile {
     __attribute__((noinline)) void rescaled(const Columns &c, Lanes lanes, typename X::I lost,
                                             V factor) const {
         Inputs largest = {};
-        for (isize i = 0; i < a->n(); ++i) keep_larger(largest, c.load(i, lanes));
+        for (Index i = 0; i < a->n(); ++i) keep_larger(largest, c.load(i, lanes));
         const PowersOfTwo<X, Op::inputs> scales(largest, lost);
         write(c, lanes,
               RowResult<X, Op, PowersOfTwo<X, Op::inputs>>(sum(c, lanes, scales), scales, factor));
     }
     template <class Lanes, class Scales>
-    FS_INLINE Vectors<X, Op::sums> sum(const Columns &c, Lanes lanes, const Scales &scales) const {
-        constexpr isize together = Op::added_together;
-        const isize n = a->n();
+    FS_ALWAYS_INLINE Vectors<X, Op::sums> sum(const Columns &c, Lanes lanes,
+                                              const Scales &scales) const {
+        constexpr Index together = Op::added_together;
+        const Index n = a->n();
         RowSums<X, Op::sums> sums;
-        for (isize i = 0; i < n; i += together) {
+        for (Index i = 0; i < n; i += together) {
             Vectors<X, Op::sums> some = {};
-            for (isize j = i; j < n && j < i + together; ++j)
+            for (Index j = i; j < n && j < i + together; ++j)
                 some = some + terms_of<X, Op>(scales.apply(c.load(j, lanes)));
             sums.add(some);
         }
-        return Vectors<X, Op::sums>::each([&](int s) FS_INLINE_LAMBDA {
+        return Vectors<X, Op::sums>::each([&](int s) FS_ALWAYS_INLINE {
             typename Vec<double>::V wide[wide_parts<X>];
             for (int k = 0; k < wide_parts<X>; ++k) {
                 const auto sum = sums.sums[s].part(k);
@@ -119,25 +120,25 @@ struct MapTile {
         });
     }
     template <class Lanes, class Result>
-    FS_INLINE void write(const Columns &c, Lanes lanes, const Result &result) const {
-        for (isize i = 0; i < a->n(); ++i)
+    FS_ALWAYS_INLINE void write(const Columns &c, Lanes lanes, const Result &result) const {
+        for (Index i = 0; i < a->n(); ++i)
             lanes.store(c.out + i * c.out_step, result(c.load(i, lanes)));
     }
 
     // 1 / temperature of each column.
-    V factors(isize outer, isize first, isize count) const {
+    V factors(Index outer, Index first, Index count) const {
         if (!Op::has_temperature) return X::set(1);
         if (!a->temperature.outer_stride && !a->temperature.inner_stride)
             return X::set(static_cast<T>(1 / *a->temperature.data));
         V f = {};
-        for (isize l = 0; l < count; ++l)
+        for (Index l = 0; l < count; ++l)
             f[l] = static_cast<T>(1 / *a->temperature.at(outer, first + l));
         return f;
     }
 };
 
 template <class Op, class T>
-void row_map_of(const RowMapArguments &a, isize threads) {
+void row_map_of(const RowMapArguments &a, Index threads) {
     using Tile = MapTile<T, Op>;
     const bool direct =
         !a.where.data && a.all<Op>([](const AnyView &v) { return columns_direct<T>(v); });
@@ -154,20 +155,20 @@ void row_map_of(const RowMapArguments &a, isize threads) {
         const int lanes_run = lanes_along(x, driver);
         const RowMapArguments &t =
             direct || lanes_run == along_inner || (!lanes_run && columns_staged(x)) ? a : s;
-        TilesWork<Tile> work(Tile{&t, direct}, t.out.outer, t.out.inner, Tile::width);
+        TilesTask<Tile> work(Tile{&t, direct}, t.out.outer, t.out.inner, Tile::width);
         return execute(work, threads);
     }
     if (driver == Driver::row_batch) {
         const RowMapArguments &t = x.inner == 1 ? s : a;
-        WholeRowsWork<MapRows<T, Op>> work(MapRows<T, Op>(t), t.out.outer, t.out.inner, t.n());
+        WholeRowsTask<MapRows<T, Op>> work(MapRows<T, Op>(t), t.out.outer, t.out.inner, t.n());
         return execute(work, threads);
     }
-    RowsWork<MapRow<T, Op>> work(MapRow<T, Op>(a), x.outer, x.inner, x.n, threads);
+    RowsTask<MapRow<T, Op>> work(MapRow<T, Op>(a), x.outer, x.inner, x.n, threads);
     execute(work, threads);
 }
 
 template <class Op>
-void row_map(Op, const RowMapArguments &a, isize threads) {
+void row_map(Op, const RowMapArguments &a, Index threads) {
     const Number first = a.input[0].number;
     with_compute({first, Op::inputs == 1 ? first : a.input[1].number, a.out.number},
                  [&](auto zero) { row_map_of<Op, decltype(zero)>(a, threads); });

@@ -15,13 +15,13 @@ template <class X, int count>
 struct Vectors {
     typename X::V v[count];
 
-    FS_INLINE typename X::V operator[](int k) const { return v[k]; }
-    friend FS_INLINE Vectors operator+(const Vectors &a, const Vectors &b) {
-        return each([&](int k) FS_INLINE_LAMBDA { return a.v[k] + b.v[k]; });
+    FS_ALWAYS_INLINE typename X::V operator[](int k) const { return v[k]; }
+    friend FS_ALWAYS_INLINE Vectors operator+(const Vectors &a, const Vectors &b) {
+        return each([&](int k) FS_ALWAYS_INLINE { return a.v[k] + b.v[k]; });
     }
     // value(k) for each of them.
     template <class Value>
-    static FS_INLINE Vectors each(Value value) {
+    static FS_ALWAYS_INLINE Vectors each(Value value) {
         if constexpr (count == 1)
             return {{value(0)}};
         else
@@ -42,26 +42,26 @@ template <int inputs_, int sums_>
 struct RowMap {
     static constexpr int inputs = inputs_, sums = sums_;
     // terms of a column before they are added to the sum; vectors of a row, up to four
-    static constexpr isize added_together = accumulator_vectors;
+    static constexpr Index added_together = accumulator_vectors;
     static constexpr bool has_temperature = false, rescales = false, computes = false;
     static constexpr const char *operation = "a map of rows";
 
     template <class Sums>
-    static FS_INLINE Sums settled(const Sums &sums) {
+    static FS_ALWAYS_INLINE Sums settled(const Sums &sums) {
         return sums;
     }
     template <class X>
-    static FS_INLINE typename X::V restored(typename X::V result, const typename X::I *) {
+    static FS_ALWAYS_INLINE typename X::V restored(typename X::V result, const typename X::I *) {
         return result;
     }
 };
 
 template <class Op>
-constexpr isize in_rows = std::min(Op::added_together, added_by_fours);
+constexpr Index in_rows = std::min(Op::added_together, added_by_fours);
 
 // The operation's functions take inputs one by one.
 template <class X, class Op>
-FS_INLINE auto terms_of(const Vectors<X, Op::inputs> &in) {
+FS_ALWAYS_INLINE inline auto terms_of(const Vectors<X, Op::inputs> &in) {
     if constexpr (Op::inputs == 1)
         return Op::template terms<X>(in[0]);
     else
@@ -69,7 +69,8 @@ FS_INLINE auto terms_of(const Vectors<X, Op::inputs> &in) {
 }
 
 template <class X, class Op, class Settled>
-FS_INLINE typename X::V result_of(const Settled &row, const Vectors<X, Op::inputs> &in) {
+FS_ALWAYS_INLINE inline typename X::V result_of(const Settled &row,
+                                                const Vectors<X, Op::inputs> &in) {
     if constexpr (Op::inputs == 1)
         return Op::template result<X>(row, in[0]);
     else
@@ -81,14 +82,14 @@ struct RowMapArguments {
     View<const double> temperature;  // results are divided by it
     Mask where;                      // false: the inputs are 0, and so is the result
 
-    void set_temperature(const double *p, const isize *shape, const isize *strides) {
+    void set_temperature(const double *p, const Index *shape, const Index *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
     }
-    void set_where(const std::uint8_t *p, const isize *shape, const isize *strides) {
+    void set_where(const std::uint8_t *p, const Index *shape, const Index *strides) {
         where = Mask(p, shape, strides);
     }
 
-    isize n() const { return out.n; }
+    Index n() const { return out.n; }
     RowMapArguments swapped() const {
         return {{input[0].swapped(), input[1].swapped()},
                 out.swapped(),
@@ -105,7 +106,7 @@ struct RowMapArguments {
 // The power that brings v to [1, 2), or as near as powers reach whose quotients are, in two steps,
 // normal numbers.
 template <class X>
-FS_INLINE typename X::I power_towards_one(typename X::V v) {
+FS_ALWAYS_INLINE inline typename X::I power_towards_one(typename X::V v) {
     constexpr typename Format<typename X::Scalar>::Int bias = Format<typename X::Scalar>::bias;
     const typename X::I wanted = 2 * bias - biased_exponent<X>(v), least = typename X::I{} + 2,
                         most = least + (2 * bias - 3);
@@ -114,14 +115,15 @@ FS_INLINE typename X::I power_towards_one(typename X::V v) {
 
 // The power whose square brings v to [1, 4).
 template <class X>
-FS_INLINE typename X::I half_power_towards_one(typename X::V v) {
+FS_ALWAYS_INLINE inline typename X::I half_power_towards_one(typename X::V v) {
     constexpr typename Format<typename X::Scalar>::Int bias = Format<typename X::Scalar>::bias;
     return bias + (bias + 1) / 2 - (typename X::I)((typename X::U)(biased_exponent<X>(v) + 1) >> 1);
 }
 
 // v 2^(a - b), without an overflow or underflow on the way.
 template <class X>
-FS_INLINE typename X::V times_quotient(typename X::V v, typename X::I a, typename X::I b) {
+FS_ALWAYS_INLINE inline typename X::V times_quotient(typename X::V v, typename X::I a,
+                                                     typename X::I b) {
     const typename X::I both = a - b + 2 * Format<typename X::Scalar>::bias,
                         first = (typename X::I)((typename X::U)both >> 1);
     return v * power_of_two<X>(first) * power_of_two<X>(both - first);
@@ -129,10 +131,10 @@ FS_INLINE typename X::V times_quotient(typename X::V v, typename X::I a, typenam
 
 // Whether v is a number from 2^-exponent to 2^exponent in size.
 template <class X>
-FS_INLINE typename X::I is_moderate(typename X::V v, int exponent) {
+FS_ALWAYS_INLINE inline typename X::I is_moderate(typename X::V v, int exponent) {
     using T = typename X::Scalar;
     constexpr int bias = Format<T>::bias;
-    const auto power = [](int e) FS_INLINE_LAMBDA {
+    const auto power = [](int e) FS_ALWAYS_INLINE {
         return power_of_two<X>(typename X::I{} + (e + bias));
     };
     return (absolute<X>(v) >= power(-exponent)) & (absolute<X>(v) <= power(exponent));
@@ -142,7 +144,9 @@ FS_INLINE typename X::I is_moderate(typename X::V v, int exponent) {
 template <class X, int inputs>
 struct Unscaled {
     static constexpr bool unscaled = true;
-    FS_INLINE const Vectors<X, inputs> &apply(const Vectors<X, inputs> &in) const { return in; }
+    FS_ALWAYS_INLINE const Vectors<X, inputs> &apply(const Vectors<X, inputs> &in) const {
+        return in;
+    }
 };
 
 template <class X, int inputs>
@@ -151,14 +155,14 @@ struct PowersOfTwo {
     typename X::I exponent[inputs];  // biased
 
     // From the largest sizes of the inputs; 1 in lanes that need none.
-    FS_INLINE PowersOfTwo(const Vectors<X, inputs> &largest, typename X::I wanted) {
+    FS_ALWAYS_INLINE PowersOfTwo(const Vectors<X, inputs> &largest, typename X::I wanted) {
         constexpr typename Format<typename X::Scalar>::Int bias = Format<typename X::Scalar>::bias;
         for (int k = 0; k < inputs; ++k)
             exponent[k] = wanted ? power_towards_one<X>(largest[k]) : typename X::I{} + bias;
     }
-    FS_INLINE Vectors<X, inputs> apply(const Vectors<X, inputs> &in) const {
+    FS_ALWAYS_INLINE Vectors<X, inputs> apply(const Vectors<X, inputs> &in) const {
         return Vectors<X, inputs>::each(
-            [&](int k) FS_INLINE_LAMBDA { return in[k] * power_of_two<X>(exponent[k]); });
+            [&](int k) FS_ALWAYS_INLINE { return in[k] * power_of_two<X>(exponent[k]); });
     }
 };
 
@@ -170,9 +174,9 @@ struct RowResult {
     Scales scales;
     V factor;  // 1 / temperature
 
-    FS_INLINE RowResult(const Vectors<X, Op::sums> &sums, const Scales &scales_, V factor_)
+    FS_ALWAYS_INLINE RowResult(const Vectors<X, Op::sums> &sums, const Scales &scales_, V factor_)
         : row(Op::settled(sums)), scales(scales_), factor(factor_) {}
-    FS_INLINE V operator()(const Vectors<X, Op::inputs> &in) const {
+    FS_ALWAYS_INLINE V operator()(const Vectors<X, Op::inputs> &in) const {
         V r = result_of<X, Op>(row, scales.apply(in));
         if constexpr (!Scales::unscaled) r = Op::template restored<X>(r, scales.exponent);
         return Op::has_temperature ? r * factor : r;
@@ -181,16 +185,17 @@ struct RowResult {
 
 template <class X, int count>
 struct RowSums {
-    LaneSums<X> sums[count];
+    Accumulator<X> sums[count];
 
-    FS_INLINE void add(const Vectors<X, count> &terms) {
+    FS_ALWAYS_INLINE void add(const Vectors<X, count> &terms) {
         for (int s = 0; s < count; ++s) sums[s].add(terms[s]);
     }
 };
 
 // Sizes of which the largest decides on the power of two. NaN is passed over.
 template <class X, int inputs>
-FS_INLINE void keep_larger(Vectors<X, inputs> &largest, const Vectors<X, inputs> &in) {
+FS_ALWAYS_INLINE inline void keep_larger(Vectors<X, inputs> &largest,
+                                         const Vectors<X, inputs> &in) {
     for (int k = 0; k < inputs; ++k) largest.v[k] = larger(absolute<X>(in[k]), largest[k]);
 }
 
@@ -200,18 +205,18 @@ struct OneRow {
     using T = typename X::Scalar;
     T sums[Op::sums], largest[Op::inputs];
 
-    FS_INLINE Vectors<X, Op::sums> all_sums() const {
-        return Vectors<X, Op::sums>::each([&](int s) FS_INLINE_LAMBDA { return X::set(sums[s]); });
+    FS_ALWAYS_INLINE Vectors<X, Op::sums> all_sums() const {
+        return Vectors<X, Op::sums>::each([&](int s) FS_ALWAYS_INLINE { return X::set(sums[s]); });
     }
-    FS_INLINE bool is_lost() const {
+    FS_ALWAYS_INLINE bool is_lost() const {
         if constexpr (Op::rescales)
             return any_lane<X>(Op::lost(all_sums()));
         else
             return false;
     }
-    FS_INLINE PowersOfTwo<X, Op::inputs> powers() const {
+    FS_ALWAYS_INLINE PowersOfTwo<X, Op::inputs> powers() const {
         return {Vectors<X, Op::inputs>::each([&](int k)
-                                                 FS_INLINE_LAMBDA { return X::set(largest[k]); }),
+                                                 FS_ALWAYS_INLINE { return X::set(largest[k]); }),
                 ~typename X::I{}};
     }
 };

@@ -16,18 +16,18 @@ struct MapRows {
     using X = Vec<T>;
     using V = typename X::V;
     using Inputs = Vectors<X, Op::inputs>;
-    using Unfolded = typename LaneSums<X>::Unfolded;
-    static constexpr isize most = 16;  // rows of a batch
+    using Unfolded = typename Accumulator<X>::Unfolded;
+    static constexpr Index most = 16;  // rows of a batch
     const RowMapArguments *a;
 
     explicit MapRows(const RowMapArguments &arguments) : a(&arguments) {}
 
-    isize n() const { return a->n(); }
-    void begin(isize) {}
+    Index n() const { return a->n(); }
+    void begin(Index) {}
     void end() {}
-    void rows(isize o, isize i, isize count) const {
-        const isize limit = rows_of_batch(batch_elements, n(), most);
-        for (isize some; count > 0; i += some, count -= some) {
+    void rows(Index o, Index i, Index count) const {
+        const Index limit = rows_of_batch(batch_elements, n(), most);
+        for (Index some; count > 0; i += some, count -= some) {
             some = count < limit ? count : limit;
             batch(o, i, some);
         }
@@ -37,15 +37,15 @@ struct MapRows {
     // The inputs of a row.
     struct Line {
         const T *p[Op::inputs];
-        isize n;
+        Index n;
 
-        FS_INLINE Inputs operator()(isize at) const {
-            return Inputs::each([&](int k) FS_INLINE_LAMBDA { return X::load(p[k] + at); });
+        FS_ALWAYS_INLINE Inputs operator()(Index at) const {
+            return Inputs::each([&](int k) FS_ALWAYS_INLINE { return X::load(p[k] + at); });
         }
         // it overlaps the one before
-        FS_INLINE Inputs last() const { return (*this)(n - X::lanes); }
+        FS_ALWAYS_INLINE Inputs last() const { return (*this)(n - X::lanes); }
     };
-    Line line(isize o, isize i) const {
+    Line line(Index o, Index i) const {
         Line l;
         for (int k = 0; k < Op::inputs; ++k)
             l.p[k] = reinterpret_cast<const T *>(a->input[k].at(o, i));
@@ -53,15 +53,15 @@ struct MapRows {
         return l;
     }
 
-    void batch(isize o, isize i, isize count) const {
+    void batch(Index o, Index i, Index count) const {
         Unfolded sums[Op::sums][most];
-        Totals<most> total[Op::sums];
-        for (isize r = 0; r < count; ++r) {
+        RowTotals<most> total[Op::sums];
+        for (Index r = 0; r < count; ++r) {
             const auto row = sum(line(o, i + r), Unscaled<X, Op::inputs>());
             for (int s = 0; s < Op::sums; ++s) sums[s][r] = row.sums[s].unfolded();
         }
         for (int s = 0; s < Op::sums; ++s) total[s].template set<X>(sums[s], count);
-        for (isize r = 0; r < count; ++r) {
+        for (Index r = 0; r < count; ++r) {
             OneRow<X, Op> row;
             for (int s = 0; s < Op::sums; ++s) row.sums[s] = static_cast<T>(total[s][r].value());
             if (row.is_lost())
@@ -70,11 +70,11 @@ struct MapRows {
                 write(o, i + r, row, Unscaled<X, Op::inputs>());
         }
     }
-    __attribute__((noinline)) void rescaled(isize o, isize i) const {
+    __attribute__((noinline)) void rescaled(Index o, Index i) const {
         if constexpr (Op::rescales) {
             const Line in = line(o, i);
             Inputs largest = {};
-            for (isize at = 0; at + X::lanes <= n(); at += X::lanes) keep_larger(largest, in(at));
+            for (Index at = 0; at + X::lanes <= n(); at += X::lanes) keep_larger(largest, in(at));
             keep_larger(largest, in.last());
             OneRow<X, Op> row;
             for (int k = 0; k < Op::inputs; ++k) row.largest[k] = largest_lane<X>(largest[k]);
@@ -85,31 +85,32 @@ struct MapRows {
         }
     }
     template <class Scales>
-    FS_INLINE RowSums<X, Op::sums> sum(const Line &in, const Scales &scales) const {
+    FS_ALWAYS_INLINE RowSums<X, Op::sums> sum(const Line &in, const Scales &scales) const {
         RowSums<X, Op::sums> sums;
-        sum_vectors<X, in_rows<Op>>(in.n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        sum_vectors<X, in_rows<Op>>(in.n, sums, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
             if constexpr (decltype(lanes)::whole) {
                 return terms_of<X, Op>(scales.apply(in(i)));
             } else {
                 const auto terms = terms_of<X, Op>(scales.apply(in.last()));
                 return decltype(terms_of<X, Op>(in(i)))::each(
-                    [&](int s) FS_INLINE_LAMBDA { return X::last(terms[s], in.n - i); });
+                    [&](int s) FS_ALWAYS_INLINE { return X::last(terms[s], in.n - i); });
             }
         });
         return sums;
     }
     template <class Scales>
-    FS_INLINE void write(isize o, isize i, const OneRow<X, Op> &row, const Scales &scales) const {
+    FS_ALWAYS_INLINE void write(Index o, Index i, const OneRow<X, Op> &row,
+                                const Scales &scales) const {
         const Line in = line(o, i);
-        const isize whole = in.n / X::lanes * X::lanes;
+        const Index whole = in.n / X::lanes * X::lanes;
         const double inverse = Op::has_temperature ? 1 / *a->temperature.at(o, i) : 1;
         const RowResult<X, Op, Scales> result(row.all_sums(), scales,
                                               X::set(static_cast<T>(inverse)));
         T *out = reinterpret_cast<T *>(a->out.at(o, i));
         const V end = result(in.last());  // before results, which may take the place of inputs
         map_vectors<X, Op::computes>(
-            whole, [&](isize at, auto) FS_INLINE_LAMBDA { return result(in(at)); },
-            [&](isize at, auto, V y) FS_INLINE_LAMBDA { X::store(out + at, y); });
+            whole, [&](Index at, auto) FS_ALWAYS_INLINE { return result(in(at)); },
+            [&](Index at, auto, V y) FS_ALWAYS_INLINE { X::store(out + at, y); });
         if (whole < in.n) X::store(out + in.n - X::lanes, end);
     }
 };
@@ -126,8 +127,8 @@ struct MapRow {
     };
 
     const RowMapArguments *a;
-    Reader<T> in[Op::inputs];
-    Writer<T> out{};
+    InputLine<T> in[Op::inputs];
+    OutputLine<T> out{};
     OneRow<X, Op> row{};
     T inverse = 1;
     Stage stage = summing;
@@ -136,22 +137,22 @@ struct MapRow {
 
     explicit MapRow(const RowMapArguments &arguments) : a(&arguments) {}
 
-    isize n() const { return a->n(); }
-    isize chunks() const { return (n() + chunk - 1) / chunk; }
+    Index n() const { return a->n(); }
+    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void start(isize o, isize i) {
+    void start(Index o, Index i) {
         partial.resize(static_cast<std::size_t>(chunks()));
-        out = Writer<T>(a->out, o, i);
+        out = OutputLine<T>(a->out, o, i);
         if (a->where.data) out.mask = a->where.at(o, i), out.mask_stride = a->where.n_stride;
         for (int k = 0; k < Op::inputs; ++k) {
-            in[k] = Reader<T>(a->input[k], o, i);
+            in[k] = InputLine<T>(a->input[k], o, i);
             in[k].mask = out.mask, in[k].mask_stride = out.mask_stride, in[k].absent = 0;
         }
         if (Op::has_temperature) inverse = static_cast<T>(1 / *a->temperature.at(o, i));
         stage = summing, rescaled = false;
     }
 
-    void sweep(isize k) {
+    void sweep(Index k) {
         Partial &mine = partial[static_cast<std::size_t>(k)];
         if constexpr (Op::rescales) {
             if (stage == measuring) return measure(k, mine);
@@ -189,52 +190,53 @@ struct MapRow {
     // body(first element, how many, load) for the blocks of a chunk; load(i, lanes) has the inputs
     // from the i-th on.
     template <class Body>
-    FS_INLINE void each_block(isize k, Body body) const {
-        const isize start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    FS_ALWAYS_INLINE void each_block(Index k, Body body) const {
+        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         bool direct = out.direct();
-        for (const Reader<T> &r : in) direct &= r.direct();
-        const isize step = direct ? end - start : gather_block;
+        for (const InputLine<T> &r : in) direct &= r.direct();
+        const Index step = direct ? end - start : gather_block;
         Scratch<T> buffer(Op::inputs * gather_block);
-        for (isize at = start; at < end; at += step) {
-            const isize size = end - at < step ? end - at : step;
+        for (Index at = start; at < end; at += step) {
+            const Index size = end - at < step ? end - at : step;
             const T *from[Op::inputs];
             for (int j = 0; j < Op::inputs; ++j)
-                from[j] = in[j].get(at, size, buffer + j * gather_block);
-            body(at, size, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+                from[j] = in[j].load_block(at, size, buffer + j * gather_block);
+            body(at, size, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
                 return Inputs::each([&](int j)
-                                        FS_INLINE_LAMBDA { return lanes.load(from[j] + i, 0); });
+                                        FS_ALWAYS_INLINE { return lanes.load(from[j] + i, 0); });
             });
         }
     }
     template <class Scales>
-    void sum(isize k, const Scales &scales, Partial &mine) const {
+    void sum(Index k, const Scales &scales, Partial &mine) const {
         RowSums<X, Op::sums> sums;
-        each_block(k, [&](isize, isize size, auto load) FS_INLINE_LAMBDA {
-            sum_vectors<X, in_rows<Op>>(size, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+        each_block(k, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
+            sum_vectors<X, in_rows<Op>>(size, sums, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
                 return terms_of<X, Op>(scales.apply(load(i, lanes)));
             });
         });
         for (int s = 0; s < Op::sums; ++s) mine.sums[s] = sums.sums[s].total();
     }
-    void measure(isize k, Partial &mine) const {
+    void measure(Index k, Partial &mine) const {
         Inputs largest = {};
-        each_block(k, [&](isize, isize size, auto load) FS_INLINE_LAMBDA {
-            each_vector<X>(size, [&](isize i, auto lanes)
-                                     FS_INLINE_LAMBDA { keep_larger(largest, load(i, lanes)); });
+        each_block(k, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
+            for_each_vector<X>(size, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
+                keep_larger(largest, load(i, lanes));
+            });
         });
         for (int j = 0; j < Op::inputs; ++j) mine.largest[j] = largest_lane<X>(largest[j]);
     }
     template <class Scales>
-    void write(isize k, const Scales &scales) const {
+    void write(Index k, const Scales &scales) const {
         Scratch<T> results(gather_block);
         const RowResult<X, Op, Scales> result(row.all_sums(), scales, X::set(inverse));
-        each_block(k, [&](isize at, isize size, auto load) FS_INLINE_LAMBDA {
-            T *to = out.place(at, results);
+        each_block(k, [&](Index at, Index size, auto load) FS_ALWAYS_INLINE {
+            T *to = out.block_for(at, results);
             map_vectors<X, Op::computes>(
-                size, [&](isize i, auto lanes) FS_INLINE_LAMBDA { return result(load(i, lanes)); },
-                [&](isize i, auto lanes, typename X::V y)
-                    FS_INLINE_LAMBDA { lanes.store(to + i, y); });
-            out.put(at, size, results);
+                size, [&](Index i, auto lanes) FS_ALWAYS_INLINE { return result(load(i, lanes)); },
+                [&](Index i, auto lanes, typename X::V y)
+                    FS_ALWAYS_INLINE { lanes.store(to + i, y); });
+            out.store_block(at, size, results);
         });
     }
 };

@@ -9,17 +9,18 @@ namespace {
 namespace fs {
 
 // Rows are grouped into pieces of about as many elements.
-FS_INLINE isize rows_per_piece(isize n) {
+FS_ALWAYS_INLINE inline Index rows_per_piece(Index n) {
     return n < piece_elements ? piece_elements / n : 1;
 }
 
 // body(outer, inner, count) for the rows of a piece, those of one outer index together.
 template <class Body>
-FS_INLINE void each_run(isize piece, isize outer, isize inner, isize n, Body body) {
-    const isize group = rows_per_piece(n), first = piece * group,
+FS_ALWAYS_INLINE inline void for_each_row_run(Index piece, Index outer, Index inner, Index n,
+                                              Body body) {
+    const Index group = rows_per_piece(n), first = piece * group,
                 end = first + group < outer * inner ? first + group : outer * inner;
-    isize o = first / inner, i = first % inner;
-    for (isize r = first, count; r < end; r += count, i = 0, ++o) {
+    Index o = first / inner, i = first % inner;
+    for (Index r = first, count; r < end; r += count, i = 0, ++o) {
         count = inner - i < end - r ? inner - i : end - r;
         body(o, i, count);
     }
@@ -28,36 +29,36 @@ FS_INLINE void each_run(isize piece, isize outer, isize inner, isize n, Body bod
 // Rows that are done in one go: rows(outer, inner, count) for each run of them, between
 // begin(piece) and end().
 template <class Row>
-struct WholeRowsWork final : Work {
+struct WholeRowsTask final : Task {
     Row row;
-    isize outer, inner, n;
+    Index outer, inner, n;
 
-    WholeRowsWork(const Row &prototype, isize outer_, isize inner_, isize n_)
+    WholeRowsTask(const Row &prototype, Index outer_, Index inner_, Index n_)
         : row(prototype), outer(outer_), inner(inner_), n(n_) {}
-    isize pieces() const override {
+    Index pieces() const override {
         return (outer * inner + rows_per_piece(n) - 1) / rows_per_piece(n);
     }
-    void run(isize piece) override {
+    void run(Index piece) override {
         Row mine(row);
         mine.begin(piece);
-        each_run(piece, outer, inner, n,
-                 [&](isize o, isize i, isize count) { mine.rows(o, i, count); });
+        for_each_row_run(piece, outer, inner, n,
+                         [&](Index o, Index i, Index count) { mine.rows(o, i, count); });
         mine.end();
     }
 };
 
 template <class Row>
-void do_row(Row &row, isize o, isize i) {
+void do_row(Row &row, Index o, Index i) {
     row.start(o, i);
     do {
-        for (isize k = 0; k < row.chunks(); ++k) row.sweep(k);
+        for (Index k = 0; k < row.chunks(); ++k) row.sweep(k);
     } while (row.next());
 }
 
 // Bytes that a row wants beside room_bytes and the results of its chunks, or a tile beside
 // room_bytes.
 template <class Row>
-isize further_memory(const Row &) {
+Index further_memory(const Row &) {
     return 0;
 }
 
@@ -65,37 +66,37 @@ isize further_memory(const Row &) {
 // start(outer, inner); then come rounds of sweep(chunk) for every chunk and next(), which combines
 // the chunks' results and says whether another round follows.
 template <class Row>
-struct RowsWork final : Work {
+struct RowsTask final : Task {
     Row row;
-    isize outer, inner, n, current = 0;
+    Index outer, inner, n, current = 0;
     bool split;
 
     // Long rows are split only where there are fewer of them than threads; the result is the same
     // either way.
-    RowsWork(const Row &prototype, isize outer_, isize inner_, isize n_, isize threads)
+    RowsTask(const Row &prototype, Index outer_, Index inner_, Index n_, Index threads)
         : row(prototype),
           outer(outer_),
           inner(inner_),
           n(n_),
           split(n > chunk && outer_ * inner_ < threads) {}
-    isize memory() const override {
+    Index memory() const override {
         return row.chunks() * chunk_bytes + further_memory(row) + 4 * 64;
     }
     void begin() override {
         if (split) row.start(0, 0);
     }
-    isize rows() const { return outer * inner; }
-    isize pieces() const override {
+    Index rows() const { return outer * inner; }
+    Index pieces() const override {
         return split ? row.chunks() : (rows() + rows_per_piece(n) - 1) / rows_per_piece(n);
     }
-    void run(isize piece) override {
+    void run(Index piece) override {
         if (split) return row.sweep(piece);
         Row mine(row);
-        each_run(piece, outer, inner, n, [&](isize o, isize i, isize count) {
-            for (const isize end = i + count; i < end; ++i) do_row(mine, o, i);
+        for_each_row_run(piece, outer, inner, n, [&](Index o, Index i, Index count) {
+            for (const Index end = i + count; i < end; ++i) do_row(mine, o, i);
         });
     }
-    bool advance() override {
+    bool next_stage() override {
         if (!split) return false;
         if (row.next()) return true;
         if (++current == rows()) return false;
@@ -106,17 +107,17 @@ struct RowsWork final : Work {
 
 // Columns (the inner axis) in tiles. Tile has run(outer, first, width).
 template <class Tile>
-struct TilesWork final : Work {
+struct TilesTask final : Task {
     Tile tile;
-    isize outer, inner, width;
+    Index outer, inner, width;
 
-    TilesWork(const Tile &tile_, isize outer_, isize inner_, isize width_)
+    TilesTask(const Tile &tile_, Index outer_, Index inner_, Index width_)
         : tile(tile_), outer(outer_), inner(inner_), width(width_) {}
-    isize memory() const override { return further_memory(tile); }
-    isize per_outer() const { return (inner + width - 1) / width; }
-    isize pieces() const override { return outer * per_outer(); }
-    void run(isize piece) override {
-        const isize first = piece % per_outer() * width;
+    Index memory() const override { return further_memory(tile); }
+    Index per_outer() const { return (inner + width - 1) / width; }
+    Index pieces() const override { return outer * per_outer(); }
+    void run(Index piece) override {
+        const Index first = piece % per_outer() * width;
         tile.run(piece / per_outer(), first, inner - first < width ? inner - first : width);
     }
 };

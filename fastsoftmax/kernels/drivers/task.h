@@ -17,23 +17,23 @@ namespace fs {
 // Independent pieces, in stages: run every piece of a stage, then advance(); repeat while it says
 // so. The pieces and the order in which their results are combined depend on shapes alone, hence
 // the same bits for any number of threads.
-struct Work {
+struct Task {
     // bytes that a piece, and begin(), want beside room_bytes
-    virtual isize memory() const { return 0; }
+    virtual Index memory() const { return 0; }
     // before the first piece; what scratch() gives here stays
     virtual void begin() {}
-    virtual isize pieces() const = 0;
-    virtual void run(isize piece) = 0;
-    virtual bool advance() { return false; }
-    virtual ~Work() = default;
+    virtual Index pieces() const = 0;
+    virtual void run(Index piece) = 0;
+    virtual bool next_stage() { return false; }
+    virtual ~Task() = default;
 };
 
 // Runs all stages of a work. The loop over pieces is the prange of prelude.pxi, which registers it
 // when the module is imported.
-using Loop = void (*)(Work *, isize threads);
+using Loop = void (*)(Task *, Index threads);
 static Loop loop_over_pieces = nullptr;
 
-inline void execute(Work &work, isize threads) {
+inline void execute(Task &work, Index threads) {
     loop_over_pieces(&work, threads);
 }
 
@@ -41,23 +41,23 @@ inline void execute(Work &work, isize threads) {
 // of the calling thread, which keeps it for its next call.
 struct Rooms {
     char *first = nullptr;
-    isize size = 0;
+    Index size = 0;
 
-    FS_INLINE void enter(isize room) const { this_room.next = first + room * size; }
+    FS_ALWAYS_INLINE void enter(Index room) const { this_room.next = first + room * size; }
 };
 
 // bytes; more is given back when the work is done
-constexpr isize most_kept_for_a_piece = isize(4) << 20;
+constexpr Index most_kept_for_a_piece = Index(4) << 20;
 
 class RoomBlock {
     char *p = nullptr;
-    isize size = 0;
+    Index size = 0;
 
   public:
     ~RoomBlock() { release(); }
     void release() { std::free(p), p = nullptr, size = 0; }
     // The first address that is a multiple of 64; none if there is too little memory.
-    char *get(isize bytes) {
+    char *get(Index bytes) {
         if (size < bytes) {
             release();
             p = static_cast<char *>(std::malloc(static_cast<std::size_t>(bytes) + 63));
@@ -73,10 +73,10 @@ static thread_local RoomBlock rooms_of_thread;
 
 // Rooms for a team, which gets smaller where there is no memory for all of it. None: there is not
 // enough for one thread.
-inline Rooms rooms_for(const Work &work, int &team) {
+inline Rooms rooms_for(const Task &work, int &team) {
     Rooms rooms;
     rooms.size = room_bytes + rounded_up(work.memory());
-    const isize shared = rooms.size - room_bytes;
+    const Index shared = rooms.size - room_bytes;
     for (; !out_of_memory && !rooms.first; team /= 2) {
         rooms.first = rooms_of_thread.get(team * rooms.size + shared);
         if (rooms.first) break;
@@ -96,7 +96,7 @@ inline bool was_out_of_memory() {
     return was;
 }
 
-FS_INLINE void run_piece(Work *work, isize piece, const Rooms &rooms, int thread) {
+FS_ALWAYS_INLINE inline void run_piece(Task *work, Index piece, const Rooms &rooms, int thread) {
     rooms.enter(thread);
     work->run(piece);
 }

@@ -10,16 +10,16 @@ namespace fs {
 // A tile of columns (first .. first + count) of one outer index as rows of `width`; the memory
 // itself where it is not staged.
 template <class C>
-const C *gather_columns(const AnyView &v, bool staged, isize outer, isize first, isize count,
-                        isize width, C *tile, const Mask &where = Mask(), bool negate = false,
+const C *gather_columns(const AnyView &v, bool staged, Index outer, Index first, Index count,
+                        Index width, C *tile, const Mask &where = Mask(), bool negate = false,
                         C absent = -std::numeric_limits<C>::infinity()) {
     if (!staged) return reinterpret_cast<const C *>(v.at(outer, first));
-    Reader<C> line(v, outer, first);
+    InputLine<C> line(v, outer, first);
     line.stride = v.inner_stride, line.negate = negate, line.absent = absent;
     if (where.data) line.mask = where.at(outer, first), line.mask_stride = where.inner_stride;
-    for (isize i = 0; i < v.n; ++i) {
+    for (Index i = 0; i < v.n; ++i) {
         C *row = tile + i * width;
-        const C *got = line.get(0, count, row);
+        const C *got = line.load_block(0, count, row);
         if (got != row) std::memcpy(row, got, static_cast<std::size_t>(count) * sizeof(C));
         line.p += v.n_stride;
         if (line.mask) line.mask += where.n_stride;
@@ -28,12 +28,12 @@ const C *gather_columns(const AnyView &v, bool staged, isize outer, isize first,
 }
 
 template <class C>
-void scatter_columns(const AnyView &v, isize outer, isize first, isize count, isize width, C *tile,
+void scatter_columns(const AnyView &v, Index outer, Index first, Index count, Index width, C *tile,
                      const Mask &where, C absent) {
-    Writer<C> line(v, outer, first);
+    OutputLine<C> line(v, outer, first);
     line.stride = v.inner_stride, line.absent = absent;
     if (where.data) line.mask = where.at(outer, first), line.mask_stride = where.inner_stride;
-    for (isize i = 0; i < v.n; ++i) {
+    for (Index i = 0; i < v.n; ++i) {
         line.copy(0, count, tile + i * width);
         line.p += v.n_stride;
         if (line.mask) line.mask += where.n_stride;
@@ -44,14 +44,14 @@ void scatter_columns(const AnyView &v, isize outer, isize first, isize count, is
 template <class C>
 bool columns_direct(const AnyView &v) {
     return v.number == number_of<C> && v.bytes == Bytes::native &&
-           v.inner_stride == isize(sizeof(C)) && v.n_stride % isize(sizeof(C)) == 0 &&
-           v.inner * isize(sizeof(C)) >= FS_VECTOR_BYTES;
+           v.inner_stride == Index(sizeof(C)) && v.n_stride % Index(sizeof(C)) == 0 &&
+           v.inner * Index(sizeof(C)) >= FS_VECTOR_BYTES;
 }
 
 // ... or after a tile of them was gathered, which pays where neighbouring columns share cache
 // lines.
 inline bool columns_staged(const AnyView &v) {
-    const isize size = size_of(v.number);
+    const Index size = size_of(v.number);
     return v.inner >= FS_VECTOR_BYTES / 4 && v.n <= tile_elements / 64 && v.inner_stride == size &&
            v.n_stride != size;
 }
@@ -63,16 +63,16 @@ inline bool columns_staged(const AnyView &v) {
 template <class X>
 struct TileColumns {
     using C = typename X::Scalar;
-    static constexpr isize width = tile_vectors * X::lanes;
+    static constexpr Index width = tile_vectors * X::lanes;
 
     AnyView v;
     Mask where;
-    isize outer, first, count;
+    Index outer, first, count;
     C absent;
     bool direct, same, together;
     Scratch<C> room;
 
-    TileColumns(const AnyView &view, isize outer_, isize first_, isize count_,
+    TileColumns(const AnyView &view, Index outer_, Index first_, Index count_,
                 const Mask &where_ = Mask(), C absent_ = -std::numeric_limits<C>::infinity())
         : v(view),
           where(where_),
@@ -89,18 +89,18 @@ struct TileColumns {
                    : view.n * (together ? width : X::lanes)) {}
 
     void gather() {
-        for (isize j = 0; same && j < v.n; ++j)
+        for (Index j = 0; same && j < v.n; ++j)
             X::store(room + j * X::lanes, X::set(static_cast<C>(v.value(outer, j, first))));
         if (!together) return;
         gather_columns<C>(v, true, outer, first, count, width, room, where, false, absent);
-        for (isize j = 0, end = (count + X::lanes - 1) / X::lanes * X::lanes; j < v.n; ++j)
+        for (Index j = 0, end = (count + X::lanes - 1) / X::lanes * X::lanes; j < v.n; ++j)
             std::fill(room + j * width + count, room + j * width + end, C(0));
     }
     // Those from the `at`-th of the tile on.
-    Columns<X> from(isize at) const {
+    Columns<X> from(Index at) const {
         if (direct && at + X::lanes <= count)
             return {reinterpret_cast<const C *>(v.at(outer, first + at)),
-                    v.n_stride / isize(sizeof(C))};
+                    v.n_stride / Index(sizeof(C))};
         if (together) return {room + at, width};
         if (same) return {room, X::lanes};
         gather_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at,
@@ -119,16 +119,18 @@ struct TileResults : TileColumns<X> {
         Base::together, Base::room;
     struct Place {
         C *p;
-        isize step;
-        FS_INLINE void store(isize j, typename X::V value) const { X::store(p + j * step, value); }
+        Index step;
+        FS_ALWAYS_INLINE void store(Index j, typename X::V value) const {
+            X::store(p + j * step, value);
+        }
     };
 
-    Place place(isize at) const {
+    Place place(Index at) const {
         if (direct && at + X::lanes <= count)
-            return {reinterpret_cast<C *>(v.at(outer, first + at)), v.n_stride / isize(sizeof(C))};
+            return {reinterpret_cast<C *>(v.at(outer, first + at)), v.n_stride / Index(sizeof(C))};
         return together ? Place{room + at, Base::width} : Place{room, X::lanes};
     }
-    void put(isize at) const {
+    void put(Index at) const {
         if (together || (direct && at + X::lanes <= count)) return;
         scatter_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at,
                            room, where);
@@ -139,16 +141,16 @@ struct TileResults : TileColumns<X> {
 };
 
 // Bytes that `arrays` of them want, and `vectors` for each class beside.
-inline isize tile_memory(isize n, isize arrays, isize vectors) {
-    const isize tile = n * tile_vectors * FS_VECTOR_BYTES,
-                most = tile_elements * isize(sizeof(double));
+inline Index tile_memory(Index n, Index arrays, Index vectors) {
+    const Index tile = n * tile_vectors * FS_VECTOR_BYTES,
+                most = tile_elements * Index(sizeof(double));
     return arrays * (tile < most ? tile : most) + (arrays + vectors + 1) * n * FS_VECTOR_BYTES;
 }
 
 // Short rows run across lanes: those of the inner axis if it fills a vector, else of the longer
 // one, if there are a few. That depends on shapes alone, and so do results.
 enum { along_inner = 1, along_outer = 2 };
-inline int short_rows_run(const AnyView &v, isize limit) {
+inline int short_rows_run(const AnyView &v, Index limit) {
     return v.n > limit || v.outer * v.inner < enough_rows         ? 0
            : v.inner >= FS_VECTOR_BYTES / 4 || v.inner >= v.outer ? along_inner
                                                                   : along_outer;

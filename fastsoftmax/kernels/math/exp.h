@@ -19,7 +19,7 @@ struct ExpConstants<float> {
     static constexpr float log2e = 0x1.715476p+0f, ln2_hi = 0x1.62e4p-1f, ln2_lo = 0x1.7f7d1cp-20f;
     static constexpr float subtract_from = 256;
     template <class V>
-    static FS_INLINE V quadratic(V r) {
+    static FS_ALWAYS_INLINE V quadratic(V r) {
         V p = multiply_add(r, V{} + 0x1.6a6000p-10f, V{} + 0x1.12718ep-7f);
         p = multiply_add(p, r, V{} + 0x1.555af0p-5f);
         p = multiply_add(p, r, V{} + 0x1.555430p-3f);
@@ -35,7 +35,7 @@ struct ExpConstants<double> {
                             ln2_lo = 0x1.a39ef35793c76p-33;
     static constexpr double subtract_from = 2048;
     template <class V>
-    static FS_INLINE V quadratic(V r) {
+    static FS_ALWAYS_INLINE V quadratic(V r) {
         V p = multiply_add(r, V{} + 2.08860621107283687536341e-09,
                            V{} + 2.51112930892876518610661e-08);
         p = multiply_add(p, r, V{} + 2.75573911234900471893338e-07);
@@ -53,7 +53,7 @@ struct ExpConstants<double> {
 // 1 + r + q r^2: by Horner where multiplication and addition are fused, otherwise with the small
 // terms first (the same number of operations, and 0.4 ulp better without fusing).
 template <class V>
-FS_INLINE V from_quadratic(V q, V r) {
+FS_ALWAYS_INLINE inline V from_quadratic(V q, V r) {
     using S = decltype(r[0] + r[0]);
     const V one = V{} + S(1);
     if (FS_HAS_FMA) return multiply_add(multiply_add(q, r, one), r, one);
@@ -76,14 +76,15 @@ struct ExpCore {
 
     // Arguments below the range are moved to its end, where the result is 0.
     struct InRange {};
-    static FS_INLINE InRange in_range(V, V) { return {}; }
-    static FS_INLINE V moved(V d, V lowest) { return larger(lowest, d); }
-    static FS_INLINE V error_of(Pair<V> d, V lowest) {  // NaN for infinite d, and not wanted there
+    static FS_ALWAYS_INLINE InRange in_range(V, V) { return {}; }
+    static FS_ALWAYS_INLINE V moved(V d, V lowest) { return larger(lowest, d); }
+    static FS_ALWAYS_INLINE V error_of(Pair<V> d,
+                                       V lowest) {  // NaN for infinite d, and not wanted there
         return absolute<X>(d.hi) <= -lowest ? d.lo : V{};
     }
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t, InRange) {
+    static FS_ALWAYS_INLINE V finish(V r, V t, InRange) {
         return from_quadratic(ExpConstants<T>::quadratic(r), r) * power_of_two<X>(bits<X>(t));
     }
 };
@@ -115,14 +116,14 @@ struct ExpCore<Vec<float, 64>> {
     static constexpr float least = 126.75f, gradual = 151.75f;
 
     using InRange = __mmask16;
-    static FS_INLINE InRange in_range(V d, V lowest) {  // NaN is
+    static FS_ALWAYS_INLINE InRange in_range(V d, V lowest) {  // NaN is
         return _mm512_cmp_ps_mask((__m512)d, (__m512)lowest, _CMP_NLT_UQ);
     }
-    static FS_INLINE V moved(V d, V) { return d; }
-    static FS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
+    static FS_ALWAYS_INLINE V moved(V d, V) { return d; }
+    static FS_ALWAYS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
 
     // power 2^(i/16)
-    static FS_INLINE V powers(float power) {
+    static FS_ALWAYS_INLINE V powers(float power) {
         return V{0x1.000000p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
                  0x1.306fe0p+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
                  0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
@@ -130,7 +131,7 @@ struct ExpCore<Vec<float, 64>> {
                power;
     }
     // power unit 2^(i/16)
-    static FS_INLINE V units(float power) {
+    static FS_ALWAYS_INLINE V units(float power) {
         return V{0x1.02946ep+0f, 0x1.0e0732p+0f, 0x1.19fbb8p+0f, 0x1.2677bep+0f,
                  0x1.338144p+0f, 0x1.411e8ep+0f, 0x1.4f5626p+0f, 0x1.5e2ee2p+0f,
                  0x1.6dafe4p+0f, 0x1.7de09ep+0f, 0x1.8ec8dap+0f, 0x1.a070b6p+0f,
@@ -140,30 +141,30 @@ struct ExpCore<Vec<float, 64>> {
     static constexpr float c3 = 0x1.55559ap-3f, c2 = 0x1.00021ep-1f;
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t, InRange in) {
+    static FS_ALWAYS_INLINE V finish(V r, V t, InRange in) {
         if constexpr (free)
             return scaled_first(r, t, t - magic, units(1), X::set(c3), X::set(c2), in);
         return scaled(fraction(r, t, powers(1)), t - magic, in);
     }
-    static FS_INLINE V scaled_first(V r, V t, V n, V table, V c3, V c2, InRange in) {
+    static FS_ALWAYS_INLINE V scaled_first(V r, V t, V n, V table, V c3, V c2, InRange in) {
         const __m512 power = (__m512)scaled(entry(t, table), n, in);
         return (V)_mm512_maskz_fmadd_ps(in, power, (__m512)polynomial(r, c3, c2), power);
     }
-    static FS_INLINE V half_fraction(V r, V t) { return fraction(r, t, powers(0.5f)); }
-    static FS_INLINE V scaled(V v, V n, InRange in = -1) {
+    static FS_ALWAYS_INLINE V half_fraction(V r, V t) { return fraction(r, t, powers(0.5f)); }
+    static FS_ALWAYS_INLINE V scaled(V v, V n, InRange in = -1) {
         return (V)_mm512_maskz_scalef_ps(in, (__m512)v, (__m512)n);
     }
 
   private:
-    static FS_INLINE V fraction(V r, V t, V table) {
+    static FS_ALWAYS_INLINE V fraction(V r, V t, V table) {
         const V power = entry(t, table);
         return multiply_add(power, polynomial(r, X::set(c3), X::set(c2)), power);
     }
-    static FS_INLINE V entry(V t, V table) {
+    static FS_ALWAYS_INLINE V entry(V t, V table) {
         return (V)_mm512_permutexvar_ps(_mm512_castps_si512((__m512)t), (__m512)table);
     }
     // exp(r) - 1
-    static FS_INLINE V polynomial(V r, V c3, V c2) {
+    static FS_ALWAYS_INLINE V polynomial(V r, V c3, V c2) {
         return multiply_add(multiply_add(r, c3, c2) * r, r, r);
     }
 };
@@ -183,25 +184,27 @@ struct ExpCore<Vec<double, 64>> {
     static constexpr double least = 1022.75, gradual = 1075.75;
 
     using InRange = __mmask8;
-    static FS_INLINE InRange in_range(V d, V lowest) {
+    static FS_ALWAYS_INLINE InRange in_range(V d, V lowest) {
         return _mm512_cmp_pd_mask((__m512d)d, (__m512d)lowest, _CMP_NLT_UQ);
     }
-    static FS_INLINE V moved(V d, V) { return d; }
-    static FS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
+    static FS_ALWAYS_INLINE V moved(V d, V) { return d; }
+    static FS_ALWAYS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
 
     template <bool free>
-    static FS_INLINE V finish(V r, V t, InRange in) {
+    static FS_ALWAYS_INLINE V finish(V r, V t, InRange in) {
         const V n = t - magic;
         return free ? product(scaled(entry_of_units(t), n, in), r, in)
                     : scaled(product(entry_of_powers(t, 1), r), n, in);
     }
-    static FS_INLINE V half_fraction(V r, V t) { return product(entry_of_powers(t, 0.5), r); }
-    static FS_INLINE V scaled(V v, V n, InRange in = -1) {
+    static FS_ALWAYS_INLINE V half_fraction(V r, V t) {
+        return product(entry_of_powers(t, 0.5), r);
+    }
+    static FS_ALWAYS_INLINE V scaled(V v, V n, InRange in = -1) {
         return (V)_mm512_maskz_scalef_pd(in, (__m512d)v, (__m512d)n);
     }
 
   private:
-    static FS_INLINE V product(V power, V r, InRange in = -1) {  // power exp(r)
+    static FS_ALWAYS_INLINE V product(V power, V r, InRange in = -1) {  // power exp(r)
         V q = multiply_add(r, X::set(0x1.6c14c66fdd4c0p-10), X::set(0x1.11123afa8914fp-7));
         q = multiply_add(q, r, X::set(0x1.55555558fe7b6p-5));
         q = multiply_add(q, r, X::set(0x1.555555548f23dp-3));
@@ -209,7 +212,7 @@ struct ExpCore<Vec<double, 64>> {
         return (V)_mm512_maskz_fmadd_pd(in, (__m512d)power, (__m512d)multiply_add(q * r, r, r),
                                         (__m512d)power);
     }
-    static FS_INLINE V entry_of_powers(V t, double power) {
+    static FS_ALWAYS_INLINE V entry_of_powers(V t, double power) {
         const V low = V{0x1.0000000000000p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0,
                         0x1.2387a6e756238p+0, 0x1.306fe0a31b715p+0, 0x1.3dea64c123422p+0,
                         0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0} *
@@ -220,7 +223,7 @@ struct ExpCore<Vec<double, 64>> {
                        power;
         return entry(t, low, high);
     }
-    static FS_INLINE V entry_of_units(V t) {
+    static FS_ALWAYS_INLINE V entry_of_units(V t) {
         const V low = {0x1.024bb3c9b7a6bp+0, 0x1.0dbb3fab29c60p+0, 0x1.19ac689e66e26p+0,
                        0x1.2624ebb09aefap+0, 0x1.332ac6f94dc0ep+0, 0x1.40c43c7b8fabbp+0,
                        0x1.4ef7d527c95e8p+0, 0x1.5dcc63ffa0d47p+0};
@@ -229,7 +232,7 @@ struct ExpCore<Vec<double, 64>> {
                         0x1.d9b7679b6f4a8p+0, 0x1.eeb08c6aa987fp+0};
         return entry(t, low, high);
     }
-    static FS_INLINE V entry(V t, V low, V high) {
+    static FS_ALWAYS_INLINE V entry(V t, V low, V high) {
         return (V)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)t),
                                          (__m512d)high);
     }

@@ -13,7 +13,7 @@ namespace fs {
 // Taylor's series to r^22 / 22!. Terms from r^13 / 13! on are below 2^-50 of the first and need no
 // pairs.
 template <class X>
-FS_INLINE Pair<typename X::V> expm1_pair(Pair<typename X::V> r) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> expm1_pair(Pair<typename X::V> r) {
     using V = typename X::V;
     constexpr double single[] = {
         0x1.0ce396db7f853p-70, 0x1.71b8ef6dcf572p-66, 0x1.e542ba4020225p-62, 0x1.2f49b46814157p-57,
@@ -61,7 +61,7 @@ struct ExpPair {
     V n;
     Pair<V> fraction;
 
-    explicit FS_INLINE ExpPair(Pair<V> a) {
+    explicit FS_ALWAYS_INLINE ExpPair(Pair<V> a) {
         // the first two times n are exact
         constexpr double ln2[] = {0x1.62e42fee00000p-1, 0x1.a39ef35793000p-33,
                                   0x1.8ece600fcbdacp-74};

@@ -27,13 +27,15 @@ struct LiftedExp {
         const int octaves = factor != 0 && factor - factor == 0 ? std::ilogb(factor) + 2 : 0;
         return octaves < 0 ? 0 : octaves < most ? octaves : most;
     }
-    FS_INLINE V operator()(V x) const { return exp_below<X, Scaled>(x, max, shift, scale); }
+    FS_ALWAYS_INLINE V operator()(V x) const {
+        return exp_of_difference<X, Scaled>(x, max, shift, scale);
+    }
 };
 
 // Whether e * (factor / total) has all its digits wherever it is a normal number, if none of the
 // exponentials e is above their total.
 template <class C>
-FS_INLINE bool fits(double factor, double total) {
+FS_ALWAYS_INLINE inline bool fits(double factor, double total) {
     const double m = std::abs(factor);
     return m <= total && m >= total * (sizeof(C) == 4 ? 0x1p-100 : 0x1p-960);
 }
@@ -41,9 +43,9 @@ FS_INLINE bool fits(double factor, double total) {
 // exp(s (x - max)) 2^precise_lift in two terms, of numbers of any type.
 constexpr int precise_lift = 900;
 template <class X, bool Scaled>
-FS_INLINE Pair<typename X::V> precise_exp(typename X::V x, typename X::V max,
-                                          const Scale<X> &scale) {
-    return exp_below_pair<X, Scaled>(x, max, X::set(-precise_lift), scale);
+FS_ALWAYS_INLINE inline Pair<typename X::V> precise_exp(typename X::V x, typename X::V max,
+                                                        const Scale<X> &scale) {
+    return exp_of_difference_pair<X, Scaled>(x, max, X::set(-precise_lift), scale);
 }
 
 // exp(hi + lo), and less 1.

@@ -16,8 +16,8 @@ namespace fs {
 // r = s (d + error) - n ln 2. Scaled says whether s differs from 1, Corrected whether there is an
 // error of the subtraction to put back.
 template <class X, bool Scaled, bool Corrected>
-FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X> &scale,
-                                typename X::V error) {
+FS_ALWAYS_INLINE inline typename X::V reduced(typename X::V d, typename X::V n,
+                                              const Scale<X> &scale, typename X::V error) {
     using V = typename X::V;
     using C = ExpConstants<typename X::Scalar>;
     const V p = Scaled ? d * scale.hi : d;
@@ -34,8 +34,8 @@ FS_INLINE typename X::V reduced(typename X::V d, typename X::V n, const Scale<X>
 // exp(s * (d.hi + d.lo)) * 2^-N for d = x - c, 0 below the range of the shift; `free`: times
 // ExpCore::unit.
 template <class X, bool Scaled, bool Corrected, bool free>
-FS_INLINE typename X::V exp_at(Pair<typename X::V> d, const Shift<X> &shift,
-                               const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline typename X::V exp_at(Pair<typename X::V> d, const Shift<X> &shift,
+                                             const Scale<X> &scale) {
     using V = typename X::V;
     using Core = ExpCore<X>;
     const auto in = Core::in_range(d.hi, shift.lowest);
@@ -48,28 +48,32 @@ FS_INLINE typename X::V exp_at(Pair<typename X::V> d, const Shift<X> &shift,
 }
 
 template <class X, bool Scaled, bool free>
-FS_INLINE typename X::V exp_at(typename X::V d, const Shift<X> &shift, const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline typename X::V exp_at(typename X::V d, const Shift<X> &shift,
+                                             const Scale<X> &scale) {
     return exp_at<X, Scaled, false, free>({d, typename X::V{}}, shift, scale);
 }
 
 // The form for x at most the maximum that set the shift (-inf included: exact zero), in units.
 template <class X, bool Scaled>
-FS_INLINE typename X::V exp_shifted(typename X::V x, const Shift<X> &shift, const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline typename X::V exp_max_shift(typename X::V x, const Shift<X> &shift,
+                                                    const Scale<X> &scale) {
     return exp_at<X, Scaled, true>(x - shift.center, shift, scale);
 }
 
 // exp(s * (x - max)) * 2^-N with the rounding error of the subtraction put back: a function of the
 // exact difference, and 1 at the maximum (times 2^-N). `shift` is a fixed one.
 template <class X, bool Scaled>
-FS_INLINE typename X::V exp_below(typename X::V x, typename X::V max, const Shift<X> &shift,
-                                  const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline typename X::V exp_of_difference(typename X::V x, typename X::V max,
+                                                        const Shift<X> &shift,
+                                                        const Scale<X> &scale) {
     return exp_at<X, Scaled, true, false>(two_sum(x, -max), shift, scale);
 }
 
 // x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is
 // NaN for infinite x).
 template <class X>
-FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typename X::V lowest) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> difference(typename X::V x, typename X::V max,
+                                                       typename X::V lowest) {
     const Pair<typename X::V> d = two_sum(x, -max);
     return {larger(lowest, d.hi), absolute<X>(d.hi) <= -lowest ? d.lo : typename X::V{}};
 }
@@ -77,8 +81,10 @@ FS_INLINE Pair<typename X::V> difference(typename X::V x, typename X::V max, typ
 // exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the
 // last bit of an exponential is too much of an error. By the general method, whatever ExpCore does.
 template <class X, bool Scaled>
-FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
-                                             typename X::V exponent, const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> exp_of_difference_pair(typename X::V x,
+                                                                   typename X::V max,
+                                                                   typename X::V exponent,
+                                                                   const Scale<X> &scale) {
     using V = typename X::V;
     using T = typename X::Scalar;
     using C = ExpConstants<T>;
@@ -101,8 +107,8 @@ FS_INLINE Pair<typename X::V> exp_below_pair(typename X::V x, typename X::V max,
 // The form for any x and a shift without center: far above it gives +inf, which tells the caller
 // that the shift was wrong.
 template <class X, bool Scaled, bool free>
-FS_INLINE typename X::V exp_uncentered(typename X::V x, const Shift<X> &shift,
-                                       const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline typename X::V exp_fixed_shift(typename X::V x, const Shift<X> &shift,
+                                                      const Scale<X> &scale) {
     return exp_at<X, Scaled, free>(ExpCore<X>::overflows ? x : smaller(shift.highest, x), shift,
                                    scale);
 }
@@ -114,10 +120,10 @@ struct FixedExp {
     Shift<X> shift;
     Scale<X> scale;
 
-    explicit FS_INLINE FixedExp(const Scale<X> &s)
+    explicit FS_ALWAYS_INLINE FixedExp(const Scale<X> &s)
         : shift(free ? Shift<X>::fixed(exponent, s) : Shift<X>::gradual(exponent, s)), scale(s) {}
-    FS_INLINE typename X::V operator()(typename X::V x) const {
-        return exp_uncentered<X, Scaled, free>(x, shift, scale);
+    FS_ALWAYS_INLINE typename X::V operator()(typename X::V x) const {
+        return exp_fixed_shift<X, Scaled, free>(x, shift, scale);
     }
 };
 
@@ -133,7 +139,7 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
     Scale<X> scale;
     V lowest, log2e, magic, ln2_hi, ln2_lo, c3, c2, table;
 
-    explicit FS_INLINE FixedExp(const Scale<X> &s)
+    explicit FS_ALWAYS_INLINE FixedExp(const Scale<X> &s)
         : scale(s),
           lowest(held(Shift<X>::fixed(exponent, s).lowest)),
           log2e(held(Scaled ? s.log2e : X::set(Constants::log2e))),
@@ -144,7 +150,7 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
           c2(held(X::set(Core::c2))),
           table(held(Core::units(1 << -exponent))) {}
 
-    FS_INLINE V operator()(V x) const {
+    FS_ALWAYS_INLINE V operator()(V x) const {
         const V t = multiply_add(x, log2e, magic), n = t - magic;
         const V r = Scaled ? reduced<X, true, false>(x, n, scale, V{})
                            : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, x));
@@ -152,7 +158,7 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
     }
 
   private:
-    static FS_INLINE V held(V v) {
+    static FS_ALWAYS_INLINE V held(V v) {
         asm("" : "+v"(v));  // now it is a value that cannot be made again from memory
         return v;
     }
@@ -160,17 +166,18 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
 #endif
 
 template <class X, bool Scaled>
-using TypicalExp = FixedExp<X, Scaled, Shift<X>::typical_exponent, true>;
+using FixedShiftExp = FixedExp<X, Scaled, Shift<X>::fixed_exponent, true>;
 
 // exp(x) itself, without shift or scale; +inf from overflow on, 0 where the result is subnormal.
 template <class X>
-FS_INLINE typename X::V exp_plain(typename X::V x) {
-    return exp_uncentered<X, false, false>(x, Shift<X>::fixed(0, Scale<X>::one()), Scale<X>::one());
+FS_ALWAYS_INLINE inline typename X::V exp_plain(typename X::V x) {
+    return exp_fixed_shift<X, false, false>(x, Shift<X>::fixed(0, Scale<X>::one()),
+                                            Scale<X>::one());
 }
 
 // exp(x) 2^lift for x <= 0.
 template <class X, int lift>
-FS_INLINE typename X::V exp_lifted(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V exp_lifted(typename X::V x) {
     const Scale<X> one = Scale<X>::one();
     return exp_at<X, false, false>(x, Shift<X>::gradual(-lift, one), one);
 }
@@ -179,17 +186,19 @@ FS_INLINE typename X::V exp_lifted(typename X::V x) {
 // general it is made too large, so that all of them are normal, and multiplied by a power of two,
 // which rounds once.
 template <class X>
-FS_INLINE typename X::V exp_nonpositive(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V exp_nonpositive(typename X::V x) {
     using T = typename X::Scalar;
     constexpr int lift = ExpCore<X>::overflows ? 0 : Format<T>::mantissa + 1;
     const typename X::V e = exp_lifted<X, lift>(x);
-    return lift ? e * (1 / T(isize(1) << lift)) : e;
+    return lift ? e * (1 / T(Index(1) << lift)) : e;
 }
 
 template <class X>
 struct NonpositiveExp {
-    explicit FS_INLINE NonpositiveExp(const Scale<X> &) {}
-    FS_INLINE typename X::V operator()(typename X::V x) const { return exp_nonpositive<X>(x); }
+    explicit FS_ALWAYS_INLINE NonpositiveExp(const Scale<X> &) {}
+    FS_ALWAYS_INLINE typename X::V operator()(typename X::V x) const {
+        return exp_nonpositive<X>(x);
+    }
 };
 
 // exp(x) for x <= 0 (down to where its product with the largest number is 0) in parts, for products
@@ -201,7 +210,7 @@ struct SplitExp {
     using T = typename X::Scalar;
     using V = typename X::V;
     V n, fraction, fourth, rest;  // 2^n fraction = fraction fourth^3 rest
-    explicit FS_INLINE SplitExp(V x) {
+    explicit FS_ALWAYS_INLINE SplitExp(V x) {
         using C = ExpConstants<T>;
         using F = Format<T>;
         const V magic = X::set(F::round_magic), y = larger(X::set(least_argument), x);
@@ -212,11 +221,11 @@ struct SplitExp {
         fourth = power_of_two<X>(bits<X>(k + (magic + F::bias)));
         rest = power_of_two<X>(bits<X>((n - 3 * k) + (magic + F::bias)));
     }
-    FS_INLINE V times(V a) const { return a * fourth * fraction * fourth * fourth * rest; }
+    FS_ALWAYS_INLINE V times(V a) const { return a * fourth * fraction * fourth * fourth * rest; }
     // a b exp(x) in some lanes, whatever the sizes of all three; by the number, since they are few.
-    FS_INLINE V times(V a, V b, typename X::I wanted) const {
+    FS_ALWAYS_INLINE V times(V a, V b, typename X::I wanted) const {
         V product{};
-        for (isize l = 0; l < X::lanes; ++l) {
+        for (Index l = 0; l < X::lanes; ++l) {
             if (!wanted[l]) continue;
             int of_a, of_b;
             const T p = std::frexp(a[l], &of_a), q = std::frexp(b[l], &of_b);
@@ -238,7 +247,7 @@ struct SplitExp<X, true> {
     using V = typename X::V;
     using Core = ExpCore<X>;
     V half, n;
-    explicit FS_INLINE SplitExp(V x) {
+    explicit FS_ALWAYS_INLINE SplitExp(V x) {
         const V y = larger(X::set(SplitExp<X, false>::least_argument), x),
                 t = multiply_add(y, X::set(ExpConstants<typename X::Scalar>::log2e),
                                  X::set(Core::magic));
@@ -246,8 +255,8 @@ struct SplitExp<X, true> {
             reduced<X, false, false>(y, t - Core::magic, Scale<X>::one(), V{}), t);
         n = t - (Core::magic - 1);
     }
-    FS_INLINE V value() const { return Core::scaled(half, n); }
-    FS_INLINE V times(V a) const { return Core::scaled(a * half, n); }
+    FS_ALWAYS_INLINE V value() const { return Core::scaled(half, n); }
+    FS_ALWAYS_INLINE V times(V a) const { return Core::scaled(a * half, n); }
 };
 #endif
 

@@ -11,15 +11,15 @@ namespace fs {
 // The constant makes rows independent of what they hold until their sums are known, so that the
 // processor works on several at once.
 template <class V>
-FS_INLINE auto worth_a_guess(V scaled_logit) {
+FS_ALWAYS_INLINE inline auto fixed_shift_plausible(V scaled_logit) {
     return (scaled_logit > -16) & (scaled_logit < 40);
 }
 
 template <class X>
-FS_INLINE bool all_worth_a_guess(const typename X::Scalar *logits, isize count) {
+FS_ALWAYS_INLINE inline bool fixed_shifts_plausible(const typename X::Scalar *logits, Index count) {
     typename X::I wrong = {};
-    each_vector<X>(count, [&](isize k, auto lanes) FS_INLINE_LAMBDA {
-        wrong |= ~worth_a_guess(lanes.load(logits + k, 0));
+    for_each_vector<X>(count, [&](Index k, auto lanes) FS_ALWAYS_INLINE {
+        wrong |= ~fixed_shift_plausible(lanes.load(logits + k, 0));
     });
     return !any<X>(wrong);
 }
@@ -27,50 +27,51 @@ FS_INLINE bool all_worth_a_guess(const typename X::Scalar *logits, isize count) 
 // Whether the sum came from a shift near enough: between 1 and 2^100 (2^900), nothing that
 // matters was lost.
 template <class C, class V>
-FS_INLINE auto near_enough(V sum) {
+FS_ALWAYS_INLINE inline auto fixed_shift_was_right(V sum) {
     return (sum >= 1) & (sum <= (sizeof(C) == 4 ? 0x1p100 : 0x1p900));
 }
 
 // The totals of rows that are settled together: what is done once a row costs less in vectors of
 // them, and none waits for another.
-template <isize most>
-struct Totals {
+template <Index most>
+struct RowTotals {
     double hi[most], lo[most];
 
-    FS_INLINE Sum operator[](isize k) const { return {hi[k], lo[k]}; }
-    FS_INLINE void set(isize k, Sum sum) { hi[k] = sum.hi, lo[k] = sum.lo; }
+    FS_ALWAYS_INLINE Sum operator[](Index k) const { return {hi[k], lo[k]}; }
+    FS_ALWAYS_INLINE void set(Index k, Sum sum) { hi[k] = sum.hi, lo[k] = sum.lo; }
     template <class D>
-    FS_INLINE Pair<typename D::V> part(isize k) const {
+    FS_ALWAYS_INLINE Pair<typename D::V> part(Index k) const {
         return {D::load(hi + k), D::load(lo + k)};
     }
-    // Whether a guess was right for all rows.
+    // Whether the fixed shift was right for all rows.
     template <class C>
-    FS_INLINE bool near_enough(isize count) const {
+    FS_ALWAYS_INLINE bool fixed_shift_was_right(Index count) const {
         using D = Vec<double>;
         typename D::I right = ~typename D::I{};
-        for (isize k = 0; k < count; k += D::lanes) right &= fs::near_enough<C>(D::load(hi + k));
+        for (Index k = 0; k < count; k += D::lanes)
+            right &= fs::fixed_shift_was_right<C>(D::load(hi + k));
         return !any<D>(~right);
     }
     // In whole vectors, as they are loaded again: loads that span several stores wait for these to
     // reach the cache. Those from `count` on repeat the last.
     template <class X>
-    FS_INLINE void set(const typename LaneSums<X>::Unfolded *sums, isize count) {
+    FS_ALWAYS_INLINE void set(const typename Accumulator<X>::Unfolded *sums, Index count) {
         using D = Vec<double>;
-        for (isize k = 0; k < count; k += D::lanes) {
+        for (Index k = 0; k < count; k += D::lanes) {
             const auto vector = folded<X, D>(sums, k, count - 1);
             D::store(hi + k, vector.hi), D::store(lo + k, vector.lo);
         }
-        for (isize k = (count + D::lanes - 1) / D::lanes * D::lanes; k % X::lanes; k += D::lanes)
+        for (Index k = (count + D::lanes - 1) / D::lanes * D::lanes; k % X::lanes; k += D::lanes)
             D::store(hi + k, D::set(1)), D::store(lo + k, D::set(0));
     }
 
   private:
     template <class X, class D>
-    static FS_INLINE Pair<typename D::V> folded(const typename LaneSums<X>::Unfolded *sums, isize k,
-                                                isize last) {
+    static FS_ALWAYS_INLINE Pair<typename D::V> folded(
+        const typename Accumulator<X>::Unfolded *sums, Index k, Index last) {
         if constexpr (D::lanes == 2) {
-            return LaneSums<X>::two_totals(sums[k < last ? k : last],
-                                           sums[k + 1 < last ? k + 1 : last]);
+            return Accumulator<X>::two_totals(sums[k < last ? k : last],
+                                              sums[k + 1 < last ? k + 1 : last]);
         } else {
             using Half = Vec<double, sizeof(typename D::V) / 2>;
             const auto a = folded<X, Half>(sums, k, last),
@@ -82,30 +83,30 @@ struct Totals {
 
 // Sweeps over a contiguous block of one row. Exp is a function of vectors.
 template <class C>
-constexpr C absent_logit = -std::numeric_limits<C>::infinity();
+constexpr C masked_logit = -std::numeric_limits<C>::infinity();
 
-template <class X, isize together = added_by_fours, class C, class Exp>
-FS_INLINE void add_exp(const C *x, isize n, const Exp &exp, LaneSums<X> &sums) {
-    sum_vectors<X, together, true>(n, sums, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+template <class X, Index together = added_by_fours, class C, class Exp>
+FS_ALWAYS_INLINE inline void add_exp(const C *x, Index n, const Exp &exp, Accumulator<X> &sums) {
+    sum_vectors<X, together, true>(n, sums, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         fetch_ahead<X>(x + i);
-        return exp(lanes.load(x + i, absent_logit<C>));
+        return exp(lanes.load(x + i, masked_logit<C>));
     });
 }
 
 // `sum` less the exponential at one place of it, with all digits of the others even if it is nearly
-// all there is: what its block of `count` elements (at a multiple of summed_elements from the start
-// of the row) added to the sum, so many vectors together, is taken away, and added again without
-// it, each by itself.
-template <class X, isize together, class C, class Exp>
-Sum sum_without(const C *x, isize count, isize place, const Exp &exp, Sum sum) {
-    C e[summed_elements<X>];
-    LaneSums<X> with, without;
-    sum_vectors<X, together>(count, with, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
-        const auto v = exp(lanes.load(x + i, absent_logit<C>));
+// all there is: what its block of `count` elements (at a multiple of accumulator_block from the
+// start of the row) added to the sum, so many vectors together, is taken away, and added again
+// without it, each by itself.
+template <class X, Index together, class C, class Exp>
+Sum sum_without(const C *x, Index count, Index place, const Exp &exp, Sum sum) {
+    C e[accumulator_block<X>];
+    Accumulator<X> with, without;
+    sum_vectors<X, together>(count, with, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
+        const auto v = exp(lanes.load(x + i, masked_logit<C>));
         lanes.store(e + i, v);
         return v;
     });
-    each_vector<X>(count, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    for_each_vector<X>(count, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         without.add(X::without(lanes.load(e + i, 0), place - i));
     });
     const Sum all = with.total();
@@ -118,21 +119,21 @@ Sum sum_without(const C *x, isize count, isize place, const Exp &exp, Sum sum) {
 // vector overlaps the one before: that costs less than masked loads and stores. (A row of less than
 // a vector is padded.) beside(i) comes along with every whole vector.
 template <class X, class S, class C, class Exp, class Beside>
-FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp,
-                                                  Beside beside) {
-    LaneSums<X> sums;
-    const auto term = [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+FS_ALWAYS_INLINE inline typename Accumulator<X>::Unfolded keep_exp(const S *x, C *e, Index n,
+                                                                   const Exp &exp, Beside beside) {
+    Accumulator<X> sums;
+    const auto term = [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         if constexpr (decltype(lanes)::whole) {
             return exp(load_as<X>(x + i));
         } else {
-            const isize at = n < X::lanes ? 0 : n - X::lanes;
-            const auto y = exp(n < X::lanes ? lanes.load(x, absent_logit<C>) : load_as<X>(x + at));
+            const Index at = n < X::lanes ? 0 : n - X::lanes;
+            const auto y = exp(n < X::lanes ? lanes.load(x, masked_logit<C>) : load_as<X>(x + at));
             X::store(e + at, y);
             return n < X::lanes ? y : X::last(y, n - i);
         }
     };
-    sum_vectors<X>(n, sums, term, [&](isize i, const auto &...y) FS_INLINE_LAMBDA {
-        isize at = i;
+    sum_vectors<X>(n, sums, term, [&](Index i, const auto &...y) FS_ALWAYS_INLINE {
+        Index at = i;
         ((X::store(e + at, y), at += X::lanes), ...);
         for (; i < at; i += X::lanes) beside(i);
     });
@@ -140,8 +141,9 @@ FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, con
 }
 
 template <class X, class S, class C, class Exp>
-FS_INLINE typename LaneSums<X>::Unfolded keep_exp(const S *x, C *e, isize n, const Exp &exp) {
-    return keep_exp<X>(x, e, n, exp, [](isize) {});
+FS_ALWAYS_INLINE inline typename Accumulator<X>::Unfolded keep_exp(const S *x, C *e, Index n,
+                                                                   const Exp &exp) {
+    return keep_exp<X>(x, e, n, exp, [](Index) {});
 }
 
 }  // namespace fs

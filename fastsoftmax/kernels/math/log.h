@@ -35,7 +35,7 @@ struct LogConstants<double> {
 
 // s^3 (2/3 + 2/5 z + ...) with z = s^2.
 template <class X>
-FS_INLINE typename X::V atanh_series(typename X::V s) {
+FS_ALWAYS_INLINE inline typename X::V atanh_series(typename X::V s) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int terms = LogConstants<T>::terms;
@@ -50,8 +50,8 @@ FS_INLINE typename X::V atanh_series(typename X::V s) {
 // higher ones (sums of very many numbers must be made so: two_sum(hi, lo)). `quotient` is a / b
 // within a few ulp.
 template <class X>
-FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b,
-                                        typename X::V quotient, typename X::V extra) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b,
+                                                      typename X::V quotient, typename X::V extra) {
     using T = typename X::Scalar;
     using F = Format<T>;
     using C = LogConstants<T>;
@@ -83,13 +83,13 @@ FS_INLINE Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::
 }
 
 template <class V>
-FS_INLINE V sum_of(Pair<V> p) {
+FS_ALWAYS_INLINE inline V sum_of(Pair<V> p) {
     return p.hi + p.lo;
 }
 
 // log1p(y) for y >= 0, good relative to the result however small it is.
 template <class X>
-FS_INLINE Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y_lo) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y_lo) {
     const typename X::V one = X::set(1);
     Pair<typename X::V> a = two_sum(one, y);
     a.lo = a.lo + y_lo;
@@ -99,19 +99,19 @@ FS_INLINE Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y
 
 // log(a) for 0 < a < inf in two terms.
 template <class X>
-FS_INLINE Pair<typename X::V> log_pair(typename X::V a) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> log_pair(typename X::V a) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int lift = Format<T>::mantissa + 1;
     const V zero = {};
     const auto subnormal = a < std::numeric_limits<T>::min();
-    const V up = subnormal ? a * T(isize(1) << lift) : a;
+    const V up = subnormal ? a * T(Index(1) << lift) : a;
     return log_ratio<X>({up, zero}, {X::set(1), zero}, up, subnormal ? X::set(-lift) : zero);
 }
 
 // log(a) for a >= 0; -inf for a = 0.
 template <class X>
-FS_INLINE typename X::V log_of(typename X::V a) {
+FS_ALWAYS_INLINE inline typename X::V log_of(typename X::V a) {
     using T = typename X::Scalar;
     const typename X::V l = sum_of(log_pair<X>(a));
     return a == typename X::V{}                 ? X::set(-std::numeric_limits<T>::infinity())
@@ -121,7 +121,7 @@ FS_INLINE typename X::V log_of(typename X::V a) {
 
 // log(1 - p) = -log(1 / (1 - p)) with 1 - p in two terms.
 template <class X>
-FS_INLINE typename X::V log_complement(typename X::V p) {
+FS_ALWAYS_INLINE inline typename X::V log_complement(typename X::V p) {
     using T = typename X::Scalar;
     const Pair<typename X::V> q = two_sum(X::set(1), -p);
     const typename X::V one = X::set(1),

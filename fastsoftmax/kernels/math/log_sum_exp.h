@@ -40,9 +40,9 @@ struct LogTotal {
     // exp(s (max - center)) 2^-exponent as the row's own type has it. The logarithm is log1p of
     // them.
     template <bool Scaled>
-    static FS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center,
-                                    V exponent, const Scale<D> &scale) {
-        Pair<V> e = exp_below_pair<D, Scaled>(max, center, exponent, scale);
+    static FS_ALWAYS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center,
+                                           V exponent, const Scale<D> &scale) {
+        Pair<V> e = exp_of_difference_pair<D, Scaled>(max, center, exponent, scale);
         if (unit != 1) e = product(e, unit);
         const Pair<V> apart = two_sum(total.hi, -at_max),
                       rest = two_sum(apart.hi, apart.lo + total.lo);
@@ -58,7 +58,7 @@ struct LogTotal {
     }
 
   private:
-    static FS_INLINE Pair<V> product(Pair<V> a, double b) {
+    static FS_ALWAYS_INLINE Pair<V> product(Pair<V> a, double b) {
         const V p = a.hi * b;
         return {p, multiply_subtract_exact<D>(a.hi, D::set(b), p) + a.lo * b};
     }
@@ -80,13 +80,13 @@ S true_rest(S s) {
 // Those exponentials, and how often the maximum occurs. Each term is added with its rounding error:
 // where the rest is small, half an ulp of it is one of the result.
 template <class X, bool Scaled, class C>
-inline void add_rest(const C *x, isize n, C max, const Scale<X> &scale, LaneSums<X> &rest,
-                     LaneSums<X> &copies) {
+inline void add_rest(const C *x, Index n, C max, const Scale<X> &scale, Accumulator<X> &rest,
+                     Accumulator<X> &copies) {
     const auto top = X::set(max);
     const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
-    each_vector<X>(n, [&](isize i, auto lanes) {
-        const auto v = lanes.load(x + i, absent_logit<C>);
-        rest.add(v == top ? typename X::V{} : exp_below<X, Scaled>(v, top, below, scale));
+    for_each_vector<X>(n, [&](Index i, auto lanes) {
+        const auto v = lanes.load(x + i, masked_logit<C>);
+        rest.add(v == top ? typename X::V{} : exp_of_difference<X, Scaled>(v, top, below, scale));
         copies.add(v == top ? X::set(1) : typename X::V{});
     });
 }
@@ -103,10 +103,10 @@ struct ExpTotal {
     // The logarithm of the total, relative to the maximum, is below 1: then it is made of the sum
     // of the others, which must have its own digits.
     static constexpr double dominates = 2.75;
-    bool dominated() const { return sum.hi < dominates * static_cast<double>(at_max); }
+    bool max_dominates() const { return sum.hi < dominates * static_cast<double>(at_max); }
     // The others are so small that they must be summed relative to the maximum.
     static constexpr double tiny_rest = 0x1p-14;
-    bool wants_rest() const {
+    bool tail_underflows() const {
         return sum.hi - static_cast<double>(at_max) <= tiny_rest * static_cast<double>(at_max) &&
                at_max > 0;
     }
@@ -117,7 +117,7 @@ struct ExpTotal {
 };
 
 // The logarithms of several such totals, relative to their maxima, in vectors.
-template <class C, bool Scaled, isize size>
+template <class C, bool Scaled, Index size>
 struct LogTotals {
     using D = Vec<double>;
     using Log = LogTotal<D>;
@@ -126,7 +126,7 @@ struct LogTotals {
         top_lo[size];
     Factor factor[Scaled ? size : 1];
 
-    void set(isize l, const ExpTotal<C> &t, Factor scale) {
+    void set(Index l, const ExpTotal<C> &t, Factor scale) {
         const double m = static_cast<double>(t.max);
         const Factor top = t.center == 0 && m - m == 0 ? scale.times(m) : Factor{0, 0};
         hi[l] = t.sum.hi, lo[l] = t.sum.lo, max[l] = m, at_max[l] = static_cast<double>(t.at_max);
@@ -135,13 +135,13 @@ struct LogTotals {
         if constexpr (Scaled) factor[l] = scale;
     }
     // Of the first `count`; that of a total that wants the rest is of no use.
-    void solve(isize count, Sum *logs) {
-        const isize padded = (count + D::lanes - 1) / D::lanes * D::lanes;
-        for (isize l = count; l < padded; ++l) set(l, ExpTotal<C>{{1, 0}, 0, 0, 0, 0}, {1, 0});
+    void solve(Index count, Sum *logs) {
+        const Index padded = (count + D::lanes - 1) / D::lanes * D::lanes;
+        for (Index l = count; l < padded; ++l) set(l, ExpTotal<C>{{1, 0}, 0, 0, 0, 0}, {1, 0});
         Scale<D> scale = Scale<D>::one();
-        for (isize l = 0; l < count; l += D::lanes) {
-            for (isize k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
-            const auto x = [&](const double *p) FS_INLINE_LAMBDA {
+        for (Index l = 0; l < count; l += D::lanes) {
+            for (Index k = 0; Scaled && k < D::lanes; ++k) scale.set_lane(k, factor[l + k]);
+            const auto x = [&](const double *p) FS_ALWAYS_INLINE {
                 return D::load(p + l);
             };
             const auto far = Log::from({x(hi), x(lo)}, unit, x(exponent), x(top_hi), x(top_lo));
@@ -151,7 +151,7 @@ struct LogTotals {
             // log1p of the others keeps the digits that the total would lose
             const auto dominated = x(hi) < ExpTotal<C>::dominates * x(at_max);
             const auto log_hi = dominated ? near.hi : far.hi, log_lo = dominated ? near.lo : far.lo;
-            for (isize k = 0; k < D::lanes && l + k < count; ++k)
+            for (Index k = 0; k < D::lanes && l + k < count; ++k)
                 logs[l + k] = {log_hi[k], log_lo[k]};
         }
     }
@@ -170,56 +170,56 @@ Sum log_of_total(const ExpTotal<C> &t, Factor scale) {
 // more digits than they have. (From 1/2 on an error of the logarithm, which is at most 2.3 units of
 // 2^-24, is 2.3 ulp.)
 template <class V>
-FS_INLINE auto may_cancel(V max, V natural) {
+FS_ALWAYS_INLINE inline auto may_cancel(V max, V natural) {
     return (max < 0) & (natural < 0.5f) & (natural > -0.5f);
 }
 // The same where it is known what the logarithm has added: an error of it, at most 2.3 units of
 // 2^-24 of itself, is at most as many ulp of a sum that is not smaller. All three to one base.
 template <class V>
-FS_INLINE auto cancels(V max, V sum, V natural) {
+FS_ALWAYS_INLINE inline auto cancels(V max, V sum, V natural) {
     const V log = sum - max;
     return may_cancel(max, natural) & (log > sum) & (log > -sum);
 }
 
-// The same for a vector of rows or columns, one in each lane, that all have the typical shift and
-// are not scaled; part(k) are the totals in the k-th vector of double. Where wants_rest they are of
-// no use.
+// The same for a vector of rows or columns, one in each lane, that all have the fixed shift and
+// are not scaled; part(k) are the totals in the k-th vector of double. Where tail_underflows they
+// are of no use.
 template <class X>
 struct UsualLogs {
     using V = typename X::V;
     using D = Vec<double>;
     using Total = ExpTotal<typename X::Scalar>;
     V max, hi, lo;
-    typename D::I wants_rest[wide_parts<X>];
+    typename D::I tail_underflows[wide_parts<X>];
 
     template <class Part>
-    FS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
+    FS_ALWAYS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
         Pair<typename D::V> others[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
             const Pair<typename D::V> total = part(k);
             const auto m = wide_part<X>(max, k), e = wide_part<X>(at_max, k);
             others[k] = relative(total, e, m);
-            wants_rest[k] = total.hi - e <= Total::tiny_rest * e;
+            tail_underflows[k] = total.hi - e <= Total::tiny_rest * e;
         }
         const Pair<V> rest = pair_from_wide<X>(others),
                       log = log1p_nonnegative<X>(rest.hi, rest.lo);
         hi = log.hi, lo = log.lo;
     }
-    FS_INLINE bool any_wants_rest() const {
-        typename D::I wants = wants_rest[0];
-        for (int k = 1; k < wide_parts<X>; ++k) wants |= wants_rest[k];
+    FS_ALWAYS_INLINE bool any_tail_underflows() const {
+        typename D::I wants = tail_underflows[0];
+        for (int k = 1; k < wide_parts<X>; ++k) wants |= tail_underflows[k];
         return any<D>(wants);
     }
     // logsumexp, but where they may_cancel.
-    FS_INLINE V sum() const {
+    FS_ALWAYS_INLINE V sum() const {
         const Pair<V> s = two_sum(max, hi);
         return s.hi + (s.lo + lo);
     }
 
   private:
-    static FS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total, typename D::V at_max,
-                                                  typename D::V max) {
-        constexpr int exponent = Shift<X>::typical_exponent;
+    static FS_ALWAYS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total,
+                                                         typename D::V at_max, typename D::V max) {
+        constexpr int exponent = Shift<X>::fixed_exponent;
         if constexpr (wide_parts<X> > 1)
             return {(total.hi - at_max) /
                         (FixedExp<D, false, exponent>(Scale<D>::one())(max) * Total::unit),

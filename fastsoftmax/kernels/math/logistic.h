@@ -12,7 +12,7 @@ namespace fs {
 // below. e where sign x is negative, else 1; for e <= 1 (or NaN). The sign of 0 does not matter:
 // there e is 1, too.
 template <class X, int sign>
-FS_INLINE typename X::V one_or_below(typename X::V x, typename X::V e) {
+FS_ALWAYS_INLINE inline typename X::V one_or_below(typename X::V x, typename X::V e) {
     const typename X::V zero = {}, one = X::set(1);
     [[maybe_unused]] const typename X::V positive = sign > 0 ? one : e,
                                          negative = sign > 0 ? e : one;
@@ -28,7 +28,7 @@ FS_INLINE typename X::V one_or_below(typename X::V x, typename X::V e) {
 }
 
 template <class X>
-FS_INLINE typename X::V sigmoid(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V sigmoid(typename X::V x) {
     const typename X::V e = exp_nonpositive<X>(minus_absolute<X>(x));
     return one_or_below<X, 1>(x, e) / (X::set(1) + e);
 }
@@ -36,7 +36,7 @@ FS_INLINE typename X::V sigmoid(typename X::V x) {
 // g sigmoid(sign x), rounded as if the exponential had no least value. In general for sign x >=
 // -tail_from alone.
 template <class X, int sign>
-FS_INLINE typename X::V times_sigmoid(typename X::V g, typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V times_sigmoid(typename X::V g, typename X::V x) {
     const typename X::V one = X::set(1), z = minus_absolute<X>(x);
     if constexpr (ExpCore<X>::overflows) {
         const SplitExp<X> e(z);
@@ -55,8 +55,8 @@ constexpr bool has_tails = !ExpCore<X>::overflows;
 template <class X, int sign>
 __attribute__((noinline)) void times_sigmoid_with_tails(const typename X::Scalar *g,
                                                         const typename X::Scalar *x,
-                                                        typename X::Scalar *out, isize n) {
-    each_vector<X>(n, [&](isize i, auto lanes) {
+                                                        typename X::Scalar *out, Index n) {
+    for_each_vector<X>(n, [&](Index i, auto lanes) {
         const typename X::V a = lanes.load(g + i, 0), z = lanes.load(x + i, 0);
         lanes.store(out + i, sign * z < -tail_from<X> ? SplitExp<X>(minus_absolute<X>(z)).times(a)
                                                       : times_sigmoid<X, sign>(a, z));
@@ -65,7 +65,7 @@ __attribute__((noinline)) void times_sigmoid_with_tails(const typename X::Scalar
 
 // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))
 template <class X>
-FS_INLINE typename X::V softplus(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V softplus(typename X::V x) {
     using V = typename X::V;
     const Pair<V> l = log1p_nonnegative<X>(exp_nonpositive<X>(minus_absolute<X>(x)), V{});
     const V top = larger(x, V{});
@@ -75,20 +75,20 @@ FS_INLINE typename X::V softplus(typename X::V x) {
 }
 
 template <class X>
-FS_INLINE typename X::V log_sigmoid(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::V log_sigmoid(typename X::V x) {
     return -softplus<X>(-x);
 }
 
 // log(p / (1 - p)) as the logarithm of a quotient, 1 - p kept in two terms: exact to the last
 // digits next to p = 1/2, 0 and 1.
 template <class X>
-FS_INLINE typename X::V logit(typename X::V p) {
+FS_ALWAYS_INLINE inline typename X::V logit(typename X::V p) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int lift = Format<T>::mantissa + 1;
     const V zero = {}, one = X::set(1);
     const auto subnormal = p < std::numeric_limits<T>::min();
-    const V a = subnormal ? p * T(isize(1) << lift) : p;
+    const V a = subnormal ? p * T(Index(1) << lift) : p;
     const Pair<V> b = two_sum(one, -p);
     const V l = sum_of(log_ratio<X>({a, zero}, b, a / b.hi, subnormal ? X::set(-lift) : zero));
     const V inf = X::set(std::numeric_limits<T>::infinity()),
@@ -102,7 +102,7 @@ FS_INLINE typename X::V logit(typename X::V p) {
 // negative ones grow downwards, as signed ones those of positive ones upwards. The upper halves
 // decide between doubles.
 template <class X, int sign>
-FS_INLINE typename X::V beyond(typename X::V x, typename X::V m) {
+FS_ALWAYS_INLINE inline typename X::V beyond(typename X::V x, typename X::V m) {
 #if defined(__AVX512F__)
     if constexpr (sizeof x == 64 && sign > 0)
         return (typename X::V)_mm512_max_epu32((__m512i)m, (__m512i)x);
@@ -119,18 +119,18 @@ FS_INLINE typename X::V beyond(typename X::V x, typename X::V m) {
 
 // Elements that are looked at together.
 template <class X>
-constexpr isize tails_block = 128 * X::lanes;
+constexpr Index tails_block = 128 * X::lanes;
 
 // Whether sign x <= -from for any of n numbers; NaN may count, too.
 template <class X, int sign>
-FS_INLINE bool any_tail(const typename X::Scalar *x, isize n,
-                        typename X::Scalar from = tail_from<X>) {
+FS_ALWAYS_INLINE inline bool any_tail(const typename X::Scalar *x, Index n,
+                                      typename X::Scalar from = tail_from<X>) {
     using T = typename X::Scalar;
     typename X::V m = {};  // the least (largest) number
-    isize i = 0;
+    Index i = 0;
     for (; i + 8 * X::lanes <= n; i += 8 * X::lanes) {
 #pragma GCC unroll 8
-        for (isize a = 0; a < 8; ++a) m = beyond<X, sign>(X::load(x + i + a * X::lanes), m);
+        for (Index a = 0; a < 8; ++a) m = beyond<X, sign>(X::load(x + i + a * X::lanes), m);
     }
     for (; i + X::lanes <= n; i += X::lanes) m = beyond<X, sign>(X::load(x + i), m);
     if (i < n) m = beyond<X, sign>(X::load_part(x + i, n - i, 0), m);

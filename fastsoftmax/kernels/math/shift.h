@@ -35,7 +35,7 @@ struct Factor {
 template <class X>
 struct Scale {
     typename X::V hi, lo, log2e, unit;
-    void set_lane(isize lane, Factor f) {
+    void set_lane(Index lane, Factor f) {
         using T = typename X::Scalar;
         T h = static_cast<T>(f.hi);
         hi[lane] = h;
@@ -50,7 +50,7 @@ struct Scale {
         s.unit = X::set(s.unit[0]);
         return s;
     }
-    static FS_INLINE Scale one() {
+    static FS_ALWAYS_INLINE Scale one() {
         using C = ExpConstants<typename X::Scalar>;
         return {X::set(1), typename X::V{}, X::set(C::log2e), X::set(1 / C::log2e)};
     }
@@ -58,7 +58,7 @@ struct Scale {
 
 // As exponents with their bias: what power_of_two() takes.
 template <class X>
-FS_INLINE typename X::I biased_exponent(typename X::V v) {
+FS_ALWAYS_INLINE inline typename X::I biased_exponent(typename X::V v) {
     return (typename X::I)((typename X::U)bits<X>(absolute<X>(v)) >>
                            Format<typename X::Scalar>::mantissa);
 }
@@ -66,7 +66,7 @@ FS_INLINE typename X::I biased_exponent(typename X::V v) {
 // The powers of two by which exponentials are larger that are multiplied by a factor, so that none
 // is flushed before: as many as the factor has and two more.
 template <class X>
-FS_INLINE typename X::I lifts_of(typename X::V factor) {
+FS_ALWAYS_INLINE inline typename X::I lifts_of(typename X::V factor) {
     using I = typename X::I;
     constexpr typename Format<typename X::Scalar>::Int bias = Format<typename X::Scalar>::bias,
                                                        most = bias - 27;
@@ -79,17 +79,17 @@ template <class X>
 struct Shift {
     typename X::V center, magic, lowest, highest;
 
-    double exponent(isize lane) const {  // N
+    double exponent(Index lane) const {  // N
         return static_cast<double>(ExpCore<X>::magic) +
                (ExpCore<X>::bias - static_cast<double>(magic[lane]));
     }
 
     // No center, and the given N.
-    static FS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
+    static FS_ALWAYS_INLINE Shift fixed(typename X::Scalar exponent, const Scale<X> &scale) {
         return fixed(X::set(exponent), scale);
     }
-    static FS_INLINE Shift fixed(typename X::V exponent, const Scale<X> &scale,
-                                 typename X::Scalar least = ExpCore<X>::least) {
+    static FS_ALWAYS_INLINE Shift fixed(typename X::V exponent, const Scale<X> &scale,
+                                        typename X::Scalar least = ExpCore<X>::least) {
         using T = typename X::Scalar;
         using F = Format<T>;
         Shift s;
@@ -100,16 +100,18 @@ struct Shift {
         return s;
     }
     // The same for exponentials that keep subnormal results, where the core has them.
-    static FS_INLINE Shift gradual(typename X::Scalar exponent, const Scale<X> &scale) {
+    static FS_ALWAYS_INLINE Shift gradual(typename X::Scalar exponent, const Scale<X> &scale) {
         return fixed(X::set(exponent), scale, ExpCore<X>::gradual);
     }
     // A shift that needs no look at the row: sums of exponentials between 2^-31 and 2^70 (double:
     // 2^-401 and 2^500), those of almost all logits, stay far from both ends of the range.
-    static constexpr int typical_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
-    static FS_INLINE Shift typical(const Scale<X> &scale) { return fixed(typical_exponent, scale); }
+    static constexpr int fixed_exponent = sizeof(typename X::Scalar) == 4 ? -30 : -400;
+    static FS_ALWAYS_INLINE Shift fixed(const Scale<X> &scale) {
+        return fixed(fixed_exponent, scale);
+    }
 
     // So many powers of two more.
-    FS_INLINE Shift lifted(typename X::I octaves, const Scale<X> &scale) const {
+    FS_ALWAYS_INLINE Shift lifted(typename X::I octaves, const Scale<X> &scale) const {
         const typename X::V by = __builtin_convertvector(octaves, typename X::V);
         return {center, magic + by, lowest - by * scale.unit, highest - by * scale.unit};
     }
@@ -117,8 +119,8 @@ struct Shift {
     // From the (approximate or exact) maximum of each lane. An infinite or NaN maximum shifts by
     // nothing. Where differences from the maximum are known to be exact, it may be the center
     // whatever its size.
-    static FS_INLINE Shift from(typename X::V max, const Scale<X> &scale,
-                                typename X::I exact = typename X::I{}) {
+    static FS_ALWAYS_INLINE Shift from(typename X::V max, const Scale<X> &scale,
+                                       typename X::I exact = typename X::I{}) {
         using T = typename X::Scalar;
         using V = typename X::V;
         using F = Format<T>;
@@ -139,7 +141,7 @@ struct Shift {
 // Where all logits are, so are their differences, and those are exact where they matter: either the
 // maximum is below 2^8 (2^11), or it is the center anyway.
 template <class X>
-FS_INLINE typename X::I off_lattice(typename X::V x) {
+FS_ALWAYS_INLINE inline typename X::I off_grid(typename X::V x) {
     const typename X::V magic = X::set(sizeof(typename X::Scalar) == 4 ? 0x1.8p13 : 0x1.8p32);
     return bits<X>((x + magic) - magic) ^ bits<X>(x);
 }

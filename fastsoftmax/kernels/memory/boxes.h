@@ -18,8 +18,8 @@ constexpr int most_axes = 64;  // that NumPy knows
 struct Box {
     int axes;
     bool whole;   // of full size, not what was left at an end
-    isize count;  // of elements
-    isize start[most_axes], length[most_axes];
+    Index count;  // of elements
+    Index start[most_axes], length[most_axes];
 };
 
 // An array as it is, or none. An axis with stride 0 is broadcast. Axes of length 1 were left out,
@@ -29,11 +29,11 @@ struct AnyArray {
     Number number = Number::float64;
     Bytes bytes = Bytes::native;
     int axes = 0;
-    const isize *shape = nullptr, *strides = nullptr;  // `strides` in bytes
+    const Index *shape = nullptr, *strides = nullptr;  // `strides` in bytes
 
     AnyArray() = default;
-    AnyArray(const void *p, Number number_, Bytes bytes_, int axes_, const isize *shape_,
-             const isize *strides_)
+    AnyArray(const void *p, Number number_, Bytes bytes_, int axes_, const Index *shape_,
+             const Index *strides_)
         : data(static_cast<char *>(const_cast<void *>(p))),
           number(number_),
           bytes(bytes_),
@@ -50,7 +50,7 @@ struct AnyArray {
     // Whether the numbers of a box are contiguous, in the order of a block, and as the machine has
     // them.
     bool is_block(const Box &box) const {
-        isize step = size_of(number);
+        Index step = size_of(number);
         for (int k = axes - 1; k >= 0; --k) {
             if (box.length[k] == 1) continue;
             if (strides[k] != step) return false;
@@ -62,7 +62,7 @@ struct AnyArray {
     template <class C>
     bool has_plain_runs() const {
         return number == number_of<C> && bytes == Bytes::native &&
-               (shape[axes - 1] == 1 || strides[axes - 1] == isize(sizeof(C)));
+               (shape[axes - 1] == 1 || strides[axes - 1] == Index(sizeof(C)));
     }
     // The axis along which neighbours in memory lie: the last one, unless another has a shorter
     // step.
@@ -77,9 +77,9 @@ struct AnyArray {
 
 // The shape and strides of a contiguous array.
 struct Contiguous {
-    const isize count, step;
+    const Index count, step;
     const Number number;
-    Contiguous(isize n, Number number_) : count(n), step(size_of(number_)), number(number_) {}
+    Contiguous(Index n, Number number_) : count(n), step(size_of(number_)), number(number_) {}
     AnyArray array(const void *p) const {
         return AnyArray(p, number, Bytes::native, 1, &count, &step);
     }
@@ -88,10 +88,10 @@ struct Contiguous {
 // How the indices of arrays are cut into boxes. That depends on shapes and strides alone.
 struct Boxes {
     int axes;
-    const isize *shape;
-    isize length[most_axes];     // of a whole box
-    isize elements = 1;          // of a whole box
-    isize total = 1, group = 1;  // boxes; those of a piece
+    const Index *shape;
+    Index length[most_axes];     // of a whole box
+    Index elements = 1;          // of a whole box
+    Index total = 1, group = 1;  // boxes; those of a piece
 
     explicit Boxes(std::initializer_list<const AnyArray *> arrays)
         : axes((*arrays.begin())->axes), shape((*arrays.begin())->shape) {
@@ -99,7 +99,7 @@ struct Boxes {
         for (const AnyArray *a : arrays) {
             if (*a && a->nearest() != axes - 1) share(a->nearest());
         }
-        const isize run = shape[axes - 1];
+        const Index run = shape[axes - 1];
         if (elements == 1 && (axes == 1 || run >= runs_apart)) {
             length[axes - 1] = elements = smaller_of(run, longest_run);
         } else {
@@ -109,11 +109,11 @@ struct Boxes {
         for (int k = 0; k < axes; ++k) total *= boxes(k);
         if (total > 1 && elements < piece_elements) group = piece_elements / elements;
     }
-    isize pieces() const { return group == 1 ? total : (total + group - 1) / group; }
-    void place(isize index, Box &box) const {
+    Index pieces() const { return group == 1 ? total : (total + group - 1) / group; }
+    void place(Index index, Box &box) const {
         box.axes = axes, box.whole = true, box.count = 1;
         for (int k = axes - 1; k >= 0; --k) {
-            const isize along = boxes(k), next = along == 1 ? index : index / along;
+            const Index along = boxes(k), next = along == 1 ? index : index / along;
             box.start[k] = (index - next * along) * length[k], index = next;
             box.length[k] = smaller_of(length[k], shape[k] - box.start[k]);
             box.whole &= box.length[k] == length[k];
@@ -122,9 +122,9 @@ struct Boxes {
     }
 
   private:
-    static isize smaller_of(isize a, isize b) { return a < b ? a : b; }
+    static Index smaller_of(Index a, Index b) { return a < b ? a : b; }
     // Along an axis. Divisions take as long as a tiny call's numbers.
-    isize boxes(int k) const {
+    Index boxes(int k) const {
         return length[k] == shape[k] ? 1 : (shape[k] + length[k] - 1) / length[k];
     }
 
@@ -138,7 +138,7 @@ struct Boxes {
     // What there is still room for, from the last axis on.
     void fill() {
         for (int k = axes - 1; k >= 0; --k) {
-            const isize others = elements / length[k];
+            const Index others = elements / length[k];
             length[k] = smaller_of(shape[k], gather_block / others);
             elements = others * length[k];
         }
@@ -152,14 +152,14 @@ static_assert(gather_block <= 1 << most_box_axes, "");
 // inner loop.
 struct BoxSteps {
     struct Axis {
-        isize length, step, block_step;
+        Index length, step, block_step;
     } axis[most_box_axes];
     int axes = 0;
 
     BoxSteps(const AnyArray &a, const Box &box) {
-        isize block_step = size_of(a.number);
+        Index block_step = size_of(a.number);
         for (int k = box.axes - 1; k >= 0; --k) {
-            const isize length = box.length[k], step = a.strides[k];
+            const Index length = box.length[k], step = a.strides[k];
             if (length == 1) continue;
             if (axes && step == axis[axes - 1].step * axis[axes - 1].length)
                 axis[axes - 1].length *= length;
@@ -175,7 +175,7 @@ struct BoxSteps {
     // The one of the shortest steps in the array among those that are worth a loop, else the
     // longest.
     int inner() const {
-        constexpr isize worth = 8;
+        constexpr Index worth = 8;
         int best = 0;
         for (int k = 1; k < axes; ++k) {
             const bool nearer = std::abs(axis[k].step) < std::abs(axis[best].step);
@@ -189,18 +189,19 @@ struct BoxSteps {
 
 // Numbers of the size of U, whatever they are and wherever they lie.
 template <class U>
-FS_INLINE void copy_run(const char *from, isize from_step, char *to, isize to_step, isize n) {
-    if (from_step == isize(sizeof(U)) && to_step == isize(sizeof(U))) {
+FS_ALWAYS_INLINE inline void copy_run(const char *from, Index from_step, char *to, Index to_step,
+                                      Index n) {
+    if (from_step == Index(sizeof(U)) && to_step == Index(sizeof(U))) {
         std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(U));
         return;
     }
-    for (isize j = 0; j < n; ++j) std::memcpy(to + j * to_step, from + j * from_step, sizeof(U));
+    for (Index j = 0; j < n; ++j) std::memcpy(to + j * to_step, from + j * from_step, sizeof(U));
 }
 
 template <class U, bool gathers>
 inline void copy_box(const BoxSteps &steps, char *p, char *block) {
     const BoxSteps::Axis run = steps.axis[0];
-    isize index[most_box_axes] = {};
+    Index index[most_box_axes] = {};
     for (int k = 0; k < steps.axes;) {
         if (gathers)
             copy_run<U>(p, run.step, block, run.block_step, run.length);
@@ -232,9 +233,9 @@ __attribute__((noinline)) void copy_box(const AnyArray &a, const Box &box, void 
     }
 }
 
-inline void swap_bytes(void *block, isize count, isize size) {
+inline void swap_bytes(void *block, Index count, Index size) {
     const auto swap = [&](auto *p, auto swapped) {
-        for (isize j = 0; j < count; ++j) p[j] = swapped(p[j]);
+        for (Index j = 0; j < count; ++j) p[j] = swapped(p[j]);
     };
     if (size == 2)
         swap(static_cast<std::uint16_t *>(block),
@@ -258,14 +259,14 @@ class Source {
     const char *held = nullptr;
 
   public:
-    explicit FS_INLINE Source(const AnyArray &array)
+    explicit FS_ALWAYS_INLINE Source(const AnyArray &array)
         : a(array),
           values(scratch<C>(gather_block)),
-          raw(scratch<char>(gather_block * isize(sizeof(double)))) {}
-    FS_INLINE bool is_direct(const Box &box) const {
+          raw(scratch<char>(gather_block * Index(sizeof(double)))) {}
+    FS_ALWAYS_INLINE bool is_direct(const Box &box) const {
         return !a || (a.number == number_of<C> && a.is_block(box));
     }
-    FS_INLINE const C *get(const Box &block) {
+    FS_ALWAYS_INLINE const C *load_block(const Box &block) {
         if (!a) return nullptr;
         return is_direct(block) ? reinterpret_cast<const C *>(a.at(block)) : copied(block);
     }
@@ -298,17 +299,17 @@ class Sink {
     char *const raw;
 
   public:
-    explicit FS_INLINE Sink(const AnyArray &array)
+    explicit FS_ALWAYS_INLINE Sink(const AnyArray &array)
         : a(array),
           values(scratch<C>(gather_block)),
-          raw(scratch<char>(gather_block * isize(sizeof(double)))) {}
-    FS_INLINE bool is_direct(const Box &box) const {
+          raw(scratch<char>(gather_block * Index(sizeof(double)))) {}
+    FS_ALWAYS_INLINE bool is_direct(const Box &box) const {
         return a && a.number == number_of<C> && a.is_block(box);
     }
-    FS_INLINE C *place(const Box &block) const {
+    FS_ALWAYS_INLINE C *block_for(const Box &block) const {
         return is_direct(block) ? reinterpret_cast<C *>(a.at(block)) : values;
     }
-    FS_INLINE void put(const Box &block, const C *results) const {
+    FS_ALWAYS_INLINE void store_block(const Box &block, const C *results) const {
         if (a && results == values) copy(block);
     }
 

@@ -11,7 +11,7 @@ namespace {
 namespace fs {
 
 template <class S>
-FS_INLINE S *advance(S *p, isize bytes) {
+FS_ALWAYS_INLINE inline S *advance(S *p, Index bytes) {
     using Char = typename std::conditional<std::is_const<S>::value, const char, char>::type;
     return reinterpret_cast<S *>(reinterpret_cast<Char *>(p) + bytes);
 }
@@ -37,7 +37,7 @@ enum class Number {
 // NumPy's bool: whatever byte is not 0 is true, since a view of other bytes makes one of any value.
 struct Boolean {
     std::uint8_t byte;
-    FS_INLINE operator int() const { return byte != 0; }
+    FS_ALWAYS_INLINE operator int() const { return byte != 0; }
 };
 
 template <class C>
@@ -91,8 +91,8 @@ auto with_type(Number number, Body body) {
     }
 }
 
-constexpr isize size_of(Number number) {
-    constexpr isize sizes[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1};
+constexpr Index size_of(Number number) {
+    constexpr Index sizes[] = {2, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1};
     return sizes[static_cast<int>(number)];
 }
 
@@ -125,14 +125,14 @@ inline std::uint64_t reversed(std::uint64_t b) {
 // A number, from its bytes, as the machine has it. Each size by itself: a copy of any number of
 // bytes makes GCC 12 warn of those beyond the number.
 template <class Bits>
-FS_INLINE void settle_as(const char *from, Bytes bytes, char *to) {
+FS_ALWAYS_INLINE inline void settle_as(const char *from, Bytes bytes, char *to) {
     Bits b;
     std::memcpy(&b, from, sizeof b);
     if (bytes == Bytes::swapped) b = reversed(b);
     std::memcpy(to, &b, sizeof b);
 }
 
-FS_INLINE void settle(const char *from, Number number, Bytes bytes, char *to) {
+FS_ALWAYS_INLINE inline void settle(const char *from, Number number, Bytes bytes, char *to) {
     switch (size_of(number)) {
         case 1:
             *to = *from;

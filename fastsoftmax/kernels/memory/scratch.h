@@ -12,8 +12,8 @@ namespace fs {
 // What a thread computes in, beside inputs and results: one room, that the calling thread has
 // allocated before the first piece of work began (drivers/task.h). So stacks may be small, no
 // kernel can run out of memory, and nothing was written if there is too little. enough for every
-// kernel, but for what a Work says (memory())
-constexpr isize room_bytes = isize(1) << 20;
+// kernel, but for what a Task says (memory())
+constexpr Index room_bytes = Index(1) << 20;
 
 struct Room {
     char *next = nullptr;
@@ -21,16 +21,16 @@ struct Room {
 
 static thread_local Room this_room;
 
-FS_INLINE isize rounded_up(isize bytes) {
-    return (bytes + 63) & ~isize(63);
+FS_ALWAYS_INLINE inline Index rounded_up(Index bytes) {
+    return (bytes + 63) & ~Index(63);
 }
 
 // `count` of T until the end of the piece of work; memory alone, without values.
 template <class T>
-FS_INLINE T *scratch(isize count) {
+FS_ALWAYS_INLINE inline T *scratch(Index count) {
     Room &room = this_room;
     T *p = reinterpret_cast<T *>(room.next);
-    room.next += rounded_up(count * isize(sizeof(T)));
+    room.next += rounded_up(count * Index(sizeof(T)));
     return p;
 }
 
@@ -41,32 +41,33 @@ class Scratch {
     T *p;
 
   public:
-    explicit FS_INLINE Scratch(isize count) : room(this_room), p(reinterpret_cast<T *>(room.next)) {
-        room.next += rounded_up(count * isize(sizeof(T)));
+    explicit FS_ALWAYS_INLINE Scratch(Index count)
+        : room(this_room), p(reinterpret_cast<T *>(room.next)) {
+        room.next += rounded_up(count * Index(sizeof(T)));
         if constexpr (!std::is_trivially_default_constructible<T>::value) {
-            for (isize k = 0; k < count; ++k) new (p + k) T;
+            for (Index k = 0; k < count; ++k) new (p + k) T;
         }
     }
-    FS_INLINE ~Scratch() { room.next = reinterpret_cast<char *>(p); }
+    FS_ALWAYS_INLINE ~Scratch() { room.next = reinterpret_cast<char *>(p); }
     Scratch(const Scratch &) = delete;
-    FS_INLINE operator T *() const { return p; }
+    FS_ALWAYS_INLINE operator T *() const { return p; }
 };
 
 // What the chunks of a long row have found. A row takes it when it is first begun; a copy of one
 // that was not begun has none. of all that a row keeps for one chunk, in two of these at most
-constexpr isize chunk_bytes = 256;
+constexpr Index chunk_bytes = 256;
 
 template <class T>
 class ChunkResults {
     T *p = nullptr;
-    isize count = 0;
+    Index count = 0;
     static_assert(sizeof(T) <= chunk_bytes / 2 && std::is_trivially_destructible<T>::value, "");
 
   public:
     void resize(std::size_t chunks) {
         if (p) return;
-        count = static_cast<isize>(chunks), p = scratch<T>(count);
-        for (isize k = 0; k < count; ++k) new (p + k) T();
+        count = static_cast<Index>(chunks), p = scratch<T>(count);
+        for (Index k = 0; k < count; ++k) new (p + k) T();
     }
     T &operator[](std::size_t k) { return p[k]; }
     const T &operator[](std::size_t k) const { return p[k]; }
@@ -82,12 +83,12 @@ static thread_local bool out_of_memory;
 template <class T>
 class PieceResults {
     T *p;
-    isize count;
+    Index count;
 
   public:
     explicit PieceResults(std::size_t pieces)
         : p(new (std::nothrow) T[pieces ? pieces : 1]()),
-          count(p ? static_cast<isize>(pieces) : 0) {
+          count(p ? static_cast<Index>(pieces) : 0) {
         if (!p) out_of_memory = true;
     }
     ~PieceResults() { delete[] p; }

@@ -10,11 +10,11 @@ namespace fs {
 template <class S>
 struct View {
     S *data = nullptr;
-    isize outer = 1, n = 1, inner = 1;
-    isize outer_stride = 0, n_stride = 0, inner_stride = 0;
+    Index outer = 1, n = 1, inner = 1;
+    Index outer_stride = 0, n_stride = 0, inner_stride = 0;
 
     View() = default;
-    View(S *p, const isize *shape, const isize *strides)
+    View(S *p, const Index *shape, const Index *strides)
         : data(p),
           outer(shape[0]),
           n(shape[1]),
@@ -25,7 +25,7 @@ struct View {
         broadcast();
     }
     // A two-dimensional view has one value per row.
-    static View per_row(S *p, const isize *shape, const isize *strides) {
+    static View per_row(S *p, const Index *shape, const Index *strides) {
         View v;
         v.data = p, v.outer = shape[0], v.inner = shape[1], v.outer_stride = strides[0],
         v.inner_stride = strides[1];
@@ -43,8 +43,8 @@ struct View {
         if (n == 1) n_stride = 0;
         if (inner == 1) inner_stride = 0;
     }
-    isize offset(isize o, isize i) const { return o * outer_stride + i * inner_stride; }
-    S *at(isize o, isize i) const { return advance(data, offset(o, i)); }
+    Index offset(Index o, Index i) const { return o * outer_stride + i * inner_stride; }
+    S *at(Index o, Index i) const { return advance(data, offset(o, i)); }
     View swapped() const {
         View v = *this;
         v.outer = inner, v.inner = outer, v.outer_stride = inner_stride,
@@ -61,19 +61,19 @@ struct AnyView {
     char *data = nullptr;  // none
     Number number = Number::float64;
     Bytes bytes = Bytes::native;
-    isize outer = 1, n = 1, inner = 1;
-    isize outer_stride = 0, n_stride = 0, inner_stride = 0;
+    Index outer = 1, n = 1, inner = 1;
+    Index outer_stride = 0, n_stride = 0, inner_stride = 0;
 
     AnyView() = default;
-    AnyView(const void *p, Number number_, const isize *shape, const isize *strides)
+    AnyView(const void *p, Number number_, const Index *shape, const Index *strides)
         : AnyView(p, number_, shape[0], shape[1], shape[2], strides[0], strides[1], strides[2]) {}
     // A two-dimensional array with one value per row.
-    static AnyView per_row(const void *p, Number number, const isize *shape, const isize *strides) {
+    static AnyView per_row(const void *p, Number number, const Index *shape, const Index *strides) {
         return AnyView(p, number, shape[0], 1, shape[1], strides[0], 0, strides[1]);
     }
     // A contiguous matrix.
-    static AnyView matrix(const void *p, Number number, isize rows, isize n) {
-        const isize size = size_of(number);
+    static AnyView matrix(const void *p, Number number, Index rows, Index n) {
+        const Index size = size_of(number);
         return AnyView(p, number, rows, n, 1, n * size, size, 0);
     }
     AnyView swapped() const {
@@ -84,8 +84,8 @@ struct AnyView {
     }
 
     explicit operator bool() const { return data != nullptr; }
-    isize offset(isize o, isize i) const { return o * outer_stride + i * inner_stride; }
-    char *at(isize o, isize i) const { return data + offset(o, i); }
+    Index offset(Index o, Index i) const { return o * outer_stride + i * inner_stride; }
+    char *at(Index o, Index i) const { return data + offset(o, i); }
     // Whether lines are contiguous numbers of type C.
     bool contiguous(Number as) const {
         return number == as && bytes == Bytes::native && (n == 1 || n_stride == size_of(as));
@@ -103,25 +103,25 @@ struct AnyView {
             return static_cast<As>(*reinterpret_cast<decltype(type)>(const_cast<char *>(p)));
         });
     }
-    double value(isize o, isize i) const { return value(o, 0, i); }
-    double value(isize o, isize c, isize i) const {
+    double value(Index o, Index i) const { return value(o, 0, i); }
+    double value(Index o, Index c, Index i) const {
         const char *p = at(o, i) + c * n_stride;
         if (bytes == Bytes::native) return value<double>(p, number);
         alignas(8) char settled[8];
         settle(p, number, bytes, settled);
         return value<double>(settled, number);
     }
-    isize integer(isize o, isize i) const { return value<isize>(at(o, i), number); }
-    isize integer(isize o, isize c, isize i) const {
-        return value<isize>(at(o, i) + c * n_stride, number);
+    Index integer(Index o, Index i) const { return value<Index>(at(o, i), number); }
+    Index integer(Index o, Index c, Index i) const {
+        return value<Index>(at(o, i) + c * n_stride, number);
     }
     // A label that was checked to be one of `classes`, unless another thread has changed it since:
     // -1.
-    isize label(isize o, isize c, isize i, isize classes) const {
-        const isize y = integer(o, c, i);
+    Index label(Index o, Index c, Index i, Index classes) const {
+        const Index y = integer(o, c, i);
         return y >= 0 && y < classes ? y : -1;
     }
-    void store(isize o, isize c, isize i, double x) const {
+    void store(Index o, Index c, Index i, double x) const {
         with_float(number, [&](auto *type) {
             using S = typename std::remove_pointer<decltype(type)>::type;
             *reinterpret_cast<S *>(at(o, i) + c * n_stride) = static_cast<S>(x);
@@ -129,8 +129,8 @@ struct AnyView {
     }
 
   private:
-    AnyView(const void *p, Number number_, isize outer_, isize n_, isize inner_, isize outer_step,
-            isize n_step, isize inner_step)
+    AnyView(const void *p, Number number_, Index outer_, Index n_, Index inner_, Index outer_step,
+            Index n_step, Index inner_step)
         : data(static_cast<char *>(const_cast<void *>(p))),
           number(number_),
           outer(outer_),
@@ -143,11 +143,11 @@ struct AnyView {
 
 // Whether every one of `count` contiguous labels is a class. (Who is wrong, and where, the caller
 // finds out.)
-inline bool are_classes(const void *labels, Number number, isize count, isize classes) {
+inline bool are_classes(const void *labels, Number number, Index count, Index classes) {
     return with_type(number, [&](auto *type) {
         const auto *y = static_cast<decltype(type)>(const_cast<void *>(labels));
         bool wrong = false;
-        for (isize r = 0; r < count; ++r)
+        for (Index r = 0; r < count; ++r)
             wrong |= static_cast<std::uint64_t>(y[r]) >= static_cast<std::uint64_t>(classes);
         return !wrong;
     });

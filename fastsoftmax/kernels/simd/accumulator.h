@@ -27,24 +27,24 @@ struct Sum {
 // large one all lose the same half of an ulp, so one after another, seven additions would cost 3.5.
 // The budgets that follow from it are in docs/accuracy.md: two levels for what is divided by the
 // sum, one for its logarithm.
-constexpr isize accumulator_vectors = 8;
-constexpr isize added_by_fours = 4, added_by_twos = 2, added_singly = 1;
+constexpr Index accumulator_vectors = 8;
+constexpr Index added_by_fours = 4, added_by_twos = 2, added_singly = 1;
 
 template <class X, class T = typename X::Scalar>
-struct LaneSums;
+struct Accumulator;
 using TwoDoubles = typename Vec<double, 16>::V;
 
 template <class X>
-struct LaneSums<X, float> {
+struct Accumulator<X, float> {
     using D = Vec<double, FS_VECTOR_BYTES>;
     typename D::V lower = {}, upper = {};
-    FS_INLINE void add(typename X::V v) {
+    FS_ALWAYS_INLINE void add(typename X::V v) {
         lower = lower + widened<X>(v, 0);
         upper = upper + widened<X>(v, 1);
     }
     // The same for loops that store nothing else. By way of memory no shuffles are needed, which
     // take the ports of arithmetic.
-    FS_INLINE void add_stored(typename X::V v) {
+    FS_ALWAYS_INLINE void add_stored(typename X::V v) {
 #if defined(__AVX512F__)
         asm("" : "+m"(v));
         const float *p = reinterpret_cast<const float *>(&v);
@@ -54,8 +54,8 @@ struct LaneSums<X, float> {
         add(v);
 #endif
     }
-    Sum lane(isize l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
-    FS_INLINE Pair<typename D::V> part(int which) const {
+    Sum lane(Index l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
+    FS_ALWAYS_INLINE Pair<typename D::V> part(int which) const {
         return {which ? upper : lower, typename D::V{}};
     }
     Sum total() const {
@@ -64,14 +64,14 @@ struct LaneSums<X, float> {
 
     // Those of two rows are folded together.
     using Unfolded = typename D::V;
-    FS_INLINE Unfolded unfolded() const { return lower + upper; }
-    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+    FS_ALWAYS_INLINE Unfolded unfolded() const { return lower + upper; }
+    static FS_ALWAYS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
         return {folded<D>(zip_low(a, b) + zip_high(a, b)), TwoDoubles{}};
     }
 
   private:
     template <class Y>
-    static FS_INLINE TwoDoubles folded(typename Y::V v) {
+    static FS_ALWAYS_INLINE TwoDoubles folded(typename Y::V v) {
         if constexpr (sizeof v == 16)
             return v;
         else
@@ -83,7 +83,7 @@ struct LaneSums<X, float> {
 template <class X>
 struct PairSums {
     typename X::V hi = {}, lo = {};
-    FS_INLINE void add(typename X::V v) {
+    FS_ALWAYS_INLINE void add(typename X::V v) {
         const Pair<typename X::V> s = two_sum(hi, v);
         hi = s.hi;
         lo = lo + s.lo;
@@ -91,26 +91,26 @@ struct PairSums {
 };
 
 template <class X>
-struct LaneSums<X, double> : PairSums<X> {
+struct Accumulator<X, double> : PairSums<X> {
     using PairSums<X>::hi, PairSums<X>::lo;
-    FS_INLINE void add_stored(typename X::V v) { this->add(v); }
-    Sum lane(isize l) const { return {hi[l], lo[l]}; }
-    FS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
+    FS_ALWAYS_INLINE void add_stored(typename X::V v) { this->add(v); }
+    Sum lane(Index l) const { return {hi[l], lo[l]}; }
+    FS_ALWAYS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
     Sum total() const {
         const auto t = two_totals({hi, lo}, {hi, lo});
         return {t.hi[0], t.lo[0]};
     }
 
     using Unfolded = Pair<typename X::V>;
-    FS_INLINE Unfolded unfolded() const { return {hi, lo}; }
-    static FS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+    FS_ALWAYS_INLINE Unfolded unfolded() const { return {hi, lo}; }
+    static FS_ALWAYS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
         const auto s = two_sum(zip_low(a.hi, b.hi), zip_high(a.hi, b.hi));
         return folded<X>(s.hi, s.lo + (zip_low(a.lo, b.lo) + zip_high(a.lo, b.lo)));
     }
 
   private:
     template <class Y>
-    static FS_INLINE Pair<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
+    static FS_ALWAYS_INLINE Pair<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
         if constexpr (sizeof h == 16) {
             return {h, l};
         } else {
@@ -121,37 +121,37 @@ struct LaneSums<X, double> : PairSums<X> {
 };
 
 template <class X>
-FS_INLINE Sum folded(const typename LaneSums<X>::Unfolded &sums) {
-    const auto both = LaneSums<X>::two_totals(sums, sums);
+FS_ALWAYS_INLINE inline Sum folded(const typename Accumulator<X>::Unfolded &sums) {
+    const auto both = Accumulator<X>::two_totals(sums, sums);
     return {both.hi[0], both.lo[0]};
 }
 
 // Elements of a row after which every vector begins a new group of those that are added together.
 template <class X>
-constexpr isize summed_elements = accumulator_vectors * X::lanes;
+constexpr Index accumulator_block = accumulator_vectors * X::lanes;
 
 // Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where
 // the terms are not kept. Terms of several sums go together. keep(i, terms...) is called with those
 // of whole vectors, from i on, up to four at a time: see map_vectors.
-template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term,
+template <class X, Index together = added_by_fours, bool only = false, class Sums, class Term,
           class Keep>
-FS_INLINE void sum_vectors(isize n, Sums &sums, Term term, Keep keep) {
-    constexpr isize lanes = X::lanes;
-    const AllLanes<X> all;
+FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term, Keep keep) {
+    constexpr Index lanes = X::lanes;
+    const FullVector<X> all;
     using Terms = decltype(term(n, all));
-    const auto add = [&](const Terms &v) FS_INLINE_LAMBDA {
+    const auto add = [&](const Terms &v) FS_ALWAYS_INLINE {
         if constexpr (only)
             sums.add_stored(v);
         else
             sums.add(v);
     };
-    isize i = 0;
+    Index i = 0;
     if constexpr (together == added_singly) {
         for (; i + lanes <= n; i += lanes) {
             const auto a = term(i, all);
             add(a), keep(i, a);
         }
-        if (i < n) add(term(i, FirstLanes<X>{n - i}));
+        if (i < n) add(term(i, PartialVector<X>{n - i}));
         return;
     }
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
@@ -172,18 +172,18 @@ FS_INLINE void sum_vectors(isize n, Sums &sums, Term term, Keep keep) {
         if constexpr (together == added_by_twos) sums.add(pair), pair = Terms{};
     }
     if (i + lanes <= n) last = term(i, all), keep(i, last), i += lanes;
-    if (i < n) last = last + term(i, FirstLanes<X>{n - i});
+    if (i < n) last = last + term(i, PartialVector<X>{n - i});
     sums.add(pair + last);
 }
 
-template <class X, isize together = added_by_fours, bool only = false, class Sums, class Term>
-FS_INLINE void sum_vectors(isize n, Sums &sums, Term term) {
-    sum_vectors<X, together, only>(n, sums, term, [](isize, const auto &...) {});
+template <class X, Index together = added_by_fours, bool only = false, class Sums, class Term>
+FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term) {
+    sum_vectors<X, together, only>(n, sums, term, [](Index, const auto &...) {});
 }
 
 // The sum of the next four rows, or of what is left of them, of one vector of columns.
 template <class Term, class Keep>
-FS_INLINE auto sum_of_four(isize j, isize end, Term term, Keep keep) {
+FS_ALWAYS_INLINE inline auto sum_of_four(Index j, Index end, Term term, Keep keep) {
     if (j + 4 <= end) {
         const auto a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
         keep(j, a), keep(j + 1, b), keep(j + 2, c), keep(j + 3, d);
@@ -202,15 +202,15 @@ FS_INLINE auto sum_of_four(isize j, isize end, Term term, Keep keep) {
 
 // The same for the rows first .. end of one vector of columns.
 template <class Sums, class Term, class Keep>
-FS_INLINE void sum_rows(isize first, isize end, Sums &sums, Term term, Keep keep) {
-    isize j = first;
+FS_ALWAYS_INLINE inline void sum_rows(Index first, Index end, Sums &sums, Term term, Keep keep) {
+    Index j = first;
     for (; j + 4 <= end; j += 4) sums.add(sum_of_four(j, end, term, keep));
     if (j < end) sums.add(sum_of_four(j, end, term, keep));
 }
 
 template <class Sums, class Term>
-FS_INLINE void sum_rows(isize first, isize end, Sums &sums, Term term) {
-    sum_rows(first, end, sums, term, [](isize, const auto &) {});
+FS_ALWAYS_INLINE inline void sum_rows(Index first, Index end, Sums &sums, Term term) {
+    sum_rows(first, end, sums, term, [](Index, const auto &) {});
 }
 
 }  // namespace fs

@@ -15,7 +15,7 @@ struct Pair {
 
 // Pairs of double (as many as the vector is wide) as one pair of the vector's type.
 template <class X>
-FS_INLINE Pair<typename X::V> pair_from_wide(
+FS_ALWAYS_INLINE inline Pair<typename X::V> pair_from_wide(
     const Pair<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
     typename Vec<double, sizeof(typename X::V)>::V part[wide_parts<X>];
     for (int k = 0; k < wide_parts<X>; ++k) part[k] = parts[k].hi;
@@ -26,14 +26,15 @@ FS_INLINE Pair<typename X::V> pair_from_wide(
 }
 
 template <class V>
-FS_INLINE Pair<V> two_sum(V a, V b) {
+FS_ALWAYS_INLINE inline Pair<V> two_sum(V a, V b) {
     V s = a + b, t = s - a;
     return {s, (a - (s - t)) + (b - t)};
 }
 
 // a * b - c with one rounding error of the result, not of the product.
 template <class X>
-FS_INLINE typename X::V multiply_subtract_exact(typename X::V a, typename X::V b, typename X::V c) {
+FS_ALWAYS_INLINE inline typename X::V multiply_subtract_exact(typename X::V a, typename X::V b,
+                                                              typename X::V c) {
 #if FS_HAS_FMA
     return multiply_add(a, b, -c);
 #else
@@ -51,13 +52,13 @@ FS_INLINE typename X::V multiply_subtract_exact(typename X::V a, typename X::V b
 }
 
 template <class V>
-FS_INLINE Pair<V> fast_two_sum(V a, V b) {  // for |a| >= |b| (Dekker 1971)
+FS_ALWAYS_INLINE inline Pair<V> fast_two_sum(V a, V b) {  // for |a| >= |b| (Dekker 1971)
     const V s = a + b;
     return {s, b - (s - a)};
 }
 
 template <class X>
-FS_INLINE Pair<typename X::V> product(Pair<typename X::V> a, Pair<typename X::V> b) {
+FS_ALWAYS_INLINE inline Pair<typename X::V> product(Pair<typename X::V> a, Pair<typename X::V> b) {
     const typename X::V p = a.hi * b.hi;
     return {p, multiply_subtract_exact<X>(a.hi, b.hi, p) + (a.hi * b.lo + a.lo * b.hi)};
 }

@@ -10,7 +10,7 @@ namespace {
 namespace fs {
 
 template <class To, class From>
-FS_INLINE To bit_cast(From x) {
+FS_ALWAYS_INLINE inline To bit_cast(From x) {
     static_assert(sizeof(To) == sizeof(From), "");
     To y;
     std::memcpy(&y, &x, sizeof y);
@@ -26,7 +26,7 @@ struct Float16 {
     // Normal results: the exponent is rebiased, and the 13 bits that go are rounded by adding half
     // of them, and one more if the last bit that stays is odd. Subnormal ones: adding 0.5, whose
     // last bit weighs 2^-24 as theirs does, lets the hardware round.
-    explicit FS_INLINE Float16(float x) {
+    explicit FS_ALWAYS_INLINE Float16(float x) {
         constexpr std::uint32_t infinity = 255u << 23, overflow = 143u << 23,
                                 smallest_normal = 113u << 23, half = 126u << 23;
         const std::uint32_t all = bit_cast<std::uint32_t>(x), sign = all & 0x80000000u,
@@ -38,9 +38,9 @@ struct Float16 {
         const std::uint32_t y = u >= overflow ? special : u < smallest_normal ? subnormal : normal;
         bits = static_cast<std::uint16_t>(y | sign >> 16);
     }
-    explicit FS_INLINE Float16(double x) : Float16(static_cast<float>(x)) {}
+    explicit FS_ALWAYS_INLINE Float16(double x) : Float16(static_cast<float>(x)) {}
     // The bits as those of a float are 2^112 too small, subnormal ones, too.
-    FS_INLINE operator float() const {
+    FS_ALWAYS_INLINE operator float() const {
         const std::uint32_t all = bits, sign = (all & 0x8000u) << 16, u = (all & 0x7fffu) << 13;
         const float finite = bit_cast<float>(u) * 0x1p112f;
         const std::uint32_t special = u | 255u << 23;
@@ -53,19 +53,19 @@ struct BFloat16 {
     std::uint16_t bits;
 
     BFloat16() = default;
-    explicit FS_INLINE BFloat16(float x) {
+    explicit FS_ALWAYS_INLINE BFloat16(float x) {
         const std::uint32_t u = bit_cast<std::uint32_t>(x),
                             rounded = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
         bits = static_cast<std::uint16_t>(x == x ? rounded : u >> 16 | 0x40u);
     }
-    explicit FS_INLINE BFloat16(double x) : BFloat16(static_cast<float>(x)) {}
-    FS_INLINE operator float() const { return bit_cast<float>(std::uint32_t(bits) << 16); }
+    explicit FS_ALWAYS_INLINE BFloat16(double x) : BFloat16(static_cast<float>(x)) {}
+    FS_ALWAYS_INLINE operator float() const { return bit_cast<float>(std::uint32_t(bits) << 16); }
 };
 
 // Contiguous blocks.
 template <class From, class To>
-inline void convert(const From *from, To *to, isize count) {
-    for (isize j = 0; j < count; ++j) to[j] = static_cast<To>(from[j]);
+inline void convert(const From *from, To *to, Index count) {
+    for (Index j = 0; j < count; ++j) to[j] = static_cast<To>(from[j]);
 }
 
 // Vectors from and to 16-bit numbers.
@@ -73,33 +73,35 @@ template <class X, class H>
 struct Halves {
     using V = typename X::V;
     using T = typename X::Scalar;
-    static FS_INLINE V load(const H *p) {
+    static FS_ALWAYS_INLINE V load(const H *p) {
         T lane[X::lanes];
         convert(p, lane, X::lanes);
         return X::load(lane);
     }
-    static FS_INLINE void store(H *p, V v) {
+    static FS_ALWAYS_INLINE void store(H *p, V v) {
         T lane[X::lanes];
         X::store(lane, v);
         convert(lane, p, X::lanes);
     }
-    static FS_INLINE void stream(H *p, V v) { store(p, v); }  // past the caches, as Vec has it
+    static FS_ALWAYS_INLINE void stream(H *p, V v) {
+        store(p, v);
+    }  // past the caches, as Vec has it
 };
 #if defined(__AVX512F__)
 template <>
-FS_INLINE Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) {
+FS_ALWAYS_INLINE inline Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) {
     return (V)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
-FS_INLINE __m256i narrowed(Vec<float>::V v, Float16) {
+FS_ALWAYS_INLINE inline __m256i narrowed(Vec<float>::V v, Float16) {
     return _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
 }
 template <>
-FS_INLINE Vec<float>::V Halves<Vec<float>, BFloat16>::load(const BFloat16 *p) {
+FS_ALWAYS_INLINE inline Vec<float>::V Halves<Vec<float>, BFloat16>::load(const BFloat16 *p) {
     return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
 // v is the result of arithmetic, so that a NaN is a quiet one, and stays NaN if it is not rounded.
 // The upper halves of lanes are taken by one permutation.
-FS_INLINE __m256i narrowed(Vec<float>::V v, BFloat16) {
+FS_ALWAYS_INLINE inline __m256i narrowed(Vec<float>::V v, BFloat16) {
     const __m512i u = (__m512i)v,
                   odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
     const __mmask16 number = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_ORD_Q);
@@ -110,28 +112,28 @@ FS_INLINE __m256i narrowed(Vec<float>::V v, BFloat16) {
     return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper, rounded));
 }
 template <>
-FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
     _mm256_storeu_si256((__m256i *)p, narrowed(v, Float16()));
 }
 template <>
-FS_INLINE void Halves<Vec<float>, BFloat16>::store(BFloat16 *p, V v) {
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, BFloat16>::store(BFloat16 *p, V v) {
     _mm256_storeu_si256((__m256i *)p, narrowed(v, BFloat16()));
 }
 template <>
-FS_INLINE void Halves<Vec<float>, Float16>::stream(Float16 *p, V v) {
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, Float16>::stream(Float16 *p, V v) {
     _mm256_stream_si256((__m256i *)p, narrowed(v, Float16()));
 }
 template <>
-FS_INLINE void Halves<Vec<float>, BFloat16>::stream(BFloat16 *p, V v) {
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, BFloat16>::stream(BFloat16 *p, V v) {
     _mm256_stream_si256((__m256i *)p, narrowed(v, BFloat16()));
 }
 #elif defined(__F16C__)
 template <>
-FS_INLINE Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) {
+FS_ALWAYS_INLINE inline Vec<float>::V Halves<Vec<float>, Float16>::load(const Float16 *p) {
     return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 template <>
-FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
 #endif
@@ -139,17 +141,17 @@ FS_INLINE void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
 #if defined(__F16C__)
 // Contiguous blocks by the hardware's conversions.
 template <>
-inline void convert(const Float16 *from, float *to, isize count) {
+inline void convert(const Float16 *from, float *to, Index count) {
     using X = Vec<float>;
-    isize j = 0;
+    Index j = 0;
     for (; j + X::lanes <= count; j += X::lanes)
         X::store(to + j, Halves<X, Float16>::load(from + j));
     for (; j < count; ++j) to[j] = from[j];
 }
 template <>
-inline void convert(const float *from, Float16 *to, isize count) {
+inline void convert(const float *from, Float16 *to, Index count) {
     using X = Vec<float>;
-    isize j = 0;
+    Index j = 0;
     for (; j + X::lanes <= count; j += X::lanes)
         Halves<X, Float16>::store(to + j, X::load(from + j));
     for (; j < count; ++j) to[j] = Float16(from[j]);
@@ -159,7 +161,7 @@ inline void convert(const float *from, Float16 *to, isize count) {
 // The same of numbers of the vector's own type or such ones: whole vectors, or the first `count`
 // lanes.
 template <class X, class S>
-FS_INLINE typename X::V load_as(const S *p) {
+FS_ALWAYS_INLINE inline typename X::V load_as(const S *p) {
     if constexpr (std::is_same<S, typename X::Scalar>::value)
         return X::load(p);
     else
@@ -167,7 +169,7 @@ FS_INLINE typename X::V load_as(const S *p) {
 }
 
 template <class X, class S>
-FS_INLINE void store_as(S *p, typename X::V v) {
+FS_ALWAYS_INLINE inline void store_as(S *p, typename X::V v) {
     if constexpr (std::is_same<S, typename X::Scalar>::value)
         X::store(p, v);
     else
@@ -175,7 +177,7 @@ FS_INLINE void store_as(S *p, typename X::V v) {
 }
 
 template <class X, class S>
-FS_INLINE void stream_as(S *p, typename X::V v) {
+FS_ALWAYS_INLINE inline void stream_as(S *p, typename X::V v) {
     if constexpr (std::is_same<S, typename X::Scalar>::value)
         X::stream(p, v);
     else
@@ -183,23 +185,24 @@ FS_INLINE void stream_as(S *p, typename X::V v) {
 }
 
 template <class X, class S>
-FS_INLINE typename X::V load_part_as(const S *p, isize count, typename X::Scalar fill) {
+FS_ALWAYS_INLINE inline typename X::V load_part_as(const S *p, Index count,
+                                                   typename X::Scalar fill) {
     if constexpr (std::is_same<S, typename X::Scalar>::value) {
         return X::load_part(p, count, fill);
     } else {
         typename X::Scalar lane[X::lanes];
-        for (isize l = 0; l < X::lanes; ++l)
+        for (Index l = 0; l < X::lanes; ++l)
             lane[l] = l < count ? static_cast<typename X::Scalar>(p[l]) : fill;
         return X::load(lane);
     }
 }
 
 template <class X, class S>
-FS_INLINE void store_part_as(S *p, typename X::V v, isize count) {
+FS_ALWAYS_INLINE inline void store_part_as(S *p, typename X::V v, Index count) {
     if constexpr (std::is_same<S, typename X::Scalar>::value) {
         X::store_part(p, v, count);
     } else {
-        for (isize l = 0; l < count; ++l) p[l] = static_cast<S>(v[l]);
+        for (Index l = 0; l < count; ++l) p[l] = static_cast<S>(v[l]);
     }
 }
 

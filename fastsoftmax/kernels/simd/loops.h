@@ -12,41 +12,41 @@ namespace fs {
 // A loop body gets the index and one of these, which load and store a whole vector or its first
 // lanes.
 template <class X>
-struct AllLanes {
+struct FullVector {
     static constexpr bool whole = true;
     template <class S>
-    FS_INLINE typename X::V load(const S *p, typename X::Scalar) const {
+    FS_ALWAYS_INLINE typename X::V load(const S *p, typename X::Scalar) const {
         return load_as<X>(p);
     }
     template <class S>
-    FS_INLINE void store(S *p, typename X::V v) const {
+    FS_ALWAYS_INLINE void store(S *p, typename X::V v) const {
         store_as<X>(p, v);
     }
 };
 
 template <class X>
-struct FirstLanes {
+struct PartialVector {
     static constexpr bool whole = false;
-    isize count;
+    Index count;
     template <class S>
-    FS_INLINE typename X::V load(const S *p, typename X::Scalar fill) const {
+    FS_ALWAYS_INLINE typename X::V load(const S *p, typename X::Scalar fill) const {
         return load_part_as<X>(p, count, fill);
     }
     template <class S>
-    FS_INLINE void store(S *p, typename X::V v) const {
+    FS_ALWAYS_INLINE void store(S *p, typename X::V v) const {
         store_part_as<X>(p, v, count);
     }
 };
 
 template <class X, class Body>
-FS_INLINE void each_vector(isize n, Body body) {
-    isize i = 0;
+FS_ALWAYS_INLINE inline void for_each_vector(Index n, Body body) {
+    Index i = 0;
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
 #pragma GCC unroll 4
-        for (isize a = 0; a < 4; ++a) body(i + a * X::lanes, AllLanes<X>());
+        for (Index a = 0; a < 4; ++a) body(i + a * X::lanes, FullVector<X>());
     }
-    for (; i + X::lanes <= n; i += X::lanes) body(i, AllLanes<X>());
-    if (i < n) body(i, FirstLanes<X>{n - i});
+    for (; i + X::lanes <= n; i += X::lanes) body(i, FullVector<X>());
+    if (i < n) body(i, PartialVector<X>{n - i});
 }
 
 // store(i, lanes, value(i, lanes)) for every vector of n elements. Where much is computed, four
@@ -55,12 +55,12 @@ FS_INLINE void each_vector(isize n, Body body) {
 // off with that, in the order of memory. (Measured, AVX-512: softplus 0.73 of the time, sigmoid_vjp
 // 1.17.)
 template <class X, bool computes = true, class Value, class Store>
-FS_INLINE void map_vectors(isize n, Value value, Store store) {
+FS_ALWAYS_INLINE inline void map_vectors(Index n, Value value, Store store) {
     if constexpr (!computes)
-        return each_vector<X>(
-            n, [&](isize i, auto lanes) FS_INLINE_LAMBDA { store(i, lanes, value(i, lanes)); });
-    const AllLanes<X> all;
-    isize i = 0;
+        return for_each_vector<X>(
+            n, [&](Index i, auto lanes) FS_ALWAYS_INLINE { store(i, lanes, value(i, lanes)); });
+    const FullVector<X> all;
+    Index i = 0;
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
         const auto a = value(i, all), b = value(i + X::lanes, all);
         const auto c = value(i + 2 * X::lanes, all), d = value(i + 3 * X::lanes, all);
@@ -68,14 +68,14 @@ FS_INLINE void map_vectors(isize n, Value value, Store store) {
         store(i + 2 * X::lanes, all, c), store(i + 3 * X::lanes, all, d);
     }
     for (; i + X::lanes <= n; i += X::lanes) store(i, all, value(i, all));
-    const FirstLanes<X> rest{n - i};
+    const PartialVector<X> rest{n - i};
     if (i < n) store(i, rest, value(i, rest));
 }
 
 // Elements from y to the next multiple of so many bytes, or n.
 template <class C>
-FS_INLINE isize elements_to(isize bytes, const C *y, isize n) {
-    const isize i = static_cast<isize>(-reinterpret_cast<std::uintptr_t>(y) %
+FS_ALWAYS_INLINE inline Index elements_to(Index bytes, const C *y, Index n) {
+    const Index i = static_cast<Index>(-reinterpret_cast<std::uintptr_t>(y) %
                                        static_cast<std::uintptr_t>(bytes) / sizeof(C));
     return i < n ? i : n;
 }
@@ -83,11 +83,11 @@ FS_INLINE isize elements_to(isize bytes, const C *y, isize n) {
 // The elements first .. end of a span that may go past the caches: whole lines. (A line that is
 // stored to in both ways costs more than all others of 1024 float16: 0.65 -> 0.45 ns per element.)
 struct Streamed {
-    isize first, end;
+    Index first, end;
     template <class C>
-    static FS_INLINE Streamed of(const C *y, isize n) {
-        constexpr isize line = cache_line / isize(sizeof(C));
-        const isize first = elements_to(cache_line, y, n);
+    static FS_ALWAYS_INLINE Streamed of(const C *y, Index n) {
+        constexpr Index line = cache_line / Index(sizeof(C));
+        const Index first = elements_to(cache_line, y, n);
         return {first, first + (n - first) / line * line};
     }
 };
@@ -98,37 +98,37 @@ struct Streamed {
 // others meet them (15 % at 32000 elements, AVX-512). Streaming ones go past the caches: that saves
 // reading what is overwritten, where it is not in the cache anyway.
 template <class X, bool computed = false, class C, class Value>
-FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
-    isize i = 0;
-    const auto write_part = [&](isize end) FS_INLINE_LAMBDA {
-        if (i < end) store_part_as<X>(y + i, value(i, FirstLanes<X>{end - i}), end - i);
+FS_ALWAYS_INLINE inline void write_span(C *y, Index n, bool streaming, Value value) {
+    Index i = 0;
+    const auto write_part = [&](Index end) FS_ALWAYS_INLINE {
+        if (i < end) store_part_as<X>(y + i, value(i, PartialVector<X>{end - i}), end - i);
         i = end;
     };
     if (streaming) {
         const Streamed lines = Streamed::of(y, n);
         for (; i + X::lanes <= lines.first; i += X::lanes)
-            store_as<X>(y + i, value(i, AllLanes<X>()));
+            store_as<X>(y + i, value(i, FullVector<X>()));
         write_part(lines.first);
-        for (; i < lines.end; i += X::lanes) stream_as<X>(y + i, value(i, AllLanes<X>()));
-        for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, AllLanes<X>()));
+        for (; i < lines.end; i += X::lanes) stream_as<X>(y + i, value(i, FullVector<X>()));
+        for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, FullVector<X>()));
         return write_part(n);
     }
-    if (n > kept_in_l1) write_part(elements_to(X::lanes * isize(sizeof(C)), y, n));
+    if (n > kept_in_l1) write_part(elements_to(X::lanes * Index(sizeof(C)), y, n));
     if (computed) {
-        const auto from = [&](isize j, auto lanes) FS_INLINE_LAMBDA {
+        const auto from = [&](Index j, auto lanes) FS_ALWAYS_INLINE {
             return value(i + j, lanes);
         };
-        map_vectors<X>(n - i, from, [&](isize j, auto lanes, auto v) FS_INLINE_LAMBDA {
+        map_vectors<X>(n - i, from, [&](Index j, auto lanes, auto v) FS_ALWAYS_INLINE {
             lanes.store(y + i + j, v);
         });
         return;
     }
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
 #pragma GCC unroll 4
-        for (isize a = i; a < i + 4 * X::lanes; a += X::lanes)
-            store_as<X>(y + a, value(a, AllLanes<X>()));
+        for (Index a = i; a < i + 4 * X::lanes; a += X::lanes)
+            store_as<X>(y + a, value(a, FullVector<X>()));
     }
-    for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, AllLanes<X>()));
+    for (; i + X::lanes <= n; i += X::lanes) store_as<X>(y + i, value(i, FullVector<X>()));
     write_part(n);
 }
 
@@ -136,26 +136,26 @@ FS_INLINE void write_span(C *y, isize n, bool streaming, Value value) {
 // processor's own fetching falls behind them. (Measured on Sapphire Rapids: out of the cache 20 to
 // 35 % less time for logsumexp and cross_entropy, in it no more.)
 template <class X, class S>
-FS_INLINE void fetch_ahead(const S *p) {
+FS_ALWAYS_INLINE inline void fetch_ahead(const S *p) {
     if constexpr (sizeof(typename X::V) == 64)
         __builtin_prefetch(reinterpret_cast<const char *>(p) + fetched_ahead);
 }
 
 template <class X>
-FS_INLINE typename X::Scalar largest_lane(typename X::V v) {
+FS_ALWAYS_INLINE inline typename X::Scalar largest_lane(typename X::V v) {
     return fold<X>(v, [](auto a, auto b) { return larger(a, b); });
 }
 
 // The maximum; of a block with NaN, any of its values.
 template <class X, class S>
-inline typename X::Scalar span_max(const S *x, isize n) {
+inline typename X::Scalar span_max(const S *x, Index n) {
     using V = typename X::V;
     const typename X::Scalar least = -std::numeric_limits<typename X::Scalar>::infinity();
     V m[4] = {X::set(least), X::set(least), X::set(least), X::set(least)};
-    isize i = 0;
+    Index i = 0;
     for (; i + 4 * X::lanes <= n; i += 4 * X::lanes) {
 #pragma GCC unroll 4
-        for (isize a = 0; a < 4; ++a) m[a] = larger(load_as<X>(x + i + a * X::lanes), m[a]);
+        for (Index a = 0; a < 4; ++a) m[a] = larger(load_as<X>(x + i + a * X::lanes), m[a]);
     }
     for (; i + X::lanes <= n; i += X::lanes) m[0] = larger(load_as<X>(x + i), m[0]);
     if (i < n) m[1] = larger(load_part_as<X>(x + i, n - i, least), m[1]);
@@ -164,19 +164,19 @@ inline typename X::Scalar span_max(const S *x, isize n) {
 
 // The first index of a value, or n.
 template <class X>
-inline isize span_find(const typename X::Scalar *x, isize n, typename X::Scalar value) {
+inline Index span_find(const typename X::Scalar *x, Index n, typename X::Scalar value) {
     const auto wanted = X::set(value);
-    isize i = 0;
+    Index i = 0;
     while (i + X::lanes <= n && !any<X>(X::load(x + i) == wanted)) i += X::lanes;
     while (i < n && x[i] != value) ++i;
     return i;
 }
 
 template <class T>
-inline bool span_has_nan(const T *x, isize n) {
+inline bool span_has_nan(const T *x, Index n) {
     using X = Vec<T>;
     typename X::I found{};
-    each_vector<X>(n, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+    for_each_vector<X>(n, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         const typename X::V v = lanes.load(x + i, 0);
         found |= v != v;
     });

@@ -16,7 +16,7 @@ namespace fs {
 // On AVX-512, where multiplications are what takes the time, the second term is 0 except where it
 // is needed for that 1: every seventh number times its rounded reciprocal is less than 1.
 template <class X, bool UnitNumerators>
-struct Normalizer {
+struct ScaleEpilogue {
     using T = typename X::Scalar;
     using V = typename X::V;
     static constexpr bool divides = UnitNumerators && !FS_HAS_FMA,
@@ -25,7 +25,7 @@ struct Normalizer {
                           watches = seldom_two && !never_two;
     V hi, lo;
 
-    static FS_INLINE Normalizer all(double numerator, Sum total) {
+    static FS_ALWAYS_INLINE ScaleEpilogue all(double numerator, Sum total) {
         using D = Vec<double, 16>;
         const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
         const T hi = static_cast<T>(q.hi[0]),
@@ -37,7 +37,7 @@ struct Normalizer {
     // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators
     // are 1 if there are none.
     template <class Part>
-    static FS_INLINE Normalizer each(const double *numerators, Part part) {
+    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, Part part) {
         using D = Vec<double>;
         Pair<typename D::V> q[wide_parts<X>], total[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
@@ -49,44 +49,45 @@ struct Normalizer {
         const Pair<V> rounded = pair_from_wide<X>(total);
         return of(pair_from_wide<X>(q), rounded.hi, rounded.lo);
     }
-    static FS_INLINE Normalizer each(const double *numerators, const LaneSums<X> &sums) {
-        return each(numerators, [&](int k) FS_INLINE_LAMBDA { return sums.part(k); });
+    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators,
+                                               const Accumulator<X> &sums) {
+        return each(numerators, [&](int k) FS_ALWAYS_INLINE { return sums.part(k); });
     }
     // The same, always in two terms, of totals in pairs of the terms' own type.
-    static FS_INLINE Normalizer of_pairs(Pair<V> numerator, Pair<V> total) {
+    static FS_ALWAYS_INLINE ScaleEpilogue of_pairs(Pair<V> numerator, Pair<V> total) {
         Pair<V> q = quotient<X>(numerator.hi, total);
         if constexpr (!UnitNumerators) q.lo = q.lo + numerator.lo / total.hi;
         return of(q);
     }
     // For whole rows, as numbers; both arrays end with a vector.
-    template <isize most>
-    static FS_INLINE void rows(const double *numerators, const Totals<most> &total, isize count,
-                               T *hi, T *lo) {
+    template <Index most>
+    static FS_ALWAYS_INLINE void rows(const double *numerators, const RowTotals<most> &total,
+                                      Index count, T *hi, T *lo) {
         using D = Vec<double>;
-        for (isize row = 0; row < count; row += X::lanes) {
-            const auto sums = [&](int k) FS_INLINE_LAMBDA {
+        for (Index row = 0; row < count; row += X::lanes) {
+            const auto sums = [&](int k) FS_ALWAYS_INLINE {
                 return total.template part<D>(row + k * D::lanes);
             };
-            const Normalizer n = each(numerators ? numerators + row : nullptr, sums);
+            const ScaleEpilogue n = each(numerators ? numerators + row : nullptr, sums);
             X::store(hi + row, n.hi);
             X::store(lo + row, n.lo);
         }
     }
-    static FS_INLINE Normalizer row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
+    static FS_ALWAYS_INLINE ScaleEpilogue row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
     // Without second terms that are there by chance: the largest exponential, or sum of a few, is
     // not the total.
-    FS_INLINE void settle(V largest, V total) {
+    FS_ALWAYS_INLINE void settle(V largest, V total) {
         if constexpr (watches) lo = largest >= total * (1 - 8 * little) ? lo : V{};
     }
     // Whether a row with this second term is one of the few that need it.
-    static FS_INLINE bool is_seldom(T lo) { return watches && lo != 0; }
+    static FS_ALWAYS_INLINE bool is_seldom(T lo) { return watches && lo != 0; }
 
-    FS_INLINE bool has_one_term() const {
+    FS_ALWAYS_INLINE bool has_one_term() const {
         if constexpr (!seldom_two || never_two) return never_two;
         return !any<X>(lo != V{});
     }
     template <bool one_term = false>
-    FS_INLINE V apply(V e) const {
+    FS_ALWAYS_INLINE V apply(V e) const {
         if constexpr (one_term || never_two) return e * hi;
         const V q = divides ? e / hi : e * hi;
         return divides ? q + q * lo : multiply_add(e, hi, e * lo);
@@ -94,10 +95,10 @@ struct Normalizer {
     // body(writer) with the shorter way to apply it, if that will do.
     struct OneTerm {
         V hi;
-        FS_INLINE V apply(V e) const { return e * hi; }
+        FS_ALWAYS_INLINE V apply(V e) const { return e * hi; }
     };
     template <class Body>
-    FS_INLINE void hand_to(Body body) const {
+    FS_ALWAYS_INLINE void hand_to(Body body) const {
         if (has_one_term())
             body(OneTerm{hi});
         else
@@ -106,24 +107,24 @@ struct Normalizer {
 
   private:
     // an eighth of an ulp: less is what the result cannot tell from 1
-    static constexpr T little = 1 / (T(isize(1) << Format<T>::mantissa) * 8);
+    static constexpr T little = 1 / (T(Index(1) << Format<T>::mantissa) * 8);
 
-    static FS_INLINE Normalizer of(Pair<V> q) {
+    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q) {
         const V lo = divides ? -q.lo / q.hi : q.lo;
         return {q.hi, lo - lo == V{} ? lo : V{}};
     }
     // The total is given as a number and what was rounded off: that is next to nothing where the
     // row has one exponential and little else, and of one total in twenty by chance.
-    static FS_INLINE Normalizer of(Pair<V> q, V total, V rest) {
-        Normalizer n = of(q);
+    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q, V total, V rest) {
+        ScaleEpilogue n = of(q);
         if constexpr (seldom_two)
             n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * little) ? n.lo : V{};
         return n;
     }
     // numerator / total as hi + lo; the total itself where softmax divides.
     template <class D>
-    static FS_INLINE Pair<typename D::V> quotient(typename D::V numerator,
-                                                  Pair<typename D::V> total) {
+    static FS_ALWAYS_INLINE Pair<typename D::V> quotient(typename D::V numerator,
+                                                         Pair<typename D::V> total) {
         using W = typename D::V;
         // An infinite sum comes from +inf in the row, which makes it NaN.
         const W s = total.hi - total.hi == W{} ? total.hi + total.lo
@@ -136,10 +137,11 @@ struct Normalizer {
     }
 };
 
-// y = writer(x), by a Normalizer of kept exponentials or a LogWriter of logits.
+// y = writer(x), by a ScaleEpilogue of kept exponentials or a LogEpilogue of logits.
 template <class X, class C, class S, class W>
-FS_INLINE void write_with(const W &writer, const C *x, S *y, isize n, bool streaming) {
-    write_span<X>(y, n, streaming, [&](isize i, auto lanes) FS_INLINE_LAMBDA {
+FS_ALWAYS_INLINE inline void write_with(const W &writer, const C *x, S *y, Index n,
+                                        bool streaming) {
+    write_span<X>(y, n, streaming, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         return writer.apply(lanes.load(x + i, 0));
     });
 }
