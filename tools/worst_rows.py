@@ -1,8 +1,8 @@
 """Breed the rows on which an operation is least exact, and say how far from its bound they are.
 
-    python tools/worst_rows.py # every operation, backend and dtype, 10 s each python
-    tools/worst_rows.py --operation softmax --backend avx512 --dtype float32 --seconds 600 python
-    tools/worst_rows.py --keep # and add the finds to tests/worst_rows.json
+    python tools/worst_rows.py                     # every operation, backend and dtype, 10 s each
+    python tools/worst_rows.py --operation softmax --backend avx512 --dtype float32 --seconds 600
+    python tools/worst_rows.py --keep              # and add the finds to tests/worst_rows.json
 
 Errors that random inputs never meet are found by selection: of a population of rows the worst are
 kept, mutated (some numbers move by a few units in the last place, are drawn anew, or repeat) and

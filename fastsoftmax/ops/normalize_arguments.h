@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/rows.h"
+#include "kernels/math/exp_precise.h"
 
 namespace {
 namespace fs {
@@ -52,6 +53,25 @@ bool numerators_of(const AnyView &gradient, Index outer, Index first, Index coun
     for (Index l = 0; l < size; ++l)
         numerators[l] = numerator<R>(gradient, outer, first + (l < count ? l : count - 1));
     return true;
+}
+
+// The same as a vector of the compute type, in two terms.
+template <Result R, class X>
+Pair<typename X::V> numerators_in_lanes(const AnyView &gradient, Index outer, Index first,
+                                        Index count) {
+    using D = Vec<double>;
+    double numerators[X::lanes];
+    numerators_of<R>(gradient, outer, first, count < X::lanes ? count : X::lanes, numerators);
+    Pair<typename D::V> wide[wide_parts<X>];
+    for (int k = 0; k < wide_parts<X>; ++k)
+        wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
+    return pair_from_wide<X>(wide);
+}
+
+// Whether a numerator can wait for exponentials with the fixed shift.
+template <class C>
+bool numerator_fits(double numerator, double total) {
+    return numerator == 0 || fits<C>(numerator, total);
 }
 
 }  // namespace fs

@@ -139,7 +139,7 @@ struct NormalizeColumns {
         for (Index l = 0; l < count; ++l) right &= fixed_shift_was_right<C>(total(column, l));
         for (Index l = 0; R == Result::logsumexp_vjp && l < count; ++l) {
             const double g = numerator<R>(a->gradient, outer, first + l);
-            right &= g == 0 || fits<C>(g, total(column, l));
+            right &= numerator_fits<C>(g, total(column, l));
         }
         return right;
     }
@@ -215,11 +215,8 @@ struct NormalizeColumns {
         vectors(count, [&](Index v, [[maybe_unused]] Index at, auto) {
             column[v].shift = Shift<X>::from(column[v].max, column[v].scale);
             if constexpr (R == Result::logsumexp_vjp) {
-                double numerators[X::lanes];
-                numerators_of<R>(a->gradient, outer, first + at,
-                                 count - at < X::lanes ? count - at : X::lanes, numerators);
-                V factor;
-                for (Index l = 0; l < X::lanes; ++l) factor[l] = static_cast<C>(numerators[l]);
+                const V factor =
+                    numerators_in_lanes<R, X>(a->gradient, outer, first + at, count - at).hi;
                 column[v].shift = column[v].shift.lifted(lifts_of<X>(factor), column[v].scale);
             }
             column[v].zero = Shift<X>::fixed(0, column[v].scale);

@@ -89,7 +89,7 @@ struct NormalizeLanes {
         g.max = larger(max, other);
         if constexpr (!logarithmic) g.shift = Shift<X>::from(g.max, g.scale, off == 0);
         if constexpr (R == Result::logsumexp_vjp) {
-            g.numerators = numerators(g.outer, g.first, g.count);
+            g.numerators = numerators_in_lanes<R, X>(a->gradient, g.outer, g.first, g.count);
             g.shift = g.shift.lifted(lifts_of<X>(g.numerators.hi), g.scale);
         }
     }
@@ -141,15 +141,6 @@ struct NormalizeLanes {
         using Normal = ScaleEpilogue<X, R == Result::softmax>;
         return Normal::of_pairs(R == Result::logsumexp_vjp ? g.numerators : one, total);
     }
-    Pair<V> numerators(Index outer, Index first, Index count) const {
-        double numerators[X::lanes];
-        numerators_of<R>(a->gradient, outer, first, count, numerators);
-        Pair<typename D::V> wide[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k)
-            wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
-        return pair_from_wide<X>(wide);
-    }
-
     // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN;
     // finite, but of no use, where the maximum is infinite.
     FS_ALWAYS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {

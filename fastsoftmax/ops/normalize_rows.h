@@ -153,7 +153,7 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
         for (const Partial &p : partial) all.max = larger(p.max, all.max), all.sum.add(p.sum);
         const double g = numerator<R>(a->gradient, outer, inner);
         const bool right =
-            fixed_shift_was_right<C>(all.sum.value()) && (g == 0 || fits<C>(g, all.sum.hi));
+            fixed_shift_was_right<C>(all.sum.value()) && numerator_fits<C>(g, all.sum.hi);
         if (stage == fixed_shift && !right) return shift_is_fixed = false, stage = maximum, true;
         if (stage == maximum) {
             shift = Shift<X>::from(X::set(all.max), scale);

@@ -187,7 +187,7 @@ struct NormalizeStrip {
             s.two_terms |= !normalizer.has_one_term();
             bool all_fit = true;
             for (Index l = 0; given && l < count; ++l)
-                all_fit &= numerators[l] == 0 || fs::fits<C>(numerators[l], c.sum.lane(l).value());
+                all_fit &= numerator_fits<C>(numerators[l], c.sum.lane(l).value());
             return all_fit;
         } else {
             const UsualLogs<X> log(c.max, FixedShiftExp<X, false>(Scale<X>::one())(c.max),
