@@ -133,7 +133,12 @@ struct ScaleEpilogue {
         // its own error is far below those of T
         if constexpr (sizeof(T) < sizeof(W{}[0])) return {numerator / s, W{}};
         const W inverse = 1.0 / s, q = numerator * inverse;
-        return {q, (-multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo) * inverse};
+        const W rest =
+            (-multiply_subtract_exact<D>(q, total.hi, numerator) - q * total.lo) * inverse;
+        if constexpr (!seldom_two) return {q, rest};
+        // the number next to the quotient: both divisor and inverse were rounded
+        const W hi = rest - rest == W{} ? q + rest : q;
+        return {hi, rest - (hi - q)};
     }
 };
 
