@@ -9,7 +9,7 @@
 namespace {
 namespace fs {
 
-// Short rows, one in each lane. Softmax of scores on a lattice is one of their exact differences:
+// Short rows, one in each lane. Softmax of scores on a grid is one of their exact differences:
 // it does not change when all scores move. For logarithms every exponential is one of the exact
 // difference from the maximum, and the logarithm that of 1 and the sum of the others.
 template <class C, Result R, bool Scaled>

@@ -24,13 +24,13 @@ struct NormalizeStrip {
     using V = typename X::V;
     using D = Vec<double>;
     using Normal = ScaleEpilogue<X, R == Result::softmax>;
-    using OutputLine = LogEpilogue<X, false>;
+    using Logarithm = LogEpilogue<X, false>;
     static constexpr bool logarithmic = takes_logarithm(R), keeps = R != Result::logsumexp;
     static constexpr Index group = tile_vectors * X::lanes, most = strip_bytes / Index(sizeof(C));
 
     const NormalizeArguments *a;
     MaxShiftTile max_shift_tile;
-    bool exact;  // scores on a lattice are not for this: they have exact differences
+    bool exact;  // scores on a grid are not for this: they have exact differences
     bool streaming;
     bool kept;  // exponentials, in the output, until they are scaled there
 
@@ -68,7 +68,7 @@ struct NormalizeStrip {
         if constexpr (keeps && logarithmic) {
             write(s, [&](Index at, auto lanes, V v) FS_ALWAYS_INLINE {
                 const V top = lanes.load(s.max + at, 0), log = lanes.load(s.hi + at, 0);
-                return OutputLine{top, log, lanes.load(s.lo + at, 0), V{}, V{}, V{}}.apply(v);
+                return Logarithm{top, log, lanes.load(s.lo + at, 0), V{}, V{}, V{}}.apply(v);
             });
         } else if constexpr (keeps) {
             if (Normal::seldom_two && !s.two_terms)
@@ -91,7 +91,7 @@ struct NormalizeStrip {
     struct Column {  // a vector of columns
         Accumulator<X> sum;
         V max;              // of logits; for softmax, of the sums of four exponentials
-        typename X::I off;  // where it is 0, all scores are on the lattice
+        typename X::I off;  // where it is 0, all scores are on the grid
     };
     struct Watched {
         Accumulator<X> sum;
@@ -179,10 +179,7 @@ struct NormalizeStrip {
             double numerators[X::lanes];
             const bool given =
                 numerators_of<R>(a->gradient, s.outer, s.first + at, count, numerators);
-            Normal normalizer = Normal::each(given ? numerators : nullptr, c.sum);
-            typename D::V total[wide_parts<X>];
-            for (int k = 0; k < wide_parts<X>; ++k) total[k] = c.sum.part(k).hi;
-            normalizer.settle(c.max, from_wide<X>(total));
+            const Normal normalizer = Normal::each(given ? numerators : nullptr, c.sum, c.max);
             X::store(s.hi + at, normalizer.hi), X::store(s.lo + at, normalizer.lo);
             s.two_terms |= !normalizer.has_one_term();
             bool all_fit = true;

@@ -35,9 +35,11 @@ struct ScaleEpilogue {
                   X::set(static_cast<T>((total.hi - rounded) + total.lo)));
     }
     // One for each lane, from the sums of lanes, the k-th vector of which is part(k); numerators
-    // are 1 if there are none.
+    // are 1 if there are none. The largest exponential, or sum of a few, tells of those in need of
+    // a second term which are so by chance.
     template <class Part>
-    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, Part part) {
+    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, Part part,
+                                               V largest = X::set(any_size)) {
         using D = Vec<double>;
         Pair<typename D::V> q[wide_parts<X>], total[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
@@ -47,11 +49,11 @@ struct ScaleEpilogue {
         }
         if constexpr (!watches) return of(pair_from_wide<X>(q));
         const Pair<V> rounded = pair_from_wide<X>(total);
-        return of(pair_from_wide<X>(q), rounded.hi, rounded.lo);
+        return of(pair_from_wide<X>(q), rounded.hi, rounded.lo, largest);
     }
-    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators,
-                                               const Accumulator<X> &sums) {
-        return each(numerators, [&](int k) FS_ALWAYS_INLINE { return sums.part(k); });
+    static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, const Accumulator<X> &sums,
+                                               V largest = X::set(any_size)) {
+        return each(numerators, [&](int k) FS_ALWAYS_INLINE { return sums.part(k); }, largest);
     }
     // The same, always in two terms, of totals in pairs of the terms' own type.
     static FS_ALWAYS_INLINE ScaleEpilogue of_pairs(Pair<V> numerator, Pair<V> total) {
@@ -74,16 +76,11 @@ struct ScaleEpilogue {
         }
     }
     static FS_ALWAYS_INLINE ScaleEpilogue row(T hi, T lo) { return {X::set(hi), X::set(lo)}; }
-    // Without second terms that are there by chance: the largest exponential, or sum of a few, is
-    // not the total.
-    FS_ALWAYS_INLINE void settle(V largest, V total) {
-        if constexpr (watches) lo = largest >= total * (1 - 8 * little) ? lo : V{};
-    }
     // Whether a row with this second term is one of the few that need it.
     static FS_ALWAYS_INLINE bool is_seldom(T lo) { return watches && lo != 0; }
 
     FS_ALWAYS_INLINE bool has_one_term() const {
-        if constexpr (!seldom_two || never_two) return never_two;
+        if constexpr (!watches) return never_two;
         return !any<X>(lo != V{});
     }
     template <bool one_term = false>
@@ -107,7 +104,8 @@ struct ScaleEpilogue {
 
   private:
     // an eighth of an ulp: less is what the result cannot tell from 1
-    static constexpr T little = 1 / (T(Index(1) << Format<T>::mantissa) * 8);
+    static constexpr T little = 1 / (T(Index(1) << Format<T>::mantissa) * 8),
+                       any_size = std::numeric_limits<T>::infinity();
 
     static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q) {
         const V lo = divides ? -q.lo / q.hi : q.lo;
@@ -115,10 +113,14 @@ struct ScaleEpilogue {
     }
     // The total is given as a number and what was rounded off: that is next to nothing where the
     // row has one exponential and little else, and of one total in twenty by chance.
-    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q, V total, V rest) {
+    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q, V total, V rest,
+                                             V largest = X::set(any_size)) {
         ScaleEpilogue n = of(q);
-        if constexpr (seldom_two)
-            n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * little) ? n.lo : V{};
+        if constexpr (watches)
+            n.lo = (total * q.hi < 1) & (absolute<X>(rest) <= total * little) &
+                           (largest >= total * (1 - 8 * little))
+                       ? n.lo
+                       : V{};
         return n;
     }
     // numerator / total as hi + lo; the total itself where softmax divides.
