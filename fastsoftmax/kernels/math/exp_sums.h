@@ -117,7 +117,9 @@ Sum sum_without(const C *x, Index count, Index place, const Exp &exp, Sum sum) {
 
 // exp(x) of a row, kept in e to be scaled. Where the row does not end with a vector, its last
 // vector overlaps the one before: that costs less than masked loads and stores. (A row of less than
-// a vector is padded.) beside(i) comes along with every whole vector.
+// a vector is padded.) beside(i) comes along with every whole vector. (The first group assigned to
+// the sums instead of added to 0: 3846 x 65 float32 1.05 -> 0.99, float64 1.09 -> 0.97 of before;
+// sums of float16 by way of memory: 256 x 1000 1.05 -> 1.01.)
 template <class X, class S, class C, class Exp, class Beside>
 FS_ALWAYS_INLINE inline typename Accumulator<X>::Unfolded keep_exp(const S *x, C *e, Index n,
                                                                    const Exp &exp, Beside beside) {
@@ -132,11 +134,13 @@ FS_ALWAYS_INLINE inline typename Accumulator<X>::Unfolded keep_exp(const S *x, C
             return n < X::lanes ? y : X::last(y, n - i);
         }
     };
-    sum_vectors<X>(n, sums, term, [&](Index i, const auto &...y) FS_ALWAYS_INLINE {
+    const auto store = [&](Index i, const auto &...y) FS_ALWAYS_INLINE {
         Index at = i;
         ((X::store(e + at, y), at += X::lanes), ...);
         for (; i < at; i += X::lanes) beside(i);
-    });
+    };
+    constexpr bool converts = !std::is_same<S, C>::value;
+    sum_vectors<X, added_by_fours, converts, true>(n, sums, term, store);
     return sums.unfolded();
 }
 

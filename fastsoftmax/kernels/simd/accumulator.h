@@ -38,12 +38,15 @@ template <class X>
 struct Accumulator<X, float> {
     using D = Vec<double, FS_VECTOR_BYTES>;
     typename D::V lower = {}, upper = {};
+    FS_ALWAYS_INLINE void assign(typename X::V v) {
+        lower = widened<X>(v, 0), upper = widened<X>(v, 1);
+    }
     FS_ALWAYS_INLINE void add(typename X::V v) {
         lower = lower + widened<X>(v, 0);
         upper = upper + widened<X>(v, 1);
     }
-    // The same for loops that store nothing else. By way of memory no shuffles are needed, which
-    // take the ports of arithmetic.
+    // The same for loops that store nothing else, or convert what they load and store. By way of
+    // memory no shuffles are needed, which take the ports of arithmetic.
     FS_ALWAYS_INLINE void add_stored(typename X::V v) {
 #if defined(__AVX512F__)
         asm("" : "+m"(v));
@@ -83,6 +86,7 @@ struct Accumulator<X, float> {
 template <class X>
 struct PairSums {
     typename X::V hi = {}, lo = {};
+    FS_ALWAYS_INLINE void assign(typename X::V v) { hi = v, lo = typename X::V{}; }
     FS_ALWAYS_INLINE void add(typename X::V v) {
         const Pair<typename X::V> s = two_sum(hi, v);
         hi = s.hi;
@@ -130,17 +134,18 @@ FS_ALWAYS_INLINE inline Sum folded(const typename Accumulator<X>::Unfolded &sums
 template <class X>
 constexpr Index accumulator_block = accumulator_vectors * X::lanes;
 
-// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time; `only` where
-// the terms are not kept. Terms of several sums go together. keep(i, terms...) is called with those
-// of whole vectors, from i on, up to four at a time: see map_vectors.
-template <class X, Index together = added_by_fours, bool only = false, class Sums, class Term,
-          class Keep>
+// Adds term(i, lanes) for every vector of n elements, `together` vectors at a time, by way
+// of memory if so told. Terms of several sums go together. keep(i, terms...) is called with those
+// of whole vectors, from i on, up to four at a time: see map_vectors. `first`: nothing was added to
+// these sums before, and the first group is assigned to them.
+template <class X, Index together = added_by_fours, bool by_memory = false, bool first = false,
+          class Sums, class Term, class Keep>
 FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term, Keep keep) {
     constexpr Index lanes = X::lanes;
     const FullVector<X> all;
     using Terms = decltype(term(n, all));
     const auto add = [&](const Terms &v) FS_ALWAYS_INLINE {
-        if constexpr (only)
+        if constexpr (by_memory)
             sums.add_stored(v);
         else
             sums.add(v);
@@ -154,14 +159,25 @@ FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term, Keep ke
         if (i < n) add(term(i, PartialVector<X>{n - i}));
         return;
     }
+    const auto four = [&](Index at, auto add_pair) FS_ALWAYS_INLINE {
+        const auto a = term(at, all), b = term(at + lanes, all);
+        const auto c = term(at + 2 * lanes, all), d = term(at + 3 * lanes, all);
+        add_pair(a + b, c + d);
+        keep(at, a, b, c, d);
+    };
+    if constexpr (first) {
+        if (4 * lanes <= n) {
+            four(0, [&](const Terms &a, const Terms &b) FS_ALWAYS_INLINE { sums.assign(a + b); });
+            i = 4 * lanes;
+        }
+    }
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
-        const auto a = term(i, all), b = term(i + lanes, all);
-        const auto c = term(i + 2 * lanes, all), d = term(i + 3 * lanes, all);
-        if constexpr (together == added_by_fours)
-            add((a + b) + (c + d));
-        else
-            add(a + b), add(c + d);
-        keep(i, a, b, c, d);
+        four(i, [&](const Terms &a, const Terms &b) FS_ALWAYS_INLINE {
+            if constexpr (together == added_by_fours)
+                add(a + b);
+            else
+                add(a), add(b);
+        });
     }
     if (i == n) return;
     Terms pair = {}, last = {};
@@ -176,9 +192,9 @@ FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term, Keep ke
     sums.add(pair + last);
 }
 
-template <class X, Index together = added_by_fours, bool only = false, class Sums, class Term>
+template <class X, Index together = added_by_fours, bool by_memory = false, class Sums, class Term>
 FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term) {
-    sum_vectors<X, together, only>(n, sums, term, [](Index, const auto &...) {});
+    sum_vectors<X, together, by_memory>(n, sums, term, [](Index, const auto &...) {});
 }
 
 // The sum of the next four rows, or of what is left of them, of one vector of columns.
