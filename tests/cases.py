@@ -412,6 +412,7 @@ CASES = (
         calls={
             "where": lambda given: {"where": given.where, "base": 2.0},
             "b": lambda given: {"b": given.b},
+            "b of its dtype": lambda given: {"b": given.b.astype(given.x.dtype)},
         },
         vjp="logsumexp_vjp",
         vjp_formula=oracle.logsumexp_vjp,

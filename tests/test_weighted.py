@@ -143,6 +143,53 @@ def test_hard_rows(kind, lengths, dtype, backend):
         assert_close(logsumexp(wide.astype(dtype), b=factors, where=where), x, b, exact)
 
 
+@functools.cache
+def rows_of_float32(kind, n, base=None):
+    """The same with weights of float32, those beyond its range at the end of it; 9 rows of each."""
+    x, b, _ = hard_rows(kind, n, np.dtype(np.float32), base)
+    limit = np.finfo(np.float32).max
+    with np.errstate(under="ignore"):
+        b = np.clip(b, -limit, limit).astype(np.float32)
+    exact = [exactly(row, w, base) for row, w in zip(x, b, strict=True)]
+    return np.tile(x, (9, 1)), np.tile(b, (9, 1)), exact * 9
+
+
+@sweep(LENGTHS, at_most=5)
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_rows_of_float32(kind, lengths, backend):
+    """Which are added in float32, where that will do."""
+    for n in lengths:
+        x, b, exact = rows_of_float32(kind, n)
+        assert_close(logsumexp(x, b=b), x, b, exact)
+        columns, factors = (np.ascontiguousarray(a.T) for a in (x, b))
+        assert_close(logsumexp(columns, axis=0, b=factors), x, b, exact)
+        wide, weights = np.full((2, len(x), 2 * n), np.nan, np.float32)
+        wide[:, ::2], weights[:, ::2] = x, b
+        where = np.arange(2 * n) % 2 == 0
+        assert_close(logsumexp(wide, b=weights, where=where), x, b, exact)
+        to_base, factors, exact = rows_of_float32(kind, n, 2)
+        assert_close(logsumexp(to_base, b=factors, base=2), to_base, factors, exact)
+
+
+def test_float32_rows_next_to_where_it_will_do(backend):
+    """Logarithms of every size about 1, with terms of one sign and of both."""
+    rng = np.random.default_rng(4)
+    for n in (2, 3, 7, 30):
+        x, b = rng.normal(0, 2, (n, 2000)), rng.normal(0.3, 1, (n, 2000))
+        x += np.linspace(-2, 2, 2000) - np.log(np.abs((b * np.exp(x)).sum(axis=0)))
+        x, b = x.astype(np.float32), b.astype(np.float32)
+        terms = b.astype(np.longdouble) * np.exp(x.astype(np.longdouble))
+        total = terms.sum(axis=0)
+        well = np.abs(total) > 1e-9 * np.abs(terms).sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            exact = np.log(total)
+        got = logsumexp(x, axis=0, b=b)
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(exact))
+        size = np.maximum(np.abs(exact), np.abs(x.max(axis=0)) / 16).astype(np.float32)
+        error = np.abs(got - exact) / np.spacing(size)
+        assert np.nanmax(error[well]) <= BOUND
+
+
 @pytest.mark.parametrize(
     "kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "total 1", "0 and far below"]
 )

@@ -1,7 +1,7 @@
 // logsumexp, and its gradient, which is g softmax(x).
 #pragma once
 
-#include "ops/logsumexp_weighted_lanes.h"
+#include "ops/logsumexp_weighted_floats.h"
 #include "ops/normalize.h"
 
 namespace {

@@ -123,8 +123,8 @@ struct WeightedRow {
         const Pair<W> t = two_sum(total.hi, total.lo), one{D::set(1), D::set(0)};
         return log_ratio<D>(t, one, t.hi, exponent);
     }
-    // Whether sums of plain numbers will do for a row with a finite maximum and a positive sum, and
-    // the result where they do.
+    // Whether sums of plain numbers will do for a row with a finite maximum, and the result where
+    // they do: NaN for a negative sum.
     template <class D, class W = typename D::V>
     static auto will_do(const NormalizeArguments &a, Pair<W> sum, W size, W heaviest, W max, W &y,
                         double least = 1) {
@@ -137,8 +137,11 @@ struct WeightedRow {
         const W natural = absolute<D>(y) * a.ln_base.hi,
                 largest = absolute<D>(max) * a.ln_base.hi / 16.0;
         const double enough = a.out.number == Number::float64 ? least : 0x1p-25;
-        return (max - max == W{}) & in_range & (t > size * 0x1p-40) &
-               ((natural > largest ? natural : largest) * t >= enough * size);
+        const auto negative = t < size * -0x1p-40;
+        y = negative ? D::set(nan) : y;
+        return (max - max == W{}) & in_range &
+               (negative | ((t > size * 0x1p-40) &
+                            ((natural > largest ? natural : largest) * t >= enough * size)));
     }
 
     // Logits next to 0 are taken as they are, since log(1 + sum(b (exp(x) - 1)) + (sum(b) - 1))
@@ -296,10 +299,9 @@ struct WeightedRow {
         double heaviest = 0;
         for (const Partial &p : partial) heaviest = heaviest > p.heaviest ? heaviest : p.heaviest;
         D::V result;
-        if (will_do<D>(*a, in_vector(s), D::set(size), D::set(heaviest), D::set(max), result)[0])
-            return y = result[0], true;
-        const bool in_range = size <= 0x1p900 && size >= 0x1p-900 && size >= heaviest * 0x1p-960;
-        return y = nan, in_range && t < -size * 0x1p-40;
+        const auto right =
+            will_do<D>(*a, in_vector(s), D::set(size), D::set(heaviest), D::set(max), result);
+        return y = result[0], right[0];
     }
     double logarithm_of_infinite() const {
         const double t = total([](const Partial &p) { return p.sum; }).value();

@@ -1,7 +1,7 @@
-// logsumexp with weights of rows in lanes, and which way a call takes.
+// logsumexp with weights of rows in lanes of double.
 #pragma once
 
-#include "kernels/drivers/regime.h"
+#include "kernels/drivers/tiles.h"
 #include "ops/logsumexp_weighted.h"
 
 namespace {
@@ -35,14 +35,14 @@ struct WeightedTile {
                    count - at < X::lanes ? count - at : X::lanes);
     }
 
-  private:
-    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, Index outer,
-                Index first, Index count) const {
+    // Logarithms of a vector of rows, and in which lanes they are right; those of the others are
+    // any numbers.
+    X::I logarithms(const Columns<X> &x, const Columns<X> &b, V &y) const {
         const V none = X::set(-WeightedRow::infinity);
         const auto logit = [&](Index j) FS_ALWAYS_INLINE {
             return b[j] == 0.0 ? none : x[j];
         };
-        V max = none, y;
+        V max = none;
         for (Index j = 0; j < n(); ++j) max = larger(logit(j), max);
         const auto sum = [&](auto terms) FS_ALWAYS_INLINE {
             for (Index j = 0; j < n(); ++j) terms.add(logit(j), b[j]);
@@ -52,6 +52,14 @@ struct WeightedTile {
         X::I settled = a->ln_base.is_one() ? sum(WeightedRow::Terms<false>(a->ln_base, max))
                                            : sum(WeightedRow::Terms<true>(a->ln_base, max));
         if (any<X>(~settled)) settle(x, b, max, settled, y);
+        return settled;
+    }
+
+  private:
+    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, Index outer,
+                Index first, Index count) const {
+        V y;
+        const X::I settled = logarithms(x, b, y);
         double results[X::lanes];
         X::store(results, y);
         if (!any<X>(~settled)) return write_rows(a->out, outer, first, count, results);
@@ -108,20 +116,6 @@ struct WeightedTile {
 
 inline Index further_memory(const WeightedTile &tile) {
     return tile_memory(tile.n(), 2, 0) + chunk_bytes;
-}
-
-inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, Index threads) {
-    static constexpr Traits traits = in_lanes("logsumexp, b", short_target_row, chunk);
-    const Driver driver = decide(Problem::of(a.x, sizeof(double), false), traits);
-    if (const int lanes_run = lanes_along(a.x, driver)) {
-        const NormalizeArguments s = lanes_run == along_inner ? a : a.swapped();
-        TilesTask<WeightedTile> work(
-            WeightedTile(s, lanes_run == along_inner ? weights : weights.swapped()), s.x.outer,
-            s.x.inner, WeightedTile::width);
-        return execute(work, threads);
-    }
-    RowsTask<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(work, threads);
 }
 
 }  // namespace fs

@@ -157,20 +157,9 @@ struct NormalizeLanes {
         return {all.hi, all.lo + rest.lo};
     }
 
-    // A natural logarithm as one to the base.
-    FS_ALWAYS_INLINE Pair<V> to_base(Pair<V> l) const {
-        if (a->ln_base.is_one()) return l;
-        Pair<typename D::V> quotient[wide_parts<X>];
-        for (int k = 0; k < wide_parts<X>; ++k) {
-            quotient[k] = LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)),
-                                              a->ln_base);
-        }
-        return pair_from_wide<X>(quotient);
-    }
-
     FS_ALWAYS_INLINE LogEpilogue<X, Scaled> log_writer(V max, Pair<V> rest, Index outer,
                                                        Index first, Index count) const {
-        const Pair<V> l = to_base(log1p_nonnegative<X>(rest.hi, rest.lo));
+        const Pair<V> l = log_to_base<X>(log1p_nonnegative<X>(rest.hi, rest.lo), a->ln_base);
         LogEpilogue<X, Scaled> w;
         w.max = max, w.hi = l.hi + (max - max), w.lo = l.lo;
         for (Index k = 0; Scaled && k < X::lanes; ++k)
@@ -179,7 +168,7 @@ struct NormalizeLanes {
     }
 
     FS_ALWAYS_INLINE void write_sum(const Group &g, CancelledRows<C> &cancelled) const {
-        const Pair<V> l = to_base(log1p_nonnegative<X>(g.rest.hi, g.rest.lo)),
+        const Pair<V> l = log_to_base<X>(log1p_nonnegative<X>(g.rest.hi, g.rest.lo), a->ln_base),
                       s = two_sum(g.max, l.hi);
         const V usual = s.hi + (s.lo + l.lo);
         const typename X::I wrong = cancels(g.max, usual, usual * static_cast<C>(a->ln_base.hi));

@@ -64,6 +64,19 @@ struct LogTotal {
     }
 };
 
+// Natural logarithms as those to a base.
+template <class X>
+FS_ALWAYS_INLINE inline Pair<typename X::V> log_to_base(Pair<typename X::V> l, Factor ln_base) {
+    using D = Vec<double>;
+    if (ln_base.is_one()) return l;
+    Pair<typename D::V> quotient[wide_parts<X>];
+    for (int k = 0; k < wide_parts<X>; ++k) {
+        quotient[k] =
+            LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)), ln_base);
+    }
+    return pair_from_wide<X>(quotient);
+}
+
 // The sum of the exponentials of all but the maxima, relative to the maximum, is made 2^64 (2^256)
 // times too large, so that terms below the smallest normal number are not lost where they are all
 // there is.
