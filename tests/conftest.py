@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # threads that spin while they wait would take the time of the other tests
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # cases and oracle, also for benchmarks
 
 from cases import CASES, FLOATS, HALVES, errors
@@ -113,9 +116,9 @@ def _quiet_and_strict():
 
 
 def variant(item):
-    """A test, and its parameters but for the backend."""
-    parameters = item.callspec.params.items() if hasattr(item, "callspec") else ()
-    others = tuple((name, str(value)) for name, value in parameters if name != "backend")
+    """A test, and the places of its parameters in their lists, but for the backend."""
+    places = item.callspec.indices.items() if hasattr(item, "callspec") else ()
+    others = tuple((name, place) for name, place in places if name != "backend")
     return item.nodeid.partition("[")[0], others
 
 
@@ -184,6 +187,18 @@ def measure(backend):
         assert error <= case.bound(got.dtype), f"{note}: {got[worst]!r} at {tuple(map(int, worst))}"
 
     return measure
+
+
+def pytest_sessionfinish(session):
+    """A process of pytest-xdist tells what it found to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["largest"] = [(*key, *found) for key, found in _largest.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for *key, error, note in getattr(node, "workeroutput", {}).get("largest", ()):
+        _largest[tuple(key)] = max(_largest.get(tuple(key), (0.0, "")), (error, note))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -138,7 +138,9 @@ def _restored():
 @pooled
 @pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize(
-    "call", [fs.softmax, lambda x: fs.softmax(x, temperature=2.0), fs.sigmoid], ids=str
+    "call",
+    [fs.softmax, lambda x: fs.softmax(x, temperature=2.0), fs.sigmoid],
+    ids=["softmax", "softmax, temperature", "sigmoid"],
 )
 def test_memory_is_used_again(call):
     fs.set_buffer_pool(0)
