@@ -58,8 +58,7 @@ double cross_entropy_scaled(const CrossEntropyArguments &given, Index threads) {
             execute(work, threads);
         }
     } else {
-        RowsTask<TargetRow<C, Scaled>> work({a, losses}, a.x.outer, a.x.inner, a.x.n, threads);
-        execute(work, threads);
+        run_long_rows(TargetRow<C, Scaled>(a, losses), a.x.outer, a.x.inner, threads);
     }
     return losses.total();
 }

@@ -131,10 +131,9 @@ __attribute__((noinline)) double small_log_sum(const Rows &a, Index o, Index i) 
     const auto source = a.reader<C>(o, i);
     Scratch<C> buffer(gather_block);
     C top = masked_logit<C>;
-    for (Index at = 0; at < a.x.n; at += gather_block) {
-        const Index size = a.x.n - at < gather_block ? a.x.n - at : gather_block;
+    for_each_block(0, a.x.n, gather_block, [&](Index at, Index size) {
         top = larger(span_max<Vec<C>>(source.load_block(at, size, buffer), size), top);
-    }
+    });
     const auto log = precise_log_of_total(a, o, i, static_cast<double>(top));
     const Factor scaled = a.scale(o, i).times(static_cast<double>(top));
     Sum s{scaled.hi, scaled.lo};

@@ -1,6 +1,7 @@
 // What boosting wants of cross-entropy: its gradient and curvature.
 #pragma once
 
+#include "kernels/drivers/long_rows.h"
 #include "kernels/drivers/regime.h"
 #include "kernels/math/exp_sums.h"
 
@@ -68,8 +69,9 @@ struct GradHessRow {
     using V = X::V;
     enum Stage { maximum, total, write };
     struct Partial {
-        double max;
+        double max = masked_logit<double>;
         Sum sum;
+        void add(const Partial &p) { max = larger(p.max, max), sum.add(p.sum); }
     };
 
     const GradHessArguments *a;
@@ -78,30 +80,24 @@ struct GradHessRow {
     Stage stage = maximum;
     Shift<X> shift{};
     Sum sum;
-    ChunkResults<Partial> partial;
 
     explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
         outer = o, inner = i;
-        partial.resize(static_cast<std::size_t>(chunks()));
         label = a->labels() ? a->target.integer(o, i) : -1;
         weight = a->sample_weight ? a->sample_weight.value(o, i) : 1;
         stage = maximum;
     }
 
-    void sweep(Index k) {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index start, Index end, Partial &p) {
         const InputLine<double> from(a->x, outer, inner);
         Accumulator<X> sums;
-        Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = masked_logit<double>;
         Scratch<double> buffer(gather_block);
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const double *x = from.load_block(at, size, buffer);
             if (stage == maximum)
                 p.max = larger(p.max, span_max<X>(x, size));
@@ -111,20 +107,19 @@ struct GradHessRow {
                 });
             else
                 write_block(x, at, size);
-        }
+        });
         p.sum = sums.total();
     }
 
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (stage == write) return false;
-        max = masked_logit<double>;
-        Sum all;
-        for (const Partial &p : partial) max = larger(p.max, max), all.add(p.sum);
+        const Partial all = partial.merged();
+        max = all.max;
         if (stage == maximum) {
             shift = GradHess::shift(X::set(max), X::set(GradHess::lift(weight)));
             return stage = total, true;
         }
-        sum = all;
+        sum = all.sum;
         return stage = write, true;
     }
 
@@ -221,8 +216,7 @@ inline void cross_entropy_grad_hess(const GradHessArguments &a, Index threads) {
         TilesTask<GradHessTile> work(GradHessTile{&s}, s.x.outer, s.x.inner, GradHessTile::width);
         return execute(work, threads);
     }
-    RowsTask<GradHessRow> work(GradHessRow(a), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(work, threads);
+    run_long_rows(GradHessRow(a), a.x.outer, a.x.inner, threads);
 }
 
 }  // namespace fs

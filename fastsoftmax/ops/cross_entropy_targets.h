@@ -47,7 +47,9 @@ struct TargetRow {
     using V = typename X::V;
     enum Stage { logarithm, value, derivative };
     struct Partial {
+        typename RowLog<C, Scaled>::Partial log;
         Sum sum, masses;
+        void add(const Partial &p) { log.add(p.log), sum.add(p.sum), masses.add(p.masses); }
     };
 
     const CrossEntropyArguments *a;
@@ -59,19 +61,14 @@ struct TargetRow {
     Stage stage = logarithm;
     bool counted = true;
     double p_factor = 0, q_factor = 0;  // what p and q are multiplied by in the derivative
-    ChunkResults<Partial> partial;
-    ChunkResults<typename RowLog<C, Scaled>::Partial> of_log;
 
     TargetRow(const CrossEntropyArguments &arguments, RowLosses &to)
         : a(&arguments), losses(&to), row(arguments) {}
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
         outer = o, inner = i;
-        partial.resize(static_cast<std::size_t>(chunks()));
-        of_log.resize(static_cast<std::size_t>(chunks()));
         row.start(o, i);
         label = a->labels() ? a->label(o, i) : -1;
         if (!a->labels()) t = InputLine<C>::broadcast(a->target, o, i);
@@ -85,34 +82,31 @@ struct TargetRow {
         stage = derivative;
     }
 
-    void sweep(Index k) {
+    void sweep(Index start, Index end, Partial &p) {
         if (!counted) return;
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
         if (stage == logarithm) {
-            of_log[static_cast<std::size_t>(k)] = row.sweep(start, end);
+            p.log = row.sweep(start, end);
             return;
         }
         Accumulator<X> sums, masses;
         Scratch<C> x_buffer(gather_block);
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *logit = row.x.load_block(at, size, x_buffer);
             if (stage == value)
                 add_terms(logit, at, size, sums, masses);
             else
                 write(logit, at, size);
-        }
-        partial[static_cast<std::size_t>(k)] = {sums.total(), masses.total()};
+        });
+        p.sum = sums.total(), p.masses = masses.total();
     }
 
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (stage == derivative) return false;
         if (stage == logarithm) {
-            if (!row.next(of_log)) stage = value;
+            if (!row.next(partial, [](const Partial &p) { return p.log; })) stage = value;
             return true;
         }
-        Partial all;
-        for (const Partial &p : partial) all.sum.add(p.sum), all.masses.add(p.masses);
+        const Partial all = partial.merged();
         finish(all.sum.value(), all.masses.value());
         stage = derivative;
         return a->gradient.data != nullptr;

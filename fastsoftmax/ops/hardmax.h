@@ -25,21 +25,19 @@ struct HardmaxRow {
         C top = masked_logit<C>;
         Index first = 0;
         bool nan = false;
-        for (Index at = 0; at < x.n; at += gather_block) {
-            const Index size = x.n - at < gather_block ? x.n - at : gather_block;
+        for_each_block(0, x.n, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *v = from.load_block(at, size, buffer);
             nan |= span_has_nan(v, size);
             const C m = span_max<Vec<C>>(v, size);
             if (m > top) top = m, first = at + span_find<Vec<C>>(v, size, m);
-        }
+        });
         const C other = nan ? std::numeric_limits<C>::quiet_NaN() : C(0);
-        for (Index at = 0; at < x.n; at += gather_block) {
-            const Index size = x.n - at < gather_block ? x.n - at : gather_block;
+        for_each_block(0, x.n, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             C *y = to.block_for(at, results);
             std::fill(y, y + size, other);
             if (!nan && first >= at && first < at + size) y[first - at] = 1;
             to.store_block(at, size, results);
-        }
+        });
     }
 };
 

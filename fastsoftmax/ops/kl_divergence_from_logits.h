@@ -2,7 +2,7 @@
 // respect to a.
 #pragma once
 
-#include "kernels/drivers/row_tasks.h"
+#include "kernels/drivers/long_rows.h"
 #include "ops/kl_divergence_sums.h"
 
 namespace {
@@ -16,9 +16,15 @@ struct LogitsDivergenceRow {
     using V = typename X::V;
     enum Stage { maximum, total, value, derivative };
     struct Partial {
-        C max_a, max_b;
+        C max_a = masked_logit<C>, max_b = masked_logit<C>;
         Sum matched, unmatched, total_b, mean, growth;
-        double size;
+        double size = 0;
+        void add(const Partial &p) {
+            max_a = larger(p.max_a, max_a), max_b = larger(p.max_b, max_b);
+            matched.add(p.matched), unmatched.add(p.unmatched), total_b.add(p.total_b),
+                mean.add(p.mean), growth.add(p.growth);
+            size += p.size;
+        }
     };
 
     const LogitsDivergenceArguments *a;
@@ -26,31 +32,25 @@ struct LogitsDivergenceRow {
     Index outer = 0, inner = 0;
     Stage stage = maximum;
     State state{};
-    ChunkResults<Partial> partial{};
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
         outer = o, inner = i;
         state.scale = Scale<X>::all(Factor{1, 0}.over(*a->temperature.at(o, i)));
-        partial.resize(static_cast<std::size_t>(chunks()));
         stage = maximum;
     }
 
-    void sweep(Index k) {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index start, Index end, Partial &p) {
         const InputLine<C> of_a(a->x, outer, inner),
             of_b = InputLine<C>::broadcast(a->target, outer, inner);
         typename State::Sums totals;
         Accumulator<X> growths;
-        Partial &p = partial[static_cast<std::size_t>(k)];
         p.max_a = p.max_b = masked_logit<C>;
         Scratch<C> a_buffer(gather_block), b_buffer(gather_block);
         Scratch<double> results(gather_block);
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block,
-                        whole = size / X::lanes, left = size % X::lanes;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
+            const Index whole = size / X::lanes, left = size % X::lanes;
             const C *as = of_a.load_block(at, size, a_buffer),
                     *bs = of_b.load_block(at, size, b_buffer), *last_a = as + size - left,
                     *last_b = bs + size - left;
@@ -79,22 +79,16 @@ struct LogitsDivergenceRow {
                     });
                 OutputLine<double>(a->gradient, outer, inner).copy(at, size, results);
             }
-        }
+        });
         p.matched = totals.matched.total(), p.unmatched = totals.unmatched.total(),
         p.total_b = totals.total_b.total(), p.mean = totals.mean.total();
         p.growth = growths.total(),
         p.size = fold<X>(totals.size, [](auto u, auto v) { return u + v; });
     }
 
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (stage == derivative) return false;
-        Partial all{masked_logit<C>, masked_logit<C>, {}, {}, {}, {}, {}, 0};
-        for (const Partial &p : partial) {
-            all.max_a = larger(p.max_a, all.max_a), all.max_b = larger(p.max_b, all.max_b);
-            all.matched.add(p.matched), all.unmatched.add(p.unmatched), all.total_b.add(p.total_b),
-                all.mean.add(p.mean), all.growth.add(p.growth);
-            all.size += p.size;
-        }
+        const Partial all = partial.merged();
         const auto lanes = [](Sum s) {
             return Pair<V>{X::set(s.hi), X::set(s.lo)};
         };
@@ -238,9 +232,7 @@ double logits_divergence_of(const LogitsDivergenceArguments &a, Index threads) {
     PieceResults<Sum> sums(
         std::max(rows, lane_pieces<Vec<C>>(a.x, LogitsDivergenceLanes<C, Scaled>::traits)));
     if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
-        RowsTask<LogitsDivergenceRow<C, Scaled>> work({&a, &sums}, a.x.outer, a.x.inner, a.x.n,
-                                                      threads);
-        execute(work, threads);
+        run_long_rows(LogitsDivergenceRow<C, Scaled>{&a, &sums}, a.x.outer, a.x.inner, threads);
     }
     return total_of(sums);
 }

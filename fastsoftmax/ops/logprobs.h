@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/lane_log.h"
+#include "kernels/drivers/long_rows.h"
 #include "kernels/math/scale_epilogue.h"
 #include "ops/best_numbers.h"
 #include "ops/row_log.h"
@@ -33,26 +34,21 @@ struct LogprobsArguments : Rows {
 template <class C, bool Scaled>
 struct LogprobsRow {
     const LogprobsArguments *a;
+    using Partial = typename RowLog<C, Scaled>::Partial;
     RowLog<C, Scaled> row;
-    ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
     BestNumbers<C> *best = nullptr;
 
     explicit LogprobsRow(const LogprobsArguments &arguments) : a(&arguments), row(arguments) {}
 
     Index n() const { return a->x.n; }
     Index k() const { return a->out.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
-        partial.resize(static_cast<std::size_t>(chunks()));
         if (!best && !a->ids) best = new (scratch<BestNumbers<C>>(1)) BestNumbers<C>(k());
         row.start(o, i);
     }
-    void sweep(Index c) {
-        const Index start = c * chunk, end = n() - start < chunk ? n() : start + chunk;
-        partial[static_cast<std::size_t>(c)] = row.sweep(start, end);
-    }
-    bool next() {
+    void sweep(Index start, Index end, Partial &p) { p = row.sweep(start, end); }
+    bool next(const ChunkResults<Partial> &partial) {
         if (row.next(partial)) return true;
         if (a->ids)
             named();
@@ -84,20 +80,18 @@ struct LogprobsRow {
     void most_probable() {
         Scratch<C> buffer(gather_block);
         best->clear();
-        for (Index at = 0; at < n(); at += gather_block) {
-            const Index size = n() - at < gather_block ? n() - at : gather_block;
+        for_each_block(0, n(), gather_block, [&](Index at, Index size) {
             best->add(row.x.load_block(at, size, buffer), size, at);
-        }
+        });
         best->finish();
         const OutputLine<C> to(a->out, row.outer, row.inner);
-        for (Index at = 0; at < k(); at += gather_block) {
-            const Index size = k() - at < gather_block ? k() - at : gather_block;
+        for_each_block(0, k(), gather_block, [&](Index at, Index size) {
             for (Index j = 0; j < size; ++j)
                 buffer[j] = best->value(at + j), index(at + j) = best->index(at + j);
             write_with<Vec<C>>(row.writer, static_cast<const C *>(buffer), static_cast<C *>(buffer),
                                size, false);
             to.copy(at, size, buffer);
-        }
+        });
     }
 };
 
@@ -167,9 +161,7 @@ void read_rows(const LogprobsArguments &a, bool in_lanes, Index threads) {
             using C = decltype(zero);
             using Scaled = decltype(scaled);
             if (in_lanes && run_in_lanes(Lanes<C, Scaled::value>(a), threads)) return;
-            using Row = LogprobsRow<C, Scaled::value>;
-            RowsTask<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
-            execute(work, threads);
+            run_long_rows(LogprobsRow<C, Scaled::value>(a), a.x.outer, a.x.inner, threads);
         };
         if (a.plain())
             read(std::false_type());

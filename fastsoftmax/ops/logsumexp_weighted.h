@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "kernels/drivers/row_tasks.h"
+#include "kernels/drivers/long_rows.h"
 #include "kernels/math/exp_pair.h"
 #include "ops/normalize_arguments.h"
 
@@ -30,6 +30,7 @@ struct WeightedRow {
         Sum sum;
         Sum weights, near, far;
     };
+    using Partials = ChunkResults<Partial>;
     // far terms are made so many times larger: beside a total of 1, the smallest of them have all
     // their digits
     static constexpr int far_exponent = 300;
@@ -42,27 +43,21 @@ struct WeightedRow {
     Stage stage = maximum;
     Index outer = 0, inner = 0;
     double max = 0, exponent = 0;  // of the largest term; 0 if moderate
-    ChunkResults<Partial> partial;
 
     WeightedRow(const NormalizeArguments &arguments, const AnyView &b_)
         : a(&arguments), weights(b_) {}
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
-    void prepare() { partial.resize(static_cast<std::size_t>(chunks())); }
     void start(Index o, Index i) {
         outer = o, inner = i;
-        prepare();
         x = a->reader<double>(o, i);
         b = InputLine<double>::broadcast(weights, o, i);
         b.mask = x.mask, b.mask_stride = x.mask_stride, b.absent = 0;
         stage = maximum;
     }
 
-    void sweep(Index k) {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        Partial &p = partial[static_cast<std::size_t>(k)];
+    void sweep(Index start, Index end, Partial &p) {
         if (stage == maximum)
             find_maximum(start, end, p);
         else if (stage == usual)
@@ -73,23 +68,23 @@ struct WeightedRow {
             add_pairs(start, end, p);
     }
 
-    bool next() {
+    bool next(const Partials &partial) {
         if (stage == maximum) {
-            max = most();
+            max = most(partial);
             return stage = usual, true;
         }
         if (stage == usual) {
             double y;
-            if (!settled(y)) return stage = exponents, true;
+            if (!settled(partial, y)) return stage = exponents, true;
             return store(y), false;
         }
         if (stage == exponents) {
-            const double e = most();
-            if (e == infinity) return store(logarithm_of_infinite()), false;  // of a weight
+            const double e = most(partial);
+            if (e == infinity) return store(logarithm_of_infinite(partial)), false;  // of a weight
             exponent = e > moderate || e < -moderate ? e : 0;
             return stage = pairs, true;
         }
-        return store(precise()), false;
+        return store(precise(partial)), false;
     }
 
     // The sum of b exp(x - max), of one row or of rows in lanes.
@@ -243,13 +238,13 @@ struct WeightedRow {
 
   private:
     void store(double y) const { a->out.store(outer, 0, inner, y); }
-    double most() const {
-        double m = partial[0].most;
+    static double most(const Partials &partial) {
+        double m = -infinity;
         for (const Partial &p : partial) m = m > p.most ? m : p.most;
         return m;
     }
     template <class Part>
-    Sum total(Part part) const {
+    static Sum total(const Partials &partial, Part part) {
         Sum s;
         for (const Partial &p : partial) s.add(part(p));
         return s;
@@ -260,13 +255,12 @@ struct WeightedRow {
     FS_ALWAYS_INLINE void each_block(Index start, Index end, Body body) const {
         Scratch<double> x_room(gather_block), b_buffer(gather_block);
         double *x_buffer = x_room;
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const double *xs = x.load_block(at, size, x_buffer),
                          *bs = b.load_block(at, size, b_buffer);
             for (Index j = 0; j < size; ++j) x_buffer[j] = bs[j] == 0 ? -infinity : xs[j];
             body(x_buffer, bs, size);
-        }
+        });
     }
     void find_maximum(Index start, Index end, Partial &p) const {
         p.most = -infinity;
@@ -288,9 +282,9 @@ struct WeightedRow {
     }
 
     // Whether sums of plain numbers will do, and the result if they do.
-    bool settled(double &y) const {
-        const Sum s = total([](const Partial &p) { return p.sum; });
-        const double size = total([](const Partial &p) { return Sum{p.size, 0}; }).value(),
+    bool settled(const Partials &partial, double &y) const {
+        const Sum s = total(partial, [](const Partial &p) { return p.sum; });
+        const double size = total(partial, [](const Partial &p) { return Sum{p.size, 0}; }).value(),
                      t = s.value();
         if (size != size || max - max != 0) {
             y = size != size || t != t ? nan : max == -infinity ? max : t > 0 ? infinity : nan;
@@ -303,8 +297,8 @@ struct WeightedRow {
             will_do<D>(*a, in_vector(s), D::set(size), D::set(heaviest), D::set(max), result);
         return y = result[0], right[0];
     }
-    double logarithm_of_infinite() const {
-        const double t = total([](const Partial &p) { return p.sum; }).value();
+    static double logarithm_of_infinite(const Partials &partial) {
+        const double t = total(partial, [](const Partial &p) { return p.sum; }).value();
         return t == infinity ? t : nan;
     }
 
@@ -330,13 +324,13 @@ struct WeightedRow {
         });
         p.weights = terms.weights.total(), p.near = terms.near.total(), p.far = terms.far.total();
     }
-    double precise() const {
-        const Sum far = total([](const Partial &p) { return p.far; });
+    double precise(const Partials &partial) const {
+        const Sum far = total(partial, [](const Partial &p) { return p.far; });
         if (exponent != 0)
             return log_of_total<D>(*a, in_vector(far), D::set(exponent - far_exponent),
                                    D::set(center()))[0];
-        const Sum whole = total([](const Partial &p) { return p.weights; }),
-                  near = total([](const Partial &p) { return p.near; });
+        const Sum whole = total(partial, [](const Partial &p) { return p.weights; }),
+                  near = total(partial, [](const Partial &p) { return p.near; });
         return PairTerms::result<D>(*a, in_vector(whole), in_vector(near), in_vector(far),
                                     D::set(center()))[0];
     }

@@ -12,18 +12,24 @@ class WeightedRowsInDouble {
     using X = WeightedTile::X;
     using F = Vec<float>;
     const WeightedTile tile;
-    WeightedRow row;
+    LongRow<WeightedRow> row;
     Index outer, count = 0;
     Scratch<double> x, b;
     Index inner[X::lanes];
 
   public:
     WeightedRowsInDouble(const NormalizeArguments &a, const AnyView &weights, Index o)
-        : tile(a, weights), row(a, weights), outer(o), x(a.x.n * X::lanes), b(a.x.n * X::lanes) {
-        row.prepare();
+        : tile(a, weights),
+          row(WeightedRow(a, weights)),
+          outer(o),
+          x(a.x.n * X::lanes),
+          b(a.x.n * X::lanes) {
+        row.begin();
     }
     // Bytes of what it keeps for rows of n elements.
-    static Index memory(Index n) { return 2 * n * FS_VECTOR_BYTES; }
+    static Index memory(Index n) {
+        return 2 * n * FS_VECTOR_BYTES + ChunkResults<WeightedRow::Partial>::memory(n);
+    }
 
     // One lane of a vector of rows: row i.
     void add(const Columns<F> &logits, const Columns<F> &weights, Index lane, Index i) {
@@ -46,7 +52,7 @@ class WeightedRowsInDouble {
                 *reinterpret_cast<float *>(tile.a->out.at(outer, inner[l])) =
                     static_cast<float>(y[l]);
             else
-                do_row(row, outer, inner[l]);
+                row.run(outer, inner[l]);
         }
         count = 0;
     }
@@ -160,7 +166,7 @@ void weighted_tiles(const NormalizeArguments &a, const AnyView &weights, Index t
 }
 
 inline Index further_memory(const WeightedFloatTile &tile) {
-    return tile_memory(tile.n(), 2, 0) + WeightedRowsInDouble::memory(tile.n()) + chunk_bytes;
+    return tile_memory(tile.n(), 2, 0) + WeightedRowsInDouble::memory(tile.n());
 }
 
 inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weights, Index threads) {
@@ -173,8 +179,7 @@ inline void weighted_logsumexp(const NormalizeArguments &a, const AnyView &weigh
         return WeightedFloatTile::fits(s, w) ? weighted_tiles<WeightedFloatTile>(s, w, threads)
                                              : weighted_tiles<WeightedTile>(s, w, threads);
     }
-    RowsTask<WeightedRow> work(WeightedRow(a, weights), a.x.outer, a.x.inner, a.x.n, threads);
-    execute(work, threads);
+    run_long_rows(WeightedRow(a, weights), a.x.outer, a.x.inner, threads);
 }
 
 }  // namespace fs

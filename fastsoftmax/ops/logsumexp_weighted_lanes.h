@@ -25,8 +25,8 @@ struct WeightedTile {
     Index n() const { return a->x.n; }
 
     void run(Index outer, Index first, Index count) const {
-        WeightedRow row(*a, weights);
-        row.prepare();
+        LongRow<WeightedRow> row(WeightedRow(*a, weights));
+        row.begin();
         TileColumns<X> x(a->x, outer, first, count, a->where),
             b(weights, outer, first, count, a->where, 0);
         x.gather(), b.gather();
@@ -56,7 +56,7 @@ struct WeightedTile {
     }
 
   private:
-    void vector(WeightedRow &row, const Columns<X> &x, const Columns<X> &b, Index outer,
+    void vector(LongRow<WeightedRow> &row, const Columns<X> &x, const Columns<X> &b, Index outer,
                 Index first, Index count) const {
         V y;
         const X::I settled = logarithms(x, b, y);
@@ -67,7 +67,7 @@ struct WeightedTile {
             if (settled[l])
                 a->out.store(outer, 0, first + l, results[l]);
             else
-                do_row(row, outer, first + l);
+                row.run(outer, first + l);
         }
     }
     // With better exponentials.
@@ -115,7 +115,7 @@ struct WeightedTile {
 };
 
 inline Index further_memory(const WeightedTile &tile) {
-    return tile_memory(tile.n(), 2, 0) + chunk_bytes;
+    return tile_memory(tile.n(), 2, 0) + ChunkResults<WeightedRow::Partial>::memory(tile.n());
 }
 
 }  // namespace fs

@@ -104,10 +104,8 @@ void normalize_scaled(const NormalizeArguments &a, Index threads) {
         }
         case Driver::row_batch:
             return normalize_batches<R, Scaled, C>(a.x.inner == 1 ? s : a, threads);
-        case Driver::long_rows: {
-            RowsTask<Row> work(Row(a), a.x.outer, a.x.inner, a.x.n, threads);
-            return execute(work, threads);
-        }
+        case Driver::long_rows:
+            return run_long_rows(Row(a), a.x.outer, a.x.inner, threads);
     }
 }
 

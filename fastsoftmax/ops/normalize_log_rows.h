@@ -168,28 +168,26 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
     using Base::a, Base::n;
     using X = Vec<C>;
     static constexpr bool keeps = R == Result::log_softmax;
+    using Partial = typename RowLog<C, Scaled>::Partial;
     RowLog<C, Scaled> row;
-    ChunkResults<typename RowLog<C, Scaled>::Partial> partial;
     OutputLine<C> to{};
     bool streaming = false, writes = false;
 
     explicit LongLogRow(const NormalizeArguments &arguments) : Base(arguments), row(arguments) {}
 
     void start(Index o, Index i) {
-        partial.resize(static_cast<std::size_t>(this->chunks()));
         row.start(o, i);
         if constexpr (keeps)
             to = a->template writer<R, C>(o, i), streaming = streams<C>(a->x, a->out, a->where);
         writes = false;
     }
-    void sweep(Index k) {
-        const Index start = k * chunk, end = this->chunk_end(start);
+    void sweep(Index start, Index end, Partial &p) {
         if (!writes)
-            partial[static_cast<std::size_t>(k)] = row.sweep(start, end);
+            p = row.sweep(start, end);
         else
             write(start, end);
     }
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (writes) return false;
         if (row.next(partial)) return true;
         if constexpr (!keeps)
@@ -201,21 +199,19 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
     void write(Index start, Index end) const {
         Scratch<C> buffer(gather_block), results(gather_block);
         const Index step = row.x.direct() && to.direct() ? chunk : gather_block;
-        for (Index at = start; at < end; at += step) {
-            const Index size = end - at < step ? end - at : step;
+        for_each_block(start, end, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
             write_with<X>(row.writer, row.x.load_block(at, size, buffer), to.block_for(at, results),
                           size, streaming);
             to.store_block(at, size, results);
-        }
+        });
         if (streaming) stream_fence();
     }
     bool has_nan() const {
         Scratch<C> buffer(gather_block);
         bool found = false;
-        for (Index at = 0; at < n(); at += gather_block) {
-            const Index size = n() - at < gather_block ? n() - at : gather_block;
+        for_each_block(0, n(), gather_block, [&](Index at, Index size) {
             found |= span_has_nan(row.x.load_block(at, size, buffer), size);
-        }
+        });
         return found;
     }
 };

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/drivers/kept_rows.h"
-#include "kernels/drivers/row_tasks.h"
+#include "kernels/drivers/long_rows.h"
 #include "ops/normalize_arguments.h"
 
 namespace {
@@ -29,8 +29,6 @@ struct RowOfArguments {
     explicit RowOfArguments(const NormalizeArguments &arguments) : a(&arguments) {}
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
-    Index chunk_end(Index start) const { return n() - start < chunk ? n() : start + chunk; }
     FS_ALWAYS_INLINE Scale<X> scale_of(Index o, Index i) const {
         return Scaled ? Scale<X>::all(a->scale(o, i)) : Scale<X>::one();
     }
@@ -86,8 +84,9 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
     using X = Vec<C>;
     enum Stage { fixed_shift, maximum, total, write };
     struct Partial {
-        C max;
+        C max = masked_logit<C>;
         Sum sum;
+        void add(const Partial &p) { max = larger(p.max, max), sum.add(p.sum); }
     };
     Index outer = 0, inner = 0;
     InputLine<C> from{};
@@ -97,13 +96,11 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
     Scale<X> scale{};
     Shift<X> shift{};
     ScaleEpilogue<X, R == Result::softmax> normalizer{};
-    ChunkResults<Partial> partial;
 
     using Base::Base;
 
     void start(Index o, Index i) {
         outer = o, inner = i;
-        partial.resize(static_cast<std::size_t>(this->chunks()));
         from = a->template reader<C>(o, i), to = a->template writer<R, C>(o, i),
         streaming = streams<C>(a->x, a->out, a->where);
         scale = this->scale_of(o, i);
@@ -112,18 +109,15 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
         stage = shift_is_fixed ? fixed_shift : maximum;
     }
 
-    void sweep(Index k) {
-        const Index start = k * chunk, end = this->chunk_end(start),
-                    step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
-        Partial &p = partial[static_cast<std::size_t>(k)];
+    void sweep(Index start, Index end, Partial &p) {
+        const Index step = from.direct() && (stage != write || to.direct()) ? chunk : gather_block;
         Scratch<C> buffer(gather_block), results(gather_block);
         Accumulator<X> sums;
         p.max = masked_logit<C>;
         const auto shifted = [sh = shift, sc = scale](auto v) FS_ALWAYS_INLINE {
             return exp_max_shift<X, Scaled>(v, sh, sc);
         };
-        for (Index at = start; at < end; at += step) {
-            const Index size = end - at < step ? end - at : step;
+        for_each_block(start, end, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *x = from.load_block(at, size, buffer);
             if (stage == fixed_shift) {
                 add_exp<X>(x, size, FixedShiftExp<X, Scaled>(scale), sums);
@@ -142,15 +136,14 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
                 });
                 to.store_block(at, size, results);
             }
-        }
+        });
         if (streaming && stage == write) stream_fence();
         p.sum = sums.total();
     }
 
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (stage == write) return false;
-        Partial all{masked_logit<C>, {}};
-        for (const Partial &p : partial) all.max = larger(p.max, all.max), all.sum.add(p.sum);
+        const Partial all = partial.merged();
         const double g = numerator<R>(a->gradient, outer, inner);
         const bool right =
             fixed_shift_was_right<C>(all.sum.value()) && numerator_fits<C>(g, all.sum.hi);

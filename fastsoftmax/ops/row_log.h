@@ -1,7 +1,7 @@
 // The logarithm of a row's total, chunk by chunk, and what is written with it.
 #pragma once
 
-#include "kernels/drivers/row_tasks.h"
+#include "kernels/drivers/long_rows.h"
 #include "kernels/drivers/rows.h"
 #include "kernels/math/log_epilogue.h"
 
@@ -51,8 +51,12 @@ struct RowLog {
     using V = typename X::V;
     enum Stage { fixed_shift, maximum, total, rest };
     struct Partial {
-        C max;
+        C max = masked_logit<C>;
         Sum sum, copies;
+        void add(const Partial &p) {
+            max = larger(p.max, max);
+            sum.add(p.sum), copies.add(p.copies);
+        }
     };
 
     Rows a;
@@ -82,8 +86,7 @@ struct RowLog {
         C most = masked_logit<C>;
         Scratch<C> buffer(x.direct() ? 0 : gather_block);
         const Index step = x.direct() ? end - start : gather_block;
-        for (Index at = start; at < end; at += step) {
-            const Index size = end - at < step ? end - at : step;
+        for_each_block(start, end, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *v = x.load_block(at, size, buffer);
             if (stage == fixed_shift)
                 most = larger(most, add_exp_and_max<false, X>(
@@ -94,16 +97,18 @@ struct RowLog {
                 most = larger(most, add_exp_and_max<false, X>(v, size, shifted(), sums));
             else
                 add_rest<X, Scaled>(v, size, max, scale, sums, copies);
-        }
+        });
         return {most, sums.total(), copies.total()};
     }
 
     bool next(const ChunkResults<Partial> &partial) {
-        Partial all{masked_logit<C>, {}, {}};
-        for (const Partial &p : partial) {
-            all.max = larger(p.max, all.max);
-            all.sum.add(p.sum), all.copies.add(p.copies);
-        }
+        return next(partial, [](const Partial &p) { return p; });
+    }
+    // `own` is what is its own of the results of a chunk.
+    template <class Results, class Own>
+    bool next(const Results &partial, Own own) {
+        Partial all;
+        for (const auto &p : partial) all.add(own(p));
         if (stage == fixed_shift && !fixed_shift_was_right<C>(all.sum.value()))
             return stage = maximum, true;
         if (stage == maximum) {
@@ -120,9 +125,9 @@ struct RowLog {
         ExpTotal<C> t{all.sum, max, shifted()(X::set(max))[0], shift.center[0], shift.exponent(0)};
         if (t.max_dominates()) {
             if (was_fixed)
-                refine_with(t, partial, FixedShiftExp<X, Scaled>(scale));
+                refine_with(t, partial, own, FixedShiftExp<X, Scaled>(scale));
             else
-                refine_with(t, partial, shifted());
+                refine_with(t, partial, own, shifted());
         }
         sum = t.sum;
         if (t.tail_underflows()) return stage = rest, true;
@@ -145,10 +150,13 @@ struct RowLog {
             return exp_max_shift<X, Scaled>(v, sh, sc);
         };
     }
-    template <class Exp>
-    void refine_with(ExpTotal<C> &t, const ChunkResults<Partial> &partial, const Exp &exp) const {
+    template <class Results, class Own, class Exp>
+    void refine_with(ExpTotal<C> &t, const Results &partial, Own own, const Exp &exp) const {
         Index start = 0;
-        for (std::size_t k = 0; k < partial.size() && partial[k].max != t.max; ++k) start += chunk;
+        for (const auto &p : partial) {
+            if (own(p).max == t.max) break;
+            start += chunk;
+        }
         C buffer[accumulator_block<X>];
         recompute_tail<X>(
             t, start, a.x.n - start < chunk ? a.x.n : start + chunk,

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/drivers/lane_log.h"
+#include "kernels/drivers/long_rows.h"
 
 namespace {
 namespace fs {
@@ -33,8 +34,12 @@ struct TemperatureRow {
     using X = Vec<double>;
     using V = X::V;
     struct Partial {
-        double max;
+        double max = masked_logit<double>;
         Sum total, mean, square;
+        void add(const Partial &p) {
+            max = larger(p.max, max);
+            total.add(p.total), mean.add(p.mean), square.add(p.square);
+        }
     };
 
     AnyView x, labels, weight;
@@ -43,45 +48,32 @@ struct TemperatureRow {
     Index outer = 0, inner = 0;
     bool summing = false;
     double max = 0;
-    ChunkResults<Partial> partial{};
 
     Index n() const { return x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
+    void start(Index o, Index i) { outer = o, inner = i, summing = false; }
 
-    void start(Index o, Index i) {
-        outer = o, inner = i, summing = false;
-        partial.resize(static_cast<std::size_t>(chunks()));
-    }
-
-    void sweep(Index k) {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    void sweep(Index start, Index end, Partial &p) {
         const InputLine<double> from(x, outer, inner);
         const V top = X::set(max), b = X::set(inverse);
         TemperatureSums sums_of_chunk;
-        Partial &p = partial[static_cast<std::size_t>(k)];
         p.max = masked_logit<double>;
         Scratch<double> buffer(gather_block);
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const double *v = from.load_block(at, size, buffer);
             if (!summing) {
                 p.max = larger(p.max, span_max<X>(v, size));
-                continue;
+                return;
             }
             for_each_vector<X>(size, [&](Index j, auto lanes) FS_ALWAYS_INLINE {
                 sums_of_chunk.add(lanes.load(v + j, masked_logit<double>), top, b);
             });
-        }
+        });
         p.total = sums_of_chunk.total.total(), p.mean = sums_of_chunk.mean.total(),
         p.square = sums_of_chunk.square.total();
     }
 
-    bool next() {
-        Partial all{masked_logit<double>, {}, {}, {}};
-        for (const Partial &p : partial) {
-            all.max = larger(p.max, all.max);
-            all.total.add(p.total), all.mean.add(p.mean), all.square.add(p.square);
-        }
+    bool next(const ChunkResults<Partial> &partial) {
+        const Partial all = partial.merged();
         if (!summing) {
             max = all.max;
             return summing = true;
@@ -170,9 +162,7 @@ inline void temperature_derivatives(const AnyView &x, const AnyView &labels, con
     PieceResults<Derivatives> sums(
         std::max(row_pieces, lane_pieces<Vec<double>>(x, TemperatureLanes::traits)));
     if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads)) {
-        RowsTask<TemperatureRow> work({x, labels, weight, inverse, &sums}, x.outer, x.inner, x.n,
-                                      threads);
-        execute(work, threads);
+        run_long_rows(TemperatureRow{x, labels, weight, inverse, &sums}, x.outer, x.inner, threads);
     }
     Derivatives all;
     for (const Derivatives &d : sums) all.add(d);

@@ -3,6 +3,7 @@
 
 #include "kernels/drivers/element_losses.h"
 #include "kernels/drivers/lane_log.h"
+#include "kernels/drivers/long_rows.h"
 #include "kernels/simd/loops.h"
 
 namespace {
@@ -41,8 +42,7 @@ struct PointwiseLine {
     void sweep(Index start, Index end, Accumulator<X> &sums) const {
         Scratch<C> x_buffer(gather_block), t_buffer(gather_block), w_buffer(gather_block),
             each(gather_block), results(gather_block);
-        for (Index at = start; at < end; at += gather_block) {
-            const Index size = end - at < gather_block ? end - at : gather_block;
+        for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *xs = x.load_block(at, size, x_buffer),
                     *ts = target.load_block(at, size, t_buffer);
             const C *ws = weight.p ? weight.load_block(at, size, w_buffer) : nullptr;
@@ -50,7 +50,7 @@ struct PointwiseLine {
                            keeps_gradient ? gradient.block_for(at, results) : results,
                            keeps_gradient, sums);
             if (keeps_gradient) gradient.store_block(at, size, results);
-        }
+        });
     }
 };
 
@@ -65,19 +65,15 @@ struct PointwiseRow {
     Index outer = 0, inner = 0;
     double weight = 1;
     Stage stage = sum;
-    ChunkResults<Sum> partial;
+    using Partial = Sum;
 
     Index n() const { return a->x.n; }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
         outer = o, inner = i, stage = sum;
         weight = a->row_weight ? a->row_weight.value(o, i) : 1;
-        partial.resize(static_cast<std::size_t>(chunks()));
     }
-    void sweep(Index k) {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
-        Sum &result = partial[static_cast<std::size_t>(k)];
+    void sweep(Index start, Index end, Sum &result) {
         if (stage == precise) {
             result = precise_sum(start, end);
             return;
@@ -89,10 +85,9 @@ struct PointwiseRow {
             line(stage == sum && in_place()).sweep(start, end, lanes);
         result = lanes.total();
     }
-    bool next() {
+    bool next(const ChunkResults<Sum> &partial) {
         if (stage == gradient) return false;
-        Sum all;
-        for (const Sum &s : partial) all.add(s);
+        const Sum all = partial.merged();
         if (precise_below<Op> > 0 && sizeof(C) == 4 && stage == sum &&
             std::abs(all.value()) < small)
             return stage = precise, true;
@@ -295,9 +290,7 @@ double rows_loss(Op op, const PointwiseArguments &given, Index threads) {
             std::max(row_pieces, lane_pieces<Vec<C>>(a.x, PointwiseLanes<Op, C>::traits)));
         using Lanes = PointwiseLanes<Op, C>;
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
-            RowsTask<PointwiseRow<Op, C>> work({op, &a, &sums, small}, a.x.outer, a.x.inner, a.x.n,
-                                               threads);
-            execute(work, threads);
+            run_long_rows(PointwiseRow<Op, C>{op, &a, &sums, small}, a.x.outer, a.x.inner, threads);
         }
         return total_of(sums);
     });

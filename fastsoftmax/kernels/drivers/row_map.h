@@ -163,8 +163,7 @@ void row_map_of(const RowMapArguments &a, Index threads) {
         WholeRowsTask<MapRows<T, Op>> work(MapRows<T, Op>(t), t.out.outer, t.out.inner, t.n());
         return execute(work, threads);
     }
-    RowsTask<MapRow<T, Op>> work(MapRow<T, Op>(a), x.outer, x.inner, x.n, threads);
-    execute(work, threads);
+    run_long_rows(MapRow<T, Op>(a), x.outer, x.inner, threads);
 }
 
 template <class Op>

@@ -1,9 +1,9 @@
 // Contiguous rows of operations that map a row by sums of it: batches, and long rows.
 #pragma once
 
+#include "kernels/drivers/long_rows.h"
 #include "kernels/drivers/row_batch.h"
 #include "kernels/drivers/row_map_operation.h"
-#include "kernels/drivers/row_tasks.h"
 #include "kernels/memory/line.h"
 
 namespace {
@@ -123,7 +123,11 @@ struct MapRow {
     enum Stage { summing, measuring, writing };
     struct Partial {
         Sum sums[Op::sums];
-        T largest[Op::inputs];
+        T largest[Op::inputs] = {};
+        void add(const Partial &p) {
+            for (int s = 0; s < Op::sums; ++s) sums[s].add(p.sums[s]);
+            for (int k = 0; k < Op::inputs; ++k) largest[k] = std::max(largest[k], p.largest[k]);
+        }
     };
 
     const RowMapArguments *a;
@@ -133,15 +137,12 @@ struct MapRow {
     T inverse = 1;
     Stage stage = summing;
     bool rescaled = false;
-    ChunkResults<Partial> partial;
 
     explicit MapRow(const RowMapArguments &arguments) : a(&arguments) {}
 
     Index n() const { return a->n(); }
-    Index chunks() const { return (n() + chunk - 1) / chunk; }
 
     void start(Index o, Index i) {
-        partial.resize(static_cast<std::size_t>(chunks()));
         out = OutputLine<T>(a->out, o, i);
         if (a->where.data) out.mask = a->where.at(o, i), out.mask_stride = a->where.n_stride;
         for (int k = 0; k < Op::inputs; ++k) {
@@ -152,52 +153,43 @@ struct MapRow {
         stage = summing, rescaled = false;
     }
 
-    void sweep(Index k) {
-        Partial &mine = partial[static_cast<std::size_t>(k)];
+    void sweep(Index start, Index end, Partial &p) {
         if constexpr (Op::rescales) {
-            if (stage == measuring) return measure(k, mine);
+            if (stage == measuring) return measure(start, end, p);
             if (rescaled)
-                return stage == summing ? sum(k, row.powers(), mine) : write(k, row.powers());
+                return stage == summing ? sum(start, end, row.powers(), p)
+                                        : write(start, end, row.powers());
         }
         if (stage == summing)
-            sum(k, Unscaled<X, Op::inputs>(), mine);
+            sum(start, end, Unscaled<X, Op::inputs>(), p);
         else
-            write(k, Unscaled<X, Op::inputs>());
+            write(start, end, Unscaled<X, Op::inputs>());
     }
 
-    bool next() {
+    bool next(const ChunkResults<Partial> &partial) {
         if (stage == writing) return false;
+        const Partial all = partial.merged();
         if constexpr (Op::rescales) {
-            if (stage == measuring) return settle_largest(), stage = summing, rescaled = true;
+            if (stage == measuring) {
+                for (int k = 0; k < Op::inputs; ++k) row.largest[k] = all.largest[k];
+                return stage = summing, rescaled = true;
+            }
         }
-        for (int s = 0; s < Op::sums; ++s) {
-            Sum all;
-            for (const Partial &p : partial) all.add(p.sums[s]);
-            row.sums[s] = static_cast<T>(all.value());
-        }
+        for (int s = 0; s < Op::sums; ++s) row.sums[s] = static_cast<T>(all.sums[s].value());
         stage = !rescaled && row.is_lost() ? measuring : writing;
         return true;
     }
 
   private:
-    void settle_largest() {
-        for (int k = 0; k < Op::inputs; ++k) {
-            row.largest[k] = 0;
-            for (const Partial &p : partial)
-                row.largest[k] = std::max(row.largest[k], p.largest[k]);
-        }
-    }
     // body(first element, how many, load) for the blocks of a chunk; load(i, lanes) has the inputs
     // from the i-th on.
     template <class Body>
-    FS_ALWAYS_INLINE void each_block(Index k, Body body) const {
-        const Index start = k * chunk, end = n() - start < chunk ? n() : start + chunk;
+    FS_ALWAYS_INLINE void each_block(Index start, Index end, Body body) const {
         bool direct = out.direct();
         for (const InputLine<T> &r : in) direct &= r.direct();
         const Index step = direct ? end - start : gather_block;
         Scratch<T> buffer(Op::inputs * gather_block);
-        for (Index at = start; at < end; at += step) {
-            const Index size = end - at < step ? end - at : step;
+        for_each_block(start, end, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const T *from[Op::inputs];
             for (int j = 0; j < Op::inputs; ++j)
                 from[j] = in[j].load_block(at, size, buffer + j * gather_block);
@@ -205,32 +197,32 @@ struct MapRow {
                 return Inputs::each([&](int j)
                                         FS_ALWAYS_INLINE { return lanes.load(from[j] + i, 0); });
             });
-        }
+        });
     }
     template <class Scales>
-    void sum(Index k, const Scales &scales, Partial &mine) const {
+    void sum(Index start, Index end, const Scales &scales, Partial &p) const {
         RowSums<X, Op::sums> sums;
-        each_block(k, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
+        each_block(start, end, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
             sum_vectors<X, in_rows<Op>>(size, sums, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
                 return terms_of<X, Op>(scales.apply(load(i, lanes)));
             });
         });
-        for (int s = 0; s < Op::sums; ++s) mine.sums[s] = sums.sums[s].total();
+        for (int s = 0; s < Op::sums; ++s) p.sums[s] = sums.sums[s].total();
     }
-    void measure(Index k, Partial &mine) const {
+    void measure(Index start, Index end, Partial &p) const {
         Inputs largest = {};
-        each_block(k, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
+        each_block(start, end, [&](Index, Index size, auto load) FS_ALWAYS_INLINE {
             for_each_vector<X>(size, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
                 keep_larger(largest, load(i, lanes));
             });
         });
-        for (int j = 0; j < Op::inputs; ++j) mine.largest[j] = largest_lane<X>(largest[j]);
+        for (int j = 0; j < Op::inputs; ++j) p.largest[j] = largest_lane<X>(largest[j]);
     }
     template <class Scales>
-    void write(Index k, const Scales &scales) const {
+    void write(Index start, Index end, const Scales &scales) const {
         Scratch<T> results(gather_block);
         const RowResult<X, Op, Scales> result(row.all_sums(), scales, X::set(inverse));
-        each_block(k, [&](Index at, Index size, auto load) FS_ALWAYS_INLINE {
+        each_block(start, end, [&](Index at, Index size, auto load) FS_ALWAYS_INLINE {
             T *to = out.block_for(at, results);
             map_vectors<X, Op::computes>(
                 size, [&](Index i, auto lanes) FS_ALWAYS_INLINE { return result(load(i, lanes)); },

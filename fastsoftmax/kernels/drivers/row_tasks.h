@@ -1,4 +1,4 @@
-// Rows in pieces: several of them a piece, or one long row in chunks; tiles of columns.
+// Rows in pieces, several of them a piece; tiles of columns.
 #pragma once
 
 #include "kernels/drivers/task.h"
@@ -47,63 +47,11 @@ struct WholeRowsTask final : Task {
     }
 };
 
-template <class Row>
-void do_row(Row &row, Index o, Index i) {
-    row.start(o, i);
-    do {
-        for (Index k = 0; k < row.chunks(); ++k) row.sweep(k);
-    } while (row.next());
-}
-
-// Bytes that a row wants beside room_bytes and the results of its chunks, or a tile beside
-// room_bytes.
-template <class Row>
-Index further_memory(const Row &) {
+// Bytes that an operation wants beside room_bytes.
+template <class Op>
+Index further_memory(const Op &) {
     return 0;
 }
-
-// Rows one after another, or one long row at a time with its chunks as pieces. A row is begun by
-// start(outer, inner); then come rounds of sweep(chunk) for every chunk and next(), which combines
-// the chunks' results and says whether another round follows.
-template <class Row>
-struct RowsTask final : Task {
-    Row row;
-    Index outer, inner, n, current = 0;
-    bool split;
-
-    // Long rows are split only where there are fewer of them than threads; the result is the same
-    // either way.
-    RowsTask(const Row &prototype, Index outer_, Index inner_, Index n_, Index threads)
-        : row(prototype),
-          outer(outer_),
-          inner(inner_),
-          n(n_),
-          split(n > chunk && outer_ * inner_ < threads) {}
-    Index memory() const override {
-        return row.chunks() * chunk_bytes + further_memory(row) + 4 * 64;
-    }
-    void begin() override {
-        if (split) row.start(0, 0);
-    }
-    Index rows() const { return outer * inner; }
-    Index pieces() const override {
-        return split ? row.chunks() : (rows() + rows_per_piece(n) - 1) / rows_per_piece(n);
-    }
-    void run(Index piece) override {
-        if (split) return row.sweep(piece);
-        Row mine(row);
-        for_each_row_run(piece, outer, inner, n, [&](Index o, Index i, Index count) {
-            for (const Index end = i + count; i < end; ++i) do_row(mine, o, i);
-        });
-    }
-    bool next_stage() override {
-        if (!split) return false;
-        if (row.next()) return true;
-        if (++current == rows()) return false;
-        row.start(current / inner, current % inner);
-        return true;
-    }
-};
 
 // Columns (the inner axis) in tiles. Tile has run(outer, first, width).
 template <class Tile>

@@ -53,29 +53,6 @@ class Scratch {
     FS_ALWAYS_INLINE operator T *() const { return p; }
 };
 
-// What the chunks of a long row have found. A row takes it when it is first begun; a copy of one
-// that was not begun has none. of all that a row keeps for one chunk, in two of these at most
-constexpr Index chunk_bytes = 256;
-
-template <class T>
-class ChunkResults {
-    T *p = nullptr;
-    Index count = 0;
-    static_assert(sizeof(T) <= chunk_bytes / 2 && std::is_trivially_destructible<T>::value, "");
-
-  public:
-    void resize(std::size_t chunks) {
-        if (p) return;
-        count = static_cast<Index>(chunks), p = scratch<T>(count);
-        for (Index k = 0; k < count; ++k) new (p + k) T();
-    }
-    T &operator[](std::size_t k) { return p[k]; }
-    const T &operator[](std::size_t k) const { return p[k]; }
-    std::size_t size() const { return static_cast<std::size_t>(count); }
-    const T *begin() const { return p; }
-    const T *end() const { return p + count; }
-};
-
 // There was too little memory: execute() does nothing, and whoever called for it raises the error.
 static thread_local bool out_of_memory;
 

@@ -49,6 +49,12 @@ FS_ALWAYS_INLINE inline void for_each_vector(Index n, Body body) {
     if (i < n) body(i, PartialVector<X>{n - i});
 }
 
+// body(first, size) for the elements from `first` to `end`, at most `step` of them at a time.
+template <class Body>
+FS_ALWAYS_INLINE inline void for_each_block(Index first, Index end, Index step, Body body) {
+    for (Index at = first; at < end; at += step) body(at, end - at < step ? end - at : step);
+}
+
 // store(i, lanes, value(i, lanes)) for every vector of n elements. Where much is computed, four
 // values before the first of them is stored: the compiler must take a store for one to what is
 // loaded next, and would compute them one after another. What has next to no arithmetic is better
