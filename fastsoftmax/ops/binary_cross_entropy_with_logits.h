@@ -11,13 +11,13 @@ template <class X>
 struct Logistic {
     using V = typename X::V;
     V e, inverse;
-    Pair<V> log;
+    DoubleDouble<V> log;
     explicit FS_ALWAYS_INLINE Logistic(V x)
         : e(exp_nonpositive<X>(minus_absolute<X>(x))),
           inverse(X::set(1) / (X::set(1) + e)),
           log(log1p_nonnegative<X>(e, V{})) {}
     FS_ALWAYS_INLINE V softplus(V x) const {
-        const Pair<V> s = two_sum(larger(x, V{}), log.hi);
+        const DoubleDouble<V> s = two_sum(larger(x, V{}), log.hi);
         const V y = s.hi + (s.lo + log.lo);
         // infinities and NaN
         return absolute<X>(x) <= std::numeric_limits<typename X::Scalar>::max() ? y

@@ -102,9 +102,9 @@ class CancelledRows {
         }
         return sum_with(top, LogTotal<D>::from_rest({rest, Wide{}}, copies));
     }
-    Wide sum_with(Wide top, Pair<Wide> log) const {
+    Wide sum_with(Wide top, DoubleDouble<Wide> log) const {
         if (!a->ln_base.is_one()) log = LogTotal<D>::divide(log, a->ln_base);
-        const Pair<Wide> s = two_sum(top, log.hi);
+        const DoubleDouble<Wide> s = two_sum(top, log.hi);
         return s.hi + (s.lo + log.lo);
     }
 };

@@ -94,11 +94,13 @@ struct CrossEntropyArguments : Rows {
 // sum for each piece of work, so that the total does not depend on who ran which piece.
 struct RowLosses {
     const CrossEntropyArguments *a;
-    PieceResults<Sum> sums;
+    PieceResults<DoubleDouble<>> sums;
 
     RowLosses(const CrossEntropyArguments &arguments, Index pieces)
         : a(&arguments), sums(static_cast<std::size_t>(pieces)) {}
-    void add(Index piece, Sum losses) { sums[static_cast<std::size_t>(piece)].add(losses); }
+    void add(Index piece, DoubleDouble<> losses) {
+        sums[static_cast<std::size_t>(piece)].add(losses);
+    }
     void store(Index o, Index i, double loss) {
         if (a->loss) a->loss.store(o, 0, i, loss);
     }
@@ -107,8 +109,8 @@ struct RowLosses {
         store(o, i, loss);
     }
     double total() const {
-        Sum all;
-        for (const Sum &s : sums) all.add(s);
+        DoubleDouble<> all{};
+        for (const DoubleDouble<> &s : sums) all.add(s);
         return all.value();
     }
 };
@@ -135,8 +137,8 @@ __attribute__((noinline)) double small_log_sum(const Rows &a, Index o, Index i) 
         top = larger(span_max<Vec<C>>(source.load_block(at, size, buffer), size), top);
     });
     const auto log = precise_log_of_total(a, o, i, static_cast<double>(top));
-    const Factor scaled = a.scale(o, i).times(static_cast<double>(top));
-    Sum s{scaled.hi, scaled.lo};
+    const DoubleDouble<> scaled = a.scale(o, i).times(static_cast<double>(top));
+    DoubleDouble<> s{scaled.hi, scaled.lo};
     s.add({log.hi[0], log.lo[0]});
     return s.value();
 }

@@ -27,10 +27,11 @@ struct GradHessArguments {
 struct GradHess {
     using X = Vec<double>;
     using V = X::V;
-    Pair<V> sum;
+    DoubleDouble<V> sum;
     V weight, inverse, w, least, factor;  // w, p: times the weight
 
-    GradHess(const GradHessArguments &a, Pair<V> total, V weight_) : sum(total), weight(weight_) {
+    GradHess(const GradHessArguments &a, DoubleDouble<V> total, V weight_)
+        : sum(total), weight(weight_) {
         const V s = sum.hi - sum.hi == V{} ? sum.hi + sum.lo
                                            : X::set(std::numeric_limits<double>::quiet_NaN());
         inverse = 1 / s, w = weight / s, least = weight * a.floor, factor = X::set(a.factor);
@@ -70,7 +71,7 @@ struct GradHessRow {
     enum Stage { maximum, total, write };
     struct Partial {
         double max = masked_logit<double>;
-        Sum sum;
+        DoubleDouble<> sum{};
         void add(const Partial &p) { max = larger(p.max, max), sum.add(p.sum); }
     };
 
@@ -79,7 +80,7 @@ struct GradHessRow {
     double weight = 1, max = 0;
     Stage stage = maximum;
     Shift<X> shift{};
-    Sum sum;
+    DoubleDouble<> sum{};
 
     explicit GradHessRow(const GradHessArguments &arguments) : a(&arguments) {}
 

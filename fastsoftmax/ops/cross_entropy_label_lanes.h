@@ -169,7 +169,7 @@ struct LabelTile {
         const Index y = lane.label[l];
         const double own = static_cast<double>(x[y]), weight = a->row_weight(outer, i),
                      nan = std::numeric_limits<double>::quiet_NaN();
-        const Factor s = logits.scale(outer, i);
+        const DoubleDouble<> s = logits.scale(outer, i);
         double max = own;
         bool defined = true;
         for (Index j = 0; j < n(); ++j)
@@ -178,7 +178,7 @@ struct LabelTile {
             lane.loss[l] = weight * weighted(a->class_weight(y), nan), lane.at_label[l] = nan;
             return;
         }
-        const Sum others = sum_precisely(x, n(), y, max, s);
+        const DoubleDouble<> others = sum_precisely(x, n(), y, max, s);
         // log1p of them is their sum, which may underflow until it is multiplied
         if (own == max && others.hi < confident * std::ldexp(1.0, precise_lift)) {
             lane.loss[l] = std::ldexp(others.value() * lane.weight[l], -precise_lift);
@@ -186,7 +186,7 @@ struct LabelTile {
             return;
         }
         const double ratio = std::ldexp(others.value(), -precise_lift);
-        const Sum below = scaled_difference(own, max, s);
+        const DoubleDouble<> below = scaled_difference(own, max, s);
         const double loss = own == max ? std::log1p(ratio)
                                        : (std::log(ratio + exp_of(below)) - below.hi) - below.lo;
         if (own == max) lane.at_label[l] = -lane.factor[l] * (ratio / (1 + ratio));

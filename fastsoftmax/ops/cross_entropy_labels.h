@@ -14,11 +14,11 @@ template <class C>
 struct LabelSums {
     double others;  // R
     double label;   // e_y
-    Sum total;
+    DoubleDouble<> total;
     C center;  // the shift: unit exp(s (x - center)) 2^-exponent
     double exponent, unit = ExpTotal<C>::unit;
 
-    LabelSums(Sum sum, C label_, C center_, double exponent_)
+    LabelSums(DoubleDouble<> sum, C label_, C center_, double exponent_)
         : others((sum.hi - static_cast<double>(label_)) + sum.lo),
           label(static_cast<double>(label_)),
           total(sum),
@@ -27,7 +27,7 @@ struct LabelSums {
     // The label carries so much of the total that the others must be summed without it.
     static bool confident(double label, double total) { return label > 0.5 * total; }
     bool confident() const { return confident(label, total.hi); }
-    void set_others(Sum s) {
+    void set_others(DoubleDouble<> s) {
         others = s.value();
         s.add({label, 0});
         total = s;
@@ -36,7 +36,7 @@ struct LabelSums {
 
 // The exponentials of a row but the label's, in one sweep, which leaves its lane out.
 template <class X, class C, class Exp>
-Sum sum_others(const C *x, Index n, Index y, const Exp &exp) {
+DoubleDouble<> sum_others(const C *x, Index n, Index y, const Exp &exp) {
     Accumulator<X> sums;
     for_each_vector<X>(n, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         sums.add(X::without(exp(lanes.load(x + i, masked_logit<C>)), y - i));
@@ -46,7 +46,7 @@ Sum sum_others(const C *x, Index n, Index y, const Exp &exp) {
 
 // The same in precise exponentials relative to `top`.
 template <class C>
-Sum sum_precisely(const C *x, Index n, Index y, double top, Factor factor) {
+DoubleDouble<> sum_precisely(const C *x, Index n, Index y, double top, DoubleDouble<> factor) {
     using D = Vec<double>;
     constexpr Index step = 64;
     const Scale<D> scale = Scale<D>::all(factor);
@@ -187,7 +187,8 @@ struct LabelRows {
         using One = Vec<double, 16>;
         const double sum = s.total.value();
         if (!(sum > 0 && sum - sum == 0)) return std::numeric_limits<double>::quiet_NaN();
-        const Sum y = scaled_difference(v, static_cast<double>(s.center), logits.scale(o, i));
+        const DoubleDouble<> y =
+            scaled_difference(v, static_cast<double>(s.center), logits.scale(o, i));
         if (y.hi == -std::numeric_limits<double>::infinity()) return -y.hi;
         // so that the logarithm does not become one of two that cancel
         const bool near = std::abs(s.exponent) <= 512;

@@ -114,8 +114,8 @@ struct TargetTile {
         }
         r.scale = lane_scales<X, Scaled>(logits, r.outer, r.first, r.count);
         for (Index l = 0; l < X::lanes; ++l) {
-            const Factor s =
-                Scaled ? logits.scale(r.outer, r.first + (l < r.count ? l : 0)) : Factor{1, 0};
+            const DoubleDouble<> s = Scaled ? logits.scale(r.outer, r.first + (l < r.count ? l : 0))
+                                            : DoubleDouble<>{1, 0};
             r.s[l] = s.hi, r.s_lo[l] = s.lo;
         }
         a->row_weights_of(r.outer, r.first, r.count, X::lanes, r.weight);
@@ -191,13 +191,10 @@ struct TargetTile {
     static FS_ALWAYS_INLINE auto beyond(Wide v) {
         return ((v < least_factor) | (v > largest_factor)) & (v != 0.0);
     }
-    static FS_ALWAYS_INLINE Wide number(Pair<Wide> p) {
-        return p.hi - p.hi == Wide{} ? p.hi + p.lo : p.hi;
-    }
 
     // In double: the losses, and what the derivatives are made with.
     void settle(const Group &r, const Sums &sums, Factors &f, double *loss) const {
-        Pair<Wide> log[wide_parts<X>], others[wide_parts<X>];
+        DoubleDouble<Wide> log[wide_parts<X>], others[wide_parts<X>];
         // NaN for a row without a distribution; logsumexp
         Wide none[wide_parts<X>], log_sum[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
@@ -228,7 +225,7 @@ struct TargetTile {
                                          ? s + s
                                          : s)
                                   : s;
-            const Wide mass = number(sums.masses.part(k)), terms = number(sums.terms.part(k));
+            const Wide mass = sums.masses.part(k).value(), terms = sums.terms.part(k).value();
             const Wide plain =
                 (log[k].hi * mass + log[k].lo * mass) - (Scaled ? unit * terms : terms);
             D::store(loss + at, weight == Wide{}
@@ -248,8 +245,8 @@ struct TargetTile {
         if constexpr (Gradient) {
             f.normalizer = ScaleEpilogue<X, false>::each(f.p, [&](int k) {
                 const auto total = two_sum(Wide{} + 1.0, others[k].hi);
-                return Pair<Wide>{total.hi * static_cast<double>(certain),
-                                  (total.lo + others[k].lo) * static_cast<double>(certain)};
+                return DoubleDouble<Wide>{total.hi * static_cast<double>(certain),
+                                          (total.lo + others[k].lo) * static_cast<double>(certain)};
             });
             f.q_factor = from_wide<X>(factor), f.certain_p = from_wide<X>(at_p),
             f.certain_rest = from_wide<X>(at_rest);

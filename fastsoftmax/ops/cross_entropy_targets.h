@@ -17,13 +17,13 @@ namespace fs {
 // Where p_c is above 1/2, the derivative is made of p_c - 1 = expm1(log p_c).
 struct Derivative {  // of single classes
     double max;
-    Sum log;  // of the total, relative to the maximum; NaN: the row has no distribution
-    Factor scale;
+    DoubleDouble<> log;  // of the total, relative to the maximum; NaN: the row has no distribution
+    DoubleDouble<> scale;
     double p_factor, q_factor;  // what p and q are multiplied by
 
     // At a class of mass `own`, which may be nearly all there is, and a little more.
     double at(double logit, double own, double more) const {
-        const Sum l = log_p(logit);
+        const DoubleDouble<> l = log_p(logit);
         const double p = exp_of(l), others = p_factor - q_factor * own;
         // A p that underflows is multiplied in two steps.
         const double push =
@@ -32,9 +32,9 @@ struct Derivative {  // of single classes
                 : others * exp_of({l.hi / 2, l.lo / 2}) * exp_of({l.hi / 2, l.lo / 2});
         return q_factor * own * expm1_of(l) + push - q_factor * more;
     }
-    Sum log_p(double logit) const {
+    DoubleDouble<> log_p(double logit) const {
         if (log.hi != log.hi) return log;
-        Sum l = scaled_difference(logit, max, scale);
+        DoubleDouble<> l = scaled_difference(logit, max, scale);
         if (!(l.hi - l.hi == 0)) return {l.hi, 0};
         l.add({-log.hi, -log.lo});
         return l;
@@ -48,7 +48,7 @@ struct TargetRow {
     enum Stage { logarithm, value, derivative };
     struct Partial {
         typename RowLog<C, Scaled>::Partial log;
-        Sum sum, masses;
+        DoubleDouble<> sum{}, masses{};
         void add(const Partial &p) { log.add(p.log), sum.add(p.sum), masses.add(p.masses); }
     };
 
@@ -167,7 +167,7 @@ struct TargetRow {
     void write(const C *logit, Index at, Index size) const {
         // Twice as large, the exponentials make a total above 1: multiplied by a factor over it,
         // they do not grow.
-        const Sum total{2 * row.sum.hi, 2 * row.sum.lo};
+        const DoubleDouble<> total{2 * row.sum.hi, 2 * row.sum.lo};
         if (fits<C>(p_factor, total.hi) || p_factor == 0 || !row.defined()) {
             Shift<X> shift = row.shift;
             shift.magic = shift.magic + 1, shift.lowest = shift.lowest - row.scale.unit;
@@ -218,8 +218,8 @@ struct TargetRow {
     }
     Derivative of_classes() const {
         return {static_cast<double>(row.max),
-                row.defined() ? Sum{row.log.hi, row.log.lo}
-                              : Sum{std::numeric_limits<double>::quiet_NaN(), 0},
+                row.defined() ? DoubleDouble<>{row.log.hi, row.log.lo}
+                              : DoubleDouble<>{std::numeric_limits<double>::quiet_NaN(), 0},
                 row.a.scale(outer, inner), p_factor, q_factor};
     }
     static Index find(const C *x, Index size, C value) {
@@ -229,8 +229,8 @@ struct TargetRow {
         return -1;
     }
     double log_sum_of_row() const {
-        const Factor top = row.a.scale(outer, inner).times(static_cast<double>(row.max));
-        Sum s{top.hi, top.lo};
+        const DoubleDouble<> top = row.a.scale(outer, inner).times(static_cast<double>(row.max));
+        DoubleDouble<> s{top.hi, top.lo};
         if (!(s.hi - s.hi == 0)) return s.hi;
         s.add({row.log.hi, row.log.lo});
         const double sum = s.value();

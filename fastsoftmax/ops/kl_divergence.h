@@ -11,7 +11,7 @@ struct Divergence {
     template <class X, class V = typename X::V>
     FS_ALWAYS_INLINE void apply(V log_q, V p, V, V, V &loss, V &gradient) const {
         const V nan = X::set(std::numeric_limits<typename X::Scalar>::quiet_NaN());
-        const Pair<V> log_p = log_pair<X>(p);
+        const DoubleDouble<V> log_p = log_pair<X>(p);
         // which may be less than the rounding error of log p
         const V d = (log_p.hi - log_q) + log_p.lo;
         loss =

@@ -17,7 +17,7 @@ struct LogitsDivergenceRow {
     enum Stage { maximum, total, value, derivative };
     struct Partial {
         C max_a = masked_logit<C>, max_b = masked_logit<C>;
-        Sum matched, unmatched, total_b, mean, growth;
+        DoubleDouble<> matched{}, unmatched{}, total_b{}, mean{}, growth{};
         double size = 0;
         void add(const Partial &p) {
             max_a = larger(p.max_a, max_a), max_b = larger(p.max_b, max_b);
@@ -28,7 +28,7 @@ struct LogitsDivergenceRow {
     };
 
     const LogitsDivergenceArguments *a;
-    PieceResults<Sum> *sums;
+    PieceResults<DoubleDouble<>> *sums;
     Index outer = 0, inner = 0;
     Stage stage = maximum;
     State state{};
@@ -37,7 +37,7 @@ struct LogitsDivergenceRow {
 
     void start(Index o, Index i) {
         outer = o, inner = i;
-        state.scale = Scale<X>::all(Factor{1, 0}.over(*a->temperature.at(o, i)));
+        state.scale = Scale<X>::all(DoubleDouble<>{1, 0}.over(*a->temperature.at(o, i)));
         stage = maximum;
     }
 
@@ -55,10 +55,12 @@ struct LogitsDivergenceRow {
                     *bs = of_b.load_block(at, size, b_buffer), *last_a = as + size - left,
                     *last_b = bs + size - left;
             const auto pair = [&](Index j) FS_ALWAYS_INLINE {
-                return Pair<V>{load_wide<X>(as + j * X::lanes), load_wide<X>(bs + j * X::lanes)};
+                return DoubleDouble<V>{load_wide<X>(as + j * X::lanes),
+                                       load_wide<X>(bs + j * X::lanes)};
             };
             const auto last = [&](Index) FS_ALWAYS_INLINE {
-                return Pair<V>{load_wide_part<X>(last_a, left), load_wide_part<X>(last_b, left)};
+                return DoubleDouble<V>{load_wide_part<X>(last_a, left),
+                                       load_wide_part<X>(last_b, left)};
             };
             if (stage == maximum) {
                 p.max_a = larger(p.max_a, span_max<Vec<C>>(as, size));
@@ -89,8 +91,8 @@ struct LogitsDivergenceRow {
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == derivative) return false;
         const Partial all = partial.merged();
-        const auto lanes = [](Sum s) {
-            return Pair<V>{X::set(s.hi), X::set(s.lo)};
+        const auto lanes = [](DoubleDouble<> s) {
+            return DoubleDouble<V>{X::set(s.hi), X::set(s.lo)};
         };
         if (stage == maximum) {
             state.set_maxima(X::set(static_cast<double>(all.max_a)),
@@ -133,7 +135,8 @@ struct LogitsDivergenceLanes {
     LogitsDivergenceArguments a;
     LaneLosses losses;
 
-    LogitsDivergenceLanes(const LogitsDivergenceArguments &arguments, PieceResults<Sum> *sums)
+    LogitsDivergenceLanes(const LogitsDivergenceArguments &arguments,
+                          PieceResults<DoubleDouble<>> *sums)
         : a(arguments), losses{arguments.loss, sums} {}
     LogitsDivergenceLanes swapped() const { return {a.swapped(), losses.sums}; }
     const AnyView &input(int k) const { return k ? a.target : a.x; }
@@ -150,7 +153,7 @@ struct LogitsDivergenceLanes {
             for (Index l = 0; Scaled && l < D::lanes; ++l) {
                 const Index lane = p * D::lanes + l;
                 s.part[p].scale.set_lane(
-                    l, Factor{1, 0}.over(*a.temperature.at(
+                    l, DoubleDouble<>{1, 0}.over(*a.temperature.at(
                            rows.outer, rows.first + (lane < rows.count ? lane : 0))));
             }
         }
@@ -208,7 +211,7 @@ struct LogitsDivergenceLanes {
     }
 
   private:
-    static FS_ALWAYS_INLINE Pair<D::V> pair_of(const Block &b, Index j, int part) {
+    static FS_ALWAYS_INLINE DoubleDouble<D::V> pair_of(const Block &b, Index j, int part) {
         return {wide_part<X>(b.x[0][j], part), wide_part<X>(b.x[1][j], part)};
     }
 
@@ -229,7 +232,7 @@ template <class C, bool Scaled>
 double logits_divergence_of(const LogitsDivergenceArguments &a, Index threads) {
     const std::size_t rows = static_cast<std::size_t>(
         (a.x.outer * a.x.inner + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
-    PieceResults<Sum> sums(
+    PieceResults<DoubleDouble<>> sums(
         std::max(rows, lane_pieces<Vec<C>>(a.x, LogitsDivergenceLanes<C, Scaled>::traits)));
     if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
         run_long_rows(LogitsDivergenceRow<C, Scaled>{&a, &sums}, a.x.outer, a.x.inner, threads);

@@ -93,7 +93,7 @@ struct LogitsDivergence {
     Scale<X> scale;
     Shift<X> zero;
     V max_a, max_b;
-    Pair<V> level;
+    DoubleDouble<V> level;
     V mean, constant;                        // of d at the first level, and exp(-mean)
     V matched, unmatched, total_a, total_b;  // e_a where p_b > 0, and elsewhere; ...
     V loss, growth;                          // exp(KL) - 1, if it was asked for
@@ -134,14 +134,14 @@ struct LogitsDivergence {
         }
         for (; k < count; ++k) put(term(k));
     }
-    void settle_totals(Pair<V> of_matched, Pair<V> of_unmatched, Pair<V> b, Pair<V> of_mean,
-                       V size) {
-        Pair<V> a = two_sum(of_matched.hi, of_unmatched.hi);
+    void settle_totals(DoubleDouble<V> of_matched, DoubleDouble<V> of_unmatched, DoubleDouble<V> b,
+                       DoubleDouble<V> of_mean, V size) {
+        DoubleDouble<V> a = two_sum(of_matched.hi, of_unmatched.hi);
         a = two_sum(a.hi, a.lo + (of_matched.lo + of_unmatched.lo)), b = two_sum(b.hi, b.lo);
-        matched = value(of_matched), unmatched = value(of_unmatched), total_a = value(a),
-        total_b = value(b);
-        mean = value(of_mean) / total_b;
-        const Pair<V> log = log_ratio<X>(a, b, total_a / total_b, V{});
+        matched = of_matched.value(), unmatched = of_unmatched.value(), total_a = a.value(),
+        total_b = b.value();
+        mean = of_mean.value() / total_b;
+        const DoubleDouble<V> log = log_ratio<X>(a, b, total_a / total_b, V{});
         loss = (log.hi - mean) + log.lo;
         const V least = (narrow ? 0x1p-18 : 0.5) * (1 + size / total_b);
         settled = (loss >= least) & (loss <= std::numeric_limits<double>::max());
@@ -153,7 +153,7 @@ struct LogitsDivergence {
     template <class Pairs>
     FS_ALWAYS_INLINE void add_growth(Accumulator<X> &growths, Index count, Pairs pair) const {
         for (Index k = 0; k < count; ++k) {
-            const Pair<V> x = pair(k);
+            const DoubleDouble<V> x = pair(k);
             const V d = above_level(x.hi, x.lo), e_b = below(x.lo, max_b).e;
             const auto close = absolute<X>(d) < 0.35;
             V y = e_b * beyond_line(d);
@@ -162,8 +162,8 @@ struct LogitsDivergence {
             growths.add(e_b == V{} ? V{} : y);
         }
     }
-    void settle_growth(Pair<V> sum) {
-        const V s = (value(sum) / total_b + unmatched / total_a) / (matched / total_a);
+    void settle_growth(DoubleDouble<V> sum) {
+        const V s = (sum.value() / total_b + unmatched / total_a) / (matched / total_a);
         growth = settled ? growth : s;
         const auto usual =
             (s >= 0) & (s < std::numeric_limits<double>::infinity()) & (mean - mean == V{});
@@ -181,7 +181,7 @@ struct LogitsDivergence {
                 of_a = f / total_a, of_b = f / total_b;
         const bool any_near = any_lane<X>(growth < 0.35);
         for (Index k = 0; k < count; ++k) {
-            const Pair<V> x = pair(k);
+            const DoubleDouble<V> x = pair(k);
             const V e_b = below(x.lo, max_b).e;
             V y = below(x.hi, max_a).e * of_a - e_b * of_b;
             if (any_near) {
@@ -194,19 +194,17 @@ struct LogitsDivergence {
     }
 
   private:
-    static FS_ALWAYS_INLINE V value(Pair<V> s) { return s.hi - s.hi == V{} ? s.hi + s.lo : s.hi; }
-
     FS_ALWAYS_INLINE Logit below(V v, V max) const {
         if constexpr (narrow) {
             const V z = Scaled ? (v - max) * scale.hi : v - max;
             return {z, V{}, exp_at<X, false, false>(z, zero, Scale<X>::one())};
         } else {
-            const Pair<V> z = two_sum(v, -max);
+            const DoubleDouble<V> z = two_sum(v, -max);
             const V lo = absolute<X>(z.hi) <= -zero.lowest ? z.lo : V{};
             return {z.hi, lo, exp_at<X, Scaled, true, false>(z, zero, scale)};
         }
     }
-    FS_ALWAYS_INLINE Terms terms(Sums &s, Pair<V> x) const {
+    FS_ALWAYS_INLINE Terms terms(Sums &s, DoubleDouble<V> x) const {
         const Logit a = below(x.hi, max_a), b = below(x.lo, max_b);
         V d = narrow ? a.hi - b.hi : (a.hi - b.hi) + (a.lo - b.lo);
         if (Scaled && !narrow) d = d * scale.hi;
@@ -218,12 +216,12 @@ struct LogitsDivergence {
     }
     // a - b - level, rounded once, over T.
     FS_ALWAYS_INLINE V above_level(V a, V b) const {
-        const Pair<V> d = two_sum(a, -b);
+        const DoubleDouble<V> d = two_sum(a, -b);
         const V lo = d.lo - level.lo;
         return ((d.hi - level.hi) + (lo == lo ? lo : V{})) * scale.hi;
     }
     void raise_level() {
-        const Pair<V> raised = two_sum(level.hi, mean / scale.hi);
+        const DoubleDouble<V> raised = two_sum(level.hi, mean / scale.hi);
         mean = mean - mean == V{} ? (raised.hi - level.hi + raised.lo) * scale.hi : mean;
         level = {raised.hi, raised.lo + level.lo};
         constant = sum_of(exp_of_difference_pair<X, false>(-mean, V{}, V{}, Scale<X>::one()));

@@ -27,8 +27,8 @@ struct WeightedRow {
         double most;  // the maximum, or the largest exponent
         // the sum of the terms without their signs, and the largest weight without its
         double size, heaviest;
-        Sum sum;
-        Sum weights, near, far;
+        DoubleDouble<> sum{};
+        DoubleDouble<> weights{}, near{}, far{};
     };
     using Partials = ChunkResults<Partial>;
     // far terms are made so many times larger: beside a total of 1, the smallest of them have all
@@ -96,7 +96,7 @@ struct WeightedRow {
         V top, magnitude = {}, heaviest = {};
         Accumulator<X> sum;
 
-        Terms(Factor ln_base, V max)
+        Terms(DoubleDouble<> ln_base, V max)
             : scale(Scale<X>::all(ln_base)), zero(Shift<X>::fixed(0, scale)), top(max) {}
         FS_ALWAYS_INLINE void add(V x, V b) {
             const V e = exp_of_difference<X, Scaled>(x, top, zero, scale),
@@ -108,21 +108,21 @@ struct WeightedRow {
     };
     // The logarithm of the total to the base, plus what was subtracted from the logits.
     template <class D, class W>
-    static W logarithm(const Rows &a, Pair<W> l, W subtracted) {
+    static W logarithm(const Rows &a, DoubleDouble<W> l, W subtracted) {
         if (!a.ln_base.is_one()) l = LogTotal<D>::divide(l, a.ln_base);
-        const Pair<W> s = two_sum(subtracted, l.hi);
+        const DoubleDouble<W> s = two_sum(subtracted, l.hi);
         return s.hi - s.hi == W{} ? s.hi + (s.lo + l.lo) : s.hi;
     }
     template <class D, class W>
-    static Pair<W> log_of(Pair<W> total, W exponent) {
-        const Pair<W> t = two_sum(total.hi, total.lo), one{D::set(1), D::set(0)};
+    static DoubleDouble<W> log_of(DoubleDouble<W> total, W exponent) {
+        const DoubleDouble<W> t = two_sum(total.hi, total.lo), one{D::set(1), D::set(0)};
         return log_ratio<D>(t, one, t.hi, exponent);
     }
     // Whether sums of plain numbers will do for a row with a finite maximum, and the result where
     // they do: NaN for a negative sum.
     template <class D, class W = typename D::V>
-    static auto will_do(const NormalizeArguments &a, Pair<W> sum, W size, W heaviest, W max, W &y,
-                        double least = 1) {
+    static auto will_do(const NormalizeArguments &a, DoubleDouble<W> sum, W size, W heaviest, W max,
+                        W &y, double least = 1) {
         const W t = sum.hi + sum.lo;
         // terms below 2^-1022 are missing
         const auto in_range =
@@ -147,9 +147,8 @@ struct WeightedRow {
         return absolute<M>(max) * a.ln_base.hi <= 1.0 ? W{} : max;
     }
     template <class M, class W>
-    static W log_of_total(const Rows &a, Pair<W> t, W power, W center) {
-        const W value = t.hi - t.hi == W{} ? t.hi + t.lo : t.hi,
-                y = logarithm<M>(a, log_of<M>(t, power), center);
+    static W log_of_total(const Rows &a, DoubleDouble<W> t, W power, W center) {
+        const W value = t.value(), y = logarithm<M>(a, log_of<M>(t, power), center);
         return value < 0.0 ? M::set(nan) : value == 0.0 ? M::set(-infinity) : y;
     }
     // A weight as a number from 1 to 2 (or below -1), and its exponent.
@@ -176,7 +175,7 @@ struct WeightedRow {
         // of terms b exp(a) with a next to 0: b, and b (exp(a) - 1); the others
         Accumulator<X> weights, near, far;
 
-        PairTerms(Factor ln_base, V center_, double exponent)
+        PairTerms(DoubleDouble<> ln_base, V center_, double exponent)
             : scale(Scale<X>::all(ln_base)),
               center(center_),
               lowest(-negligible * scale.unit),
@@ -195,12 +194,12 @@ struct WeightedRow {
             const ExpPair<X> e(product<X>(difference<X>(x, center, lowest), {scale.hi, scale.lo}));
             const auto is_near = next_to_one ? e.n == 0.0 : X::I{};
             weights.add(is_near ? b : zero);
-            const Pair<V> less_one = product<X>({b, zero}, e.fraction);
+            const DoubleDouble<V> less_one = product<X>({b, zero}, e.fraction);
             add(near, {is_near ? less_one.hi : zero, is_near ? less_one.lo : zero});
             const Weight weight(b);
-            const Pair<V> head = fast_two_sum(X::set(1), e.fraction.hi),
-                          term = product<X>({weight.fraction, zero},
-                                            {head.hi, head.lo + e.fraction.lo});
+            const DoubleDouble<V> head = fast_two_sum(X::set(1), e.fraction.hi),
+                                  term = product<X>({weight.fraction, zero},
+                                                    {head.hi, head.lo + e.fraction.lo});
             const X::I power =
                 __builtin_convertvector(e.n, typename X::I) + weight.exponent + (lift + 1023);
             const V factor = is_near | (power <= 0) ? zero : (V)(power << 52);
@@ -208,15 +207,15 @@ struct WeightedRow {
         }
         // The logarithm of sums that may be next to 1.
         template <class M, class W>
-        static W result(const Rows &a, Pair<W> whole, Pair<W> near, Pair<W> far, W center) {
-            const Pair<W> small{far.hi * 0x1p-300, far.lo * 0x1p-300};
-            Pair<W> t = plus(plus(whole, near), small),
-                    less_one = plus(plus(plus(whole, {M::set(-1), W{}}), near), small);
-            const W value = t.hi - t.hi == W{} ? t.hi + t.lo : t.hi,
-                    y = log_of_total<M>(a, t, W{}, center);
+        static W result(const Rows &a, DoubleDouble<W> whole, DoubleDouble<W> near,
+                        DoubleDouble<W> far, W center) {
+            const DoubleDouble<W> small{far.hi * 0x1p-300, far.lo * 0x1p-300};
+            DoubleDouble<W> t = plus(plus(whole, near), small),
+                            less_one = plus(plus(plus(whole, {M::set(-1), W{}}), near), small);
+            const W value = t.value(), y = log_of_total<M>(a, t, W{}, center);
             // log1p
-            const Pair<W> u = two_sum(less_one.hi, less_one.lo);
-            Pair<W> total = two_sum(M::set(1), u.hi);
+            const DoubleDouble<W> u = two_sum(less_one.hi, less_one.lo);
+            DoubleDouble<W> total = two_sum(M::set(1), u.hi);
             total.lo = total.lo + u.lo;
             const W next =
                 logarithm<M>(a, log_ratio<M>(total, {M::set(1), W{}}, total.hi, W{}), center);
@@ -224,14 +223,14 @@ struct WeightedRow {
         }
 
       private:
-        static FS_ALWAYS_INLINE void add(Accumulator<X> &sums, Pair<V> term) {
+        static FS_ALWAYS_INLINE void add(Accumulator<X> &sums, DoubleDouble<V> term) {
             sums.add(term.hi);
             sums.lo = sums.lo + term.lo;
         }
         // With what cancellation has left in the higher term.
         template <class W>
-        static Pair<W> plus(Pair<W> a, Pair<W> b) {
-            const Pair<W> s = two_sum(a.hi, b.hi);
+        static DoubleDouble<W> plus(DoubleDouble<W> a, DoubleDouble<W> b) {
+            const DoubleDouble<W> s = two_sum(a.hi, b.hi);
             return two_sum(s.hi, a.lo + (s.lo + b.lo));
         }
     };
@@ -244,8 +243,8 @@ struct WeightedRow {
         return m;
     }
     template <class Part>
-    static Sum total(const Partials &partial, Part part) {
-        Sum s;
+    static DoubleDouble<> total(const Partials &partial, Part part) {
+        DoubleDouble<> s{};
         for (const Partial &p : partial) s.add(part(p));
         return s;
     }
@@ -283,8 +282,10 @@ struct WeightedRow {
 
     // Whether sums of plain numbers will do, and the result if they do.
     bool settled(const Partials &partial, double &y) const {
-        const Sum s = total(partial, [](const Partial &p) { return p.sum; });
-        const double size = total(partial, [](const Partial &p) { return Sum{p.size, 0}; }).value(),
+        const DoubleDouble<> s = total(partial, [](const Partial &p) { return p.sum; });
+        const double size =
+                         total(partial, [](const Partial &p) { return DoubleDouble<>{p.size, 0}; })
+                             .value(),
                      t = s.value();
         if (size != size || max - max != 0) {
             y = size != size || t != t ? nan : max == -infinity ? max : t > 0 ? infinity : nan;
@@ -325,16 +326,16 @@ struct WeightedRow {
         p.weights = terms.weights.total(), p.near = terms.near.total(), p.far = terms.far.total();
     }
     double precise(const Partials &partial) const {
-        const Sum far = total(partial, [](const Partial &p) { return p.far; });
+        const DoubleDouble<> far = total(partial, [](const Partial &p) { return p.far; });
         if (exponent != 0)
             return log_of_total<D>(*a, in_vector(far), D::set(exponent - far_exponent),
                                    D::set(center()))[0];
-        const Sum whole = total(partial, [](const Partial &p) { return p.weights; }),
-                  near = total(partial, [](const Partial &p) { return p.near; });
+        const DoubleDouble<> whole = total(partial, [](const Partial &p) { return p.weights; }),
+                             near = total(partial, [](const Partial &p) { return p.near; });
         return PairTerms::result<D>(*a, in_vector(whole), in_vector(near), in_vector(far),
                                     D::set(center()))[0];
     }
-    static Pair<D::V> in_vector(Sum s) { return {D::set(s.hi), D::set(s.lo)}; }
+    static DoubleDouble<D::V> in_vector(DoubleDouble<> s) { return {D::set(s.hi), D::set(s.lo)}; }
 };
 
 }  // namespace fs

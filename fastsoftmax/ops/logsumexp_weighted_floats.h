@@ -138,11 +138,12 @@ struct WeightedFloatTile {
             heaviest = larger(magnitude, heaviest);
         }
         sum.add(residues);
-        Pair<D::V> totals[wide_parts<X>];
+        DoubleDouble<D::V> totals[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) totals[k] = sum.part(k);
-        const Pair<V> total = pair_from_wide<X>(totals), one{X::set(1), V{}},
-                      log = log_to_base<X>(log_ratio<X>(total, one, total.hi, V{}), a->ln_base),
-                      result = two_sum(max, log.hi);
+        const DoubleDouble<V> total = pair_from_wide<X>(totals), one{X::set(1), V{}},
+                              log = log_to_base<X>(log_ratio<X>(total, one, total.hi, V{}),
+                                                   a->ln_base),
+                              result = two_sum(max, log.hi);
         y = result.hi + (result.lo + log.lo);
         // Terms but those of the maxima, which are their weights, have errors: exponentials of 1.4
         // units of 2^-23, products of half a one. Where the logarithm has 2.3 ulp of that, it has

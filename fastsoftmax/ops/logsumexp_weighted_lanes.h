@@ -79,7 +79,7 @@ struct WeightedTile {
         V size = {}, heaviest = {};
         for (Index j = 0; j < n(); ++j) {
             const V w = b[j], v = w == 0.0 ? none : x[j];
-            const Pair<V> e = exp_of_difference_pair<X, true>(v, max, V{}, scale);
+            const DoubleDouble<V> e = exp_of_difference_pair<X, true>(v, max, V{}, scale);
             const V term = w * e.hi;
             sum.add(term), sum.add(multiply_subtract_exact<X>(w, e.hi, term) + w * e.lo);
             size = size + absolute<X>(term), heaviest = larger(absolute<X>(w), heaviest);

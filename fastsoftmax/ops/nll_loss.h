@@ -20,7 +20,7 @@ struct Nll {
 // `ignored` and labels that are no classes do not count.)
 struct NllLabelRow {
     const PointwiseArguments *a;
-    PieceResults<Sum> *sums;
+    PieceResults<DoubleDouble<>> *sums;
     Index ignored, piece = 0;
 
     void begin(Index p) { piece = p; }
@@ -51,12 +51,12 @@ struct NllLabelRow {
 
 inline double nll_labels_loss(const PointwiseArguments &a, Index ignored, Index threads) {
     const Index rows = a.x.outer * a.x.inner;
-    PieceResults<Sum> sums(
+    PieceResults<DoubleDouble<>> sums(
         static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     WholeRowsTask<NllLabelRow> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
     execute(work, threads);
-    Sum all;
-    for (const Sum &s : sums) all.add(s);
+    DoubleDouble<> all{};
+    for (const DoubleDouble<> &s : sums) all.add(s);
     return all.value();
 }
 

@@ -128,14 +128,14 @@ void softmax_small(const C *x, C *y, Index rows, Index n) {
     const Scale<X> one = Scale<X>::one();
     Shift<X> shift;
     for (Index r = 0; r < rows; ++r, x += n, y += n) {
-        const Sum total = folded<X>(exp_with_max_shift<X, false>(x, e, n, one, shift));
+        const DoubleDouble<> total = folded<X>(exp_with_max_shift<X, false>(x, e, n, one, shift));
         write_with<X>(ScaleEpilogue<X, true>::all(1, total), e, y, n, false);
     }
 }
 
 // The logarithm of the total of a row, relative to its maximum, as the sum of the others tells it.
 template <class C>
-Sum log_of_row(const C *x, Index n, C max) {
+DoubleDouble<> log_of_row(const C *x, Index n, C max) {
     using X = Vec<C>;
     Accumulator<X> rest, copies;
     add_rest<X, false>(x, n, max, Scale<X>::one(), rest, copies);
@@ -147,7 +147,7 @@ void log_softmax_small(const C *x, C *y, Index rows, Index n) {
     using X = Vec<C>;
     for (Index r = 0; r < rows; ++r, x += n, y += n) {
         const C max = span_max<X>(x, n);
-        const Sum log = log_of_row(x, n, max);
+        const DoubleDouble<> log = log_of_row(x, n, max);
         LogEpilogue<X, false> writer;
         // NaN where the maximum is infinite
         writer.set_lane(0, max, log.hi + static_cast<double>(max - max), log.lo, {1, 0});

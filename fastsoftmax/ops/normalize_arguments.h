@@ -57,12 +57,12 @@ bool numerators_of(const AnyView &gradient, Index outer, Index first, Index coun
 
 // The same as a vector of the compute type, in two terms.
 template <Result R, class X>
-Pair<typename X::V> numerators_in_lanes(const AnyView &gradient, Index outer, Index first,
-                                        Index count) {
+DoubleDouble<typename X::V> numerators_in_lanes(const AnyView &gradient, Index outer, Index first,
+                                                Index count) {
     using D = Vec<double>;
     double numerators[X::lanes];
     numerators_of<R>(gradient, outer, first, count < X::lanes ? count : X::lanes, numerators);
-    Pair<typename D::V> wide[wide_parts<X>];
+    DoubleDouble<typename D::V> wide[wide_parts<X>];
     for (int k = 0; k < wide_parts<X>; ++k)
         wide[k] = {D::load(numerators + k * D::lanes), typename D::V{}};
     return pair_from_wide<X>(wide);

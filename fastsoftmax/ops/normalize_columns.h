@@ -226,7 +226,7 @@ struct NormalizeColumns {
     // The logarithms of the totals, in vectors of double.
     void settle_logarithms(Column *column, const C *x, Index step, Place out, Index outer,
                            Index first, Index count) const {
-        const Scratch<Sum> logs(width);
+        const Scratch<DoubleDouble<>> logs(width);
         const Scratch<LogTotals<C, Scaled, width>> in(1);
         LogTotals<C, Scaled, width> &totals = *in;
         bool wanted[width], any = false;
@@ -235,7 +235,7 @@ struct NormalizeColumns {
             for (Index k = 0, l = v * X::lanes; k < X::lanes && l < count; ++k, ++l) {
                 const ExpTotal<C> t{c.sum.lane(k), c.max[k], c.at_max[k], c.shift.center[k],
                                     c.shift.exponent(k)};
-                totals.set(l, t, Scaled ? a->scale(outer, first + l) : Factor{1, 0});
+                totals.set(l, t, Scaled ? a->scale(outer, first + l) : DoubleDouble<>{1, 0});
                 wanted[l] = t.tail_underflows();
                 any |= wanted[l];
             }
@@ -257,7 +257,7 @@ struct NormalizeColumns {
         }
     }
 
-    void sum_rests(Column *column, const bool *wanted, Sum *logs, const C *x, Index step,
+    void sum_rests(Column *column, const bool *wanted, DoubleDouble<> *logs, const C *x, Index step,
                    Index count) const {
         const C least = -std::numeric_limits<C>::infinity();
         Accumulator<X> rest[tile_vectors], copies[tile_vectors];
@@ -280,10 +280,10 @@ struct NormalizeColumns {
         }
     }
 
-    void finish(Column &c, Index k, Sum log, Index outer, Index inner, const C *x,
+    void finish(Column &c, Index k, DoubleDouble<> log, Index outer, Index inner, const C *x,
                 Index step) const {
         using E = Vec<double, 16>;
-        const Pair<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
+        const DoubleDouble<typename E::V> pair{E::set(log.hi), E::set(log.lo)};
         if constexpr (R == Result::logsumexp) {
             a->out.store(outer, 0, inner,
                          log_sum(*a, outer, inner, static_cast<double>(c.max[k]), pair, [&] {
@@ -293,8 +293,9 @@ struct NormalizeColumns {
                          }));
         } else {
             const auto l = a->ln_base.is_one() ? pair : LogTotal<E>::divide(pair, a->ln_base);
-            c.logarithm.set_lane(k, c.max[k], l.hi[0], l.lo[0],
-                                 Scaled ? a->inverse_temperature(outer, inner) : Factor{1, 0});
+            c.logarithm.set_lane(
+                k, c.max[k], l.hi[0], l.lo[0],
+                Scaled ? a->inverse_temperature(outer, inner) : DoubleDouble<>{1, 0});
         }
     }
 };

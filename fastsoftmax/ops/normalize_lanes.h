@@ -54,7 +54,7 @@ struct NormalizeLanes {
         Scale<X> scale;
         Shift<X> shift;
         ScaleEpilogue<X, R == Result::softmax> normalizer;
-        Pair<V> rest, numerators;
+        DoubleDouble<V> rest, numerators;
 
         void place(Index o, Index f, Index c) { outer = o, first = f, count = c; }
     };
@@ -137,13 +137,13 @@ struct NormalizeLanes {
         };
         PairSums<X> sums{sum_of_four(0, n(), term, keep), V{}};
         sum_rows(4, n(), sums, term, keep);
-        const Pair<V> one = {X::set(1), V{}}, total = {sums.hi, sums.lo};
+        const DoubleDouble<V> one = {X::set(1), V{}}, total = {sums.hi, sums.lo};
         using Normal = ScaleEpilogue<X, R == Result::softmax>;
         return Normal::of_pairs(R == Result::logsumexp_vjp ? g.numerators : one, total);
     }
     // The sum of all exponentials but one of the maximum, relative to it. NaN if there is a NaN;
     // finite, but of no use, where the maximum is infinite.
-    FS_ALWAYS_INLINE Pair<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
+    FS_ALWAYS_INLINE DoubleDouble<V> others(Columns<X> x, V max, const Scale<X> &scale) const {
         const Shift<X> below = Shift<X>::fixed(rest_exponent<C>, scale);
         PairSums<X> sums;
         V copies = {};
@@ -152,14 +152,15 @@ struct NormalizeLanes {
             sums.add(v == max ? V{} : exp_of_difference<X, Scaled>(v, max, below, scale));
             copies = copies + (v == max ? X::set(1) : V{});
         }
-        const Pair<V> rest = true_rest<C>(Pair<V>{sums.hi, sums.lo}),
-                      all = two_sum(copies - C(1), rest.hi);
+        const DoubleDouble<V> rest = true_rest<C>(DoubleDouble<V>{sums.hi, sums.lo}),
+                              all = two_sum(copies - C(1), rest.hi);
         return {all.hi, all.lo + rest.lo};
     }
 
-    FS_ALWAYS_INLINE LogEpilogue<X, Scaled> log_writer(V max, Pair<V> rest, Index outer,
+    FS_ALWAYS_INLINE LogEpilogue<X, Scaled> log_writer(V max, DoubleDouble<V> rest, Index outer,
                                                        Index first, Index count) const {
-        const Pair<V> l = log_to_base<X>(log1p_nonnegative<X>(rest.hi, rest.lo), a->ln_base);
+        const DoubleDouble<V> l =
+            log_to_base<X>(log1p_nonnegative<X>(rest.hi, rest.lo), a->ln_base);
         LogEpilogue<X, Scaled> w;
         w.max = max, w.hi = l.hi + (max - max), w.lo = l.lo;
         for (Index k = 0; Scaled && k < X::lanes; ++k)
@@ -168,8 +169,9 @@ struct NormalizeLanes {
     }
 
     FS_ALWAYS_INLINE void write_sum(const Group &g, CancelledRows<C> &cancelled) const {
-        const Pair<V> l = log_to_base<X>(log1p_nonnegative<X>(g.rest.hi, g.rest.lo), a->ln_base),
-                      s = two_sum(g.max, l.hi);
+        const DoubleDouble<V> l = log_to_base<X>(log1p_nonnegative<X>(g.rest.hi, g.rest.lo),
+                                                 a->ln_base),
+                              s = two_sum(g.max, l.hi);
         const V usual = s.hi + (s.lo + l.lo);
         const typename X::I wrong = cancels(g.max, usual, usual * static_cast<C>(a->ln_base.hi));
         store(g.max - g.max == V{} ? usual : g.max + g.rest.hi, g.outer, g.first, g.count);

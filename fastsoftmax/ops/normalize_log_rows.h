@@ -9,7 +9,8 @@ namespace fs {
 
 // What becomes of the logarithm of a total (relative to the maximum): logsumexp itself ...
 template <class C, class HasNan>
-void store_log_sum(const NormalizeArguments &a, Index o, Index i, C max, Sum log, HasNan has_nan) {
+void store_log_sum(const NormalizeArguments &a, Index o, Index i, C max, DoubleDouble<> log,
+                   HasNan has_nan) {
     using D = Vec<double, 16>;
     a.out.store(
         o, 0, i,
@@ -124,19 +125,20 @@ struct LogRow : RowOfArguments<C, Scaled> {
     }
     void write_any(const FixedShiftSums &g) const {
         ExpTotal<C> total[most];
-        Sum log[most];
+        DoubleDouble<> log[most];
         LogTotals<C, Scaled, most> totals;
         for (Index k = 0; k < batch.count; ++k) {
             const Row &row = batch.rows[k];
             total[k] = fixed_shift_was_right<C>(g.sum.hi[k])
                            ? total_of(g, k)
                            : careful_total<X, Scaled>(row.x, n(), scale_of(row.outer, row.inner));
-            totals.set(k, total[k], Scaled ? a->scale(row.outer, row.inner) : Factor{1, 0});
+            totals.set(k, total[k], Scaled ? a->scale(row.outer, row.inner) : DoubleDouble<>{1, 0});
         }
         totals.solve(batch.count, log);
         for (Index k = 0; k < batch.count; ++k) write(batch.rows[k], total[k], log[k]);
     }
-    __attribute__((noinline)) void write(const Row &row, const ExpTotal<C> &t, Sum log) const {
+    __attribute__((noinline)) void write(const Row &row, const ExpTotal<C> &t,
+                                         DoubleDouble<> log) const {
         if (t.tail_underflows()) {
             Accumulator<X> rest, copies;
             add_rest<X, Scaled>(row.x, n(), t.max, scale_of(row.outer, row.inner), rest, copies);

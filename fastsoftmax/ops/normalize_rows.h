@@ -85,7 +85,7 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
     enum Stage { fixed_shift, maximum, total, write };
     struct Partial {
         C max = masked_logit<C>;
-        Sum sum;
+        DoubleDouble<> sum{};
         void add(const Partial &p) { max = larger(p.max, max), sum.add(p.sum); }
     };
     Index outer = 0, inner = 0;

@@ -11,11 +11,11 @@ namespace fs {
 // logsumexp: max + log(total). A maximum of +inf among numbers gives +inf, nothing but -inf gives
 // -inf.
 template <class HasNan>
-double log_sum(const Rows &a, Index o, Index i, double max, Pair<Vec<double, 16>::V> log,
+double log_sum(const Rows &a, Index o, Index i, double max, DoubleDouble<Vec<double, 16>::V> log,
                HasNan has_nan) {
     const auto sum = [&] {
         const auto l = a.ln_base.is_one() ? log : LogTotal<Vec<double, 16>>::divide(log, a.ln_base);
-        Sum s{max, 0};
+        DoubleDouble<> s{max, 0};
         s.add({l.hi[0], l.lo[0]});
         return s;
     };
@@ -30,14 +30,14 @@ double log_sum(const Rows &a, Index o, Index i, double max, Pair<Vec<double, 16>
 
 // ... or what log_softmax takes from logits.
 template <bool Scaled, class C>
-LogEpilogue<Vec<C>, Scaled> log_writer(const Rows &a, Index o, Index i, C max, Sum log) {
+LogEpilogue<Vec<C>, Scaled> log_writer(const Rows &a, Index o, Index i, C max, DoubleDouble<> log) {
     using D = Vec<double, 16>;
     if (!a.ln_base.is_one()) {
         const auto l = LogTotal<D>::divide({D::set(log.hi), D::set(log.lo)}, a.ln_base);
         log = {l.hi[0], l.lo[0]};
     }
     LogEpilogue<Vec<C>, Scaled> w;
-    w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : Factor{1, 0});
+    w.set_lane(0, max, log.hi, log.lo, Scaled ? a.inverse_temperature(o, i) : DoubleDouble<>{1, 0});
     w.broadcast();
     return w;
 }
@@ -52,7 +52,7 @@ struct RowLog {
     enum Stage { fixed_shift, maximum, total, rest };
     struct Partial {
         C max = masked_logit<C>;
-        Sum sum, copies;
+        DoubleDouble<> sum{}, copies{};
         void add(const Partial &p) {
             max = larger(p.max, max);
             sum.add(p.sum), copies.add(p.copies);
@@ -66,8 +66,8 @@ struct RowLog {
     Scale<X> scale{};
     Shift<X> shift{};
     C max = 0;
-    Sum sum;  // of the exponentials that `shift` makes
-    Sum log;  // of the total, relative to the maximum
+    DoubleDouble<> sum{};  // of the exponentials that `shift` makes
+    DoubleDouble<> log{};  // of the total, relative to the maximum
     LogEpilogue<X, Scaled> writer{};
 
     explicit RowLog(const Rows &arguments) : a(arguments) {}

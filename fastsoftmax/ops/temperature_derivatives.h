@@ -12,7 +12,7 @@ namespace fs {
 // The sum over rows of w (log(sum exp(b x)) - b x_y) and its first two derivatives with respect to
 // b: w (E[x] - x_y) and w Var[x] under softmax(b x).
 struct Derivatives {
-    Sum loss, first, second;
+    DoubleDouble<> loss{}, first{}, second{};
     void add(const Derivatives &other) {
         loss.add(other.loss), first.add(other.first), second.add(other.second);
     }
@@ -35,7 +35,7 @@ struct TemperatureRow {
     using V = X::V;
     struct Partial {
         double max = masked_logit<double>;
-        Sum total, mean, square;
+        DoubleDouble<> total{}, mean{}, square{};
         void add(const Partial &p) {
             max = larger(p.max, max);
             total.add(p.total), mean.add(p.mean), square.add(p.square);
@@ -134,11 +134,8 @@ struct TemperatureLanes {
     }
     bool next(State &s, const LaneRows &rows, const Block &) {
         if (!s.summing) return s.summing = true;
-        const auto sum = [](const Accumulator<X> &all) {
-            return all.hi - all.hi == V{} ? all.hi + all.lo : all.hi;
-        };
-        const V total = sum(s.sums.total), mean = sum(s.sums.mean) / total,
-                square = sum(s.sums.square) / total;
+        const V total = s.sums.total.part(0).value(), mean = s.sums.mean.part(0).value() / total,
+                square = s.sums.square.part(0).value() / total;
         V w{}, label{};
         for (Index l = 0; l < rows.count; ++l) {
             w[l] = weight ? weight.value(rows.outer, rows.first + l) : 1;
@@ -146,7 +143,7 @@ struct TemperatureLanes {
             label[l] = y < 0 ? std::numeric_limits<double>::quiet_NaN()
                              : x.value(rows.outer, y, rows.first + l) - s.max[l];
         }
-        const Pair<V> log = log_ratio<X>(two_sum(total, V{}), {X::set(1), V{}}, total, V{});
+        const DoubleDouble<V> log = log_ratio<X>(two_sum(total, V{}), {X::set(1), V{}}, total, V{});
         const auto counts = w != V{};  // others are left out, whatever they hold
         losses.add(counts ? w * (log.hi + log.lo - inverse * label + (total - total)) : V{});
         firsts.add(counts ? w * (mean - label) : V{});

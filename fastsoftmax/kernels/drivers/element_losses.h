@@ -79,17 +79,17 @@ struct PointwiseBlock {
 // One loss for each element; the sum of them.
 struct ElementLossWork : ElementsWork {
     const ElementArguments &a;
-    PieceResults<Sum> sums;
+    PieceResults<DoubleDouble<>> sums;
 
     explicit ElementLossWork(const ElementArguments &arguments)
         : ElementsWork({&arguments.x, &arguments.target, &arguments.weight, &arguments.positive,
                         &arguments.loss, &arguments.gradient}),
           a(arguments),
           sums(static_cast<std::size_t>(pieces())) {}
-    void add(Index piece, Sum sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
+    void add(Index piece, DoubleDouble<> sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
     double total() const {
-        Sum all;
-        for (const Sum &s : sums) all.add(s);
+        DoubleDouble<> all{};
+        for (const DoubleDouble<> &s : sums) all.add(s);
         return all.value();
     }
 };

@@ -174,7 +174,7 @@ class KeptRows {
     }
 
     // The sum of all kept exponentials of a row but one.
-    Sum others(const C *e, Index at) const {
+    DoubleDouble<> others(const C *e, Index at) const {
         Sums rest;
         for_each_vector<X>(
             n, [&](Index j, auto lanes) { rest.add(X::without(lanes.load(e + j, 0), at - j)); });

@@ -50,10 +50,10 @@ struct LaneLog {
     }
     // NaN where a row has no distribution.
     LogEpilogue<X, Scaled> writer(const Rows &a, const LaneRows &rows) const {
-        Pair<typename D::V> logs[wide_parts<X>];
+        DoubleDouble<typename D::V> logs[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k)
             logs[k] = LogTotal<D>::from_rest(true_rest<C>(others.part(k)), copies[k]);
-        const Pair<V> log = pair_from_wide<X>(logs);
+        const DoubleDouble<V> log = pair_from_wide<X>(logs);
         LogEpilogue<X, Scaled> w{max, log.hi + (max - max), log.lo, V{}, V{}, V{}};
         for (Index l = 0; Scaled && l < X::lanes; ++l)
             w.set_inverse(l, a.inverse_temperature(
@@ -67,7 +67,7 @@ struct LaneLog {
 struct LaneLosses {
     using D = Vec<double>;
     AnyView each;
-    PieceResults<Sum> *sums;
+    PieceResults<DoubleDouble<>> *sums;
     Index piece = 0;
     Accumulator<D> sum{};
 
@@ -85,9 +85,9 @@ struct LaneLosses {
     }
 };
 
-inline double total_of(const PieceResults<Sum> &sums) {
-    Sum all;
-    for (const Sum &s : sums) all.add(s);
+inline double total_of(const PieceResults<DoubleDouble<>> &sums) {
+    DoubleDouble<> all{};
+    for (const DoubleDouble<> &s : sums) all.add(s);
     return all.value();
 }
 

@@ -30,7 +30,7 @@ class ChunkResults {
     const Partial *end() const { return p + count; }
     // All of them together.
     Partial merged() const {
-        Partial all;
+        Partial all{};
         for (const Partial &one : *this) all.add(one);
         return all;
     }

@@ -60,12 +60,12 @@ struct PointwiseRow {
     enum Stage { sum, precise, gradient };
     Op op;
     const PointwiseArguments *a;
-    PieceResults<Sum> *sums;  // one for each piece
+    PieceResults<DoubleDouble<>> *sums;  // one for each piece
     double small = precise_below<Op>;
     Index outer = 0, inner = 0;
     double weight = 1;
     Stage stage = sum;
-    using Partial = Sum;
+    using Partial = DoubleDouble<>;
 
     Index n() const { return a->x.n; }
 
@@ -73,7 +73,7 @@ struct PointwiseRow {
         outer = o, inner = i, stage = sum;
         weight = a->row_weight ? a->row_weight.value(o, i) : 1;
     }
-    void sweep(Index start, Index end, Sum &result) {
+    void sweep(Index start, Index end, DoubleDouble<> &result) {
         if (stage == precise) {
             result = precise_sum(start, end);
             return;
@@ -85,9 +85,9 @@ struct PointwiseRow {
             line(stage == sum && in_place()).sweep(start, end, lanes);
         result = lanes.total();
     }
-    bool next(const ChunkResults<Sum> &partial) {
+    bool next(const ChunkResults<DoubleDouble<>> &partial) {
         if (stage == gradient) return false;
-        const Sum all = partial.merged();
+        const DoubleDouble<> all = partial.merged();
         if (precise_below<Op> > 0 && sizeof(C) == 4 && stage == sum &&
             std::abs(all.value()) < small)
             return stage = precise, true;
@@ -104,7 +104,7 @@ struct PointwiseRow {
         if (loss_alone) return {op, losses(), outer, inner, weight * a->scale};
         return {op, *a, outer, inner, weight * a->scale};
     }
-    __attribute__((noinline)) Sum precise_sum(Index start, Index end) const {
+    __attribute__((noinline)) DoubleDouble<> precise_sum(Index start, Index end) const {
         Accumulator<Vec<double>> lanes;
         PointwiseLine<Op, double>(op, losses(), outer, inner, 0).sweep(start, end, lanes);
         return lanes.total();
@@ -147,7 +147,7 @@ struct PointwiseLanes {
     PointwiseArguments a;
     LaneLosses losses;
 
-    PointwiseLanes(Op op_, const PointwiseArguments &arguments, PieceResults<Sum> *sums)
+    PointwiseLanes(Op op_, const PointwiseArguments &arguments, PieceResults<DoubleDouble<>> *sums)
         : op(op_), a(arguments), losses{arguments.loss, sums} {}
     // Weights of classes, if there are any, are those of every row.
     static bool suit(const PointwiseArguments &a) {
@@ -193,10 +193,10 @@ struct PointwiseLanes {
         double loss[X::lanes];
         bool small = false;
         for (int p = 0; p < wide_parts<X>; ++p) {
-            if (s.stage == sum) s.total[p] = value(s.terms.part(p));
+            if (s.stage == sum) s.total[p] = s.terms.part(p).value();
             const auto again = are_small(s, p);
             small |= any_lane<D>(again & ((D::indices() + p * D::lanes) < rows.count));
-            if (s.stage == precise) s.total[p] = again ? value(s.wide[p].part(0)) : s.total[p];
+            if (s.stage == precise) s.total[p] = again ? s.wide[p].part(0).value() : s.total[p];
             D::store(loss + p * D::lanes,
                      s.weight[p] == typename D::V{} ? typename D::V{} : s.weight[p] * s.total[p]);
         }
@@ -207,9 +207,6 @@ struct PointwiseLanes {
     }
 
   private:
-    static FS_ALWAYS_INLINE typename D::V value(Pair<typename D::V> s) {
-        return s.hi - s.hi == typename D::V{} ? s.hi + s.lo : s.hi;
-    }
     // Which rows are summed again, in double.
     static FS_ALWAYS_INLINE typename D::I are_small(const State &s, int part) {
         if (!(precise_below<Op> > 0 && sizeof(C) == 4)) return typename D::I{};
@@ -286,7 +283,7 @@ double rows_loss(Op op, const PointwiseArguments &given, Index threads) {
         using C = decltype(zero);
         const std::size_t row_pieces =
             static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n));
-        PieceResults<Sum> sums(
+        PieceResults<DoubleDouble<>> sums(
             std::max(row_pieces, lane_pieces<Vec<C>>(a.x, PointwiseLanes<Op, C>::traits)));
         using Lanes = PointwiseLanes<Op, C>;
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {

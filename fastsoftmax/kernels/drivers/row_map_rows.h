@@ -122,7 +122,7 @@ struct MapRow {
     using Inputs = Vectors<X, Op::inputs>;
     enum Stage { summing, measuring, writing };
     struct Partial {
-        Sum sums[Op::sums];
+        DoubleDouble<> sums[Op::sums] = {};
         T largest[Op::inputs] = {};
         void add(const Partial &p) {
             for (int s = 0; s < Op::sums; ++s) sums[s].add(p.sums[s]);

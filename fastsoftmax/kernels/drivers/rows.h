@@ -15,7 +15,7 @@ struct Rows {
     // a value per row; a negative one stands for the softmax of -x
     View<const double> temperature = View<const double>::one();
     Mask where;
-    Factor ln_base{1, 0};
+    DoubleDouble<> ln_base{1, 0};
 
     void set_temperature(const double *p, const Index *shape, const Index *strides) {
         temperature = View<const double>::per_row(p, shape, strides);
@@ -37,10 +37,10 @@ struct Rows {
         return true;
     }
     bool negative() const { return *temperature.data < 0; }
-    Factor inverse_temperature(Index o, Index i) const {
-        return Factor{1, 0}.over(*temperature.at(o, i));
+    DoubleDouble<> inverse_temperature(Index o, Index i) const {
+        return DoubleDouble<>{1, 0}.over(*temperature.at(o, i));
     }
-    Factor scale(Index o, Index i) const { return ln_base.over(*temperature.at(o, i)); }
+    DoubleDouble<> scale(Index o, Index i) const { return ln_base.over(*temperature.at(o, i)); }
 
     template <class C>
     InputLine<C> reader(Index o, Index i) const {
@@ -90,7 +90,8 @@ struct RowSource {
 
 // log(total) of a row for logsumexp where it nearly cancels the maximum, which takes exponentials
 // of more than the result's precision: in pairs of double, whatever the input.
-inline Pair<Vec<double, 16>::V> precise_log_of_total(const Rows &a, Index o, Index i, double max) {
+inline DoubleDouble<Vec<double, 16>::V> precise_log_of_total(const Rows &a, Index o, Index i,
+                                                             double max) {
     using X = Vec<double>;
     using D = Vec<double, 16>;
     const auto source = a.reader<double>(o, i);
@@ -110,7 +111,7 @@ inline Pair<Vec<double, 16>::V> precise_log_of_total(const Rows &a, Index o, Ind
             copies.add(v == top ? X::set(1) : X::V{});
         });
     }
-    const Sum r = true_rest<double>(rest.total());
+    const DoubleDouble<> r = true_rest<double>(rest.total());
     return LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.total().value()));
 }
 
@@ -129,8 +130,8 @@ Scale<X> lane_scales(const Rows &a, Index outer, Index first, Index count) {
 // The logarithms of the totals of rows, relative to their maxima, as precise_log_of_total has them:
 // of those in the k-th vector of double.
 template <class X>
-Pair<typename Vec<double>::V> precise_log(Columns<X> x, Index n, typename X::V max, int k,
-                                          const Scale<Vec<double>> &scale) {
+DoubleDouble<typename Vec<double>::V> precise_log(Columns<X> x, Index n, typename X::V max, int k,
+                                                  const Scale<Vec<double>> &scale) {
     using D = Vec<double>;
     const auto below = D::set(rest_exponent<double>), top = wide_part<X>(max, k);
     Accumulator<D> rest;

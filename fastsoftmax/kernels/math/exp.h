@@ -78,7 +78,7 @@ struct ExpCore {
     struct InRange {};
     static FS_ALWAYS_INLINE InRange in_range(V, V) { return {}; }
     static FS_ALWAYS_INLINE V moved(V d, V lowest) { return larger(lowest, d); }
-    static FS_ALWAYS_INLINE V error_of(Pair<V> d,
+    static FS_ALWAYS_INLINE V error_of(DoubleDouble<V> d,
                                        V lowest) {  // NaN for infinite d, and not wanted there
         return absolute<X>(d.hi) <= -lowest ? d.lo : V{};
     }
@@ -120,7 +120,7 @@ struct ExpCore<Vec<float, 64>> {
         return _mm512_cmp_ps_mask((__m512)d, (__m512)lowest, _CMP_NLT_UQ);
     }
     static FS_ALWAYS_INLINE V moved(V d, V) { return d; }
-    static FS_ALWAYS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
+    static FS_ALWAYS_INLINE V error_of(DoubleDouble<V> d, V) { return d.lo; }
 
     // power 2^(i/16)
     static FS_ALWAYS_INLINE V powers(float power) {
@@ -188,7 +188,7 @@ struct ExpCore<Vec<double, 64>> {
         return _mm512_cmp_pd_mask((__m512d)d, (__m512d)lowest, _CMP_NLT_UQ);
     }
     static FS_ALWAYS_INLINE V moved(V d, V) { return d; }
-    static FS_ALWAYS_INLINE V error_of(Pair<V> d, V) { return d.lo; }
+    static FS_ALWAYS_INLINE V error_of(DoubleDouble<V> d, V) { return d.lo; }
 
     template <bool free>
     static FS_ALWAYS_INLINE V finish(V r, V t, InRange in) {

@@ -13,7 +13,7 @@ namespace fs {
 // Taylor's series to r^22 / 22!. Terms from r^13 / 13! on are below 2^-50 of the first and need no
 // pairs.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> expm1_pair(Pair<typename X::V> r) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> expm1_pair(DoubleDouble<typename X::V> r) {
     using V = typename X::V;
     constexpr double single[] = {
         0x1.0ce396db7f853p-70, 0x1.71b8ef6dcf572p-66, 0x1.e542ba4020225p-62, 0x1.2f49b46814157p-57,
@@ -44,13 +44,13 @@ FS_ALWAYS_INLINE inline Pair<typename X::V> expm1_pair(Pair<typename X::V> r) {
     V tail = X::set(single[0]);
 #pragma GCC unroll 16
     for (int k = 1; k < 10; ++k) tail = multiply_add(tail, r.hi, X::set(single[k]));
-    Pair<V> q{tail, V{}};
+    DoubleDouble<V> q{tail, V{}};
 #pragma GCC unroll 16
     for (int k = 0; k < 11; ++k) {
-        const Pair<V> p = product<X>(q, r), s = fast_two_sum(X::set(high[k]), p.hi);
+        const DoubleDouble<V> p = product<X>(q, r), s = fast_two_sum(X::set(high[k]), p.hi);
         q = {s.hi, s.lo + (p.lo + low[k])};
     }
-    const Pair<V> p = product<X>(product<X>(r, r), q), s = fast_two_sum(r.hi, p.hi);
+    const DoubleDouble<V> p = product<X>(product<X>(r, r), q), s = fast_two_sum(r.hi, p.hi);
     return fast_two_sum(s.hi, s.lo + (r.lo + p.lo));
 }
 
@@ -59,15 +59,15 @@ template <class X>
 struct ExpPair {
     using V = typename X::V;
     V n;
-    Pair<V> fraction;
+    DoubleDouble<V> fraction;
 
-    explicit FS_ALWAYS_INLINE ExpPair(Pair<V> a) {
+    explicit FS_ALWAYS_INLINE ExpPair(DoubleDouble<V> a) {
         // the first two times n are exact
         constexpr double ln2[] = {0x1.62e42fee00000p-1, 0x1.a39ef35793000p-33,
                                   0x1.8ece600fcbdacp-74};
         const V magic = X::set(Format<double>::round_magic);
         n = multiply_add(a.hi, X::set(ExpConstants<double>::log2e), magic) - magic;
-        const Pair<V> d = two_sum(a.hi - n * ln2[0], -(n * ln2[1]));
+        const DoubleDouble<V> d = two_sum(a.hi - n * ln2[0], -(n * ln2[1]));
         fraction = expm1_pair<X>(fast_two_sum(d.hi, d.lo + (a.lo - n * ln2[2])));
     }
 };

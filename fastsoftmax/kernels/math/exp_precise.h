@@ -43,30 +43,30 @@ FS_ALWAYS_INLINE inline bool fits(double factor, double total) {
 // exp(s (x - max)) 2^precise_lift in two terms, of numbers of any type.
 constexpr int precise_lift = 900;
 template <class X, bool Scaled>
-FS_ALWAYS_INLINE inline Pair<typename X::V> precise_exp(typename X::V x, typename X::V max,
-                                                        const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> precise_exp(typename X::V x, typename X::V max,
+                                                                const Scale<X> &scale) {
     return exp_of_difference_pair<X, Scaled>(x, max, X::set(-precise_lift), scale);
 }
 
 // exp(hi + lo), and less 1.
-inline double exp_of(Sum s) {
+inline double exp_of(DoubleDouble<> s) {
     const auto y = two_sum(s.hi, s.lo);
     return y.hi - y.hi == 0 ? std::exp(y.hi) * (1 + y.lo) : std::exp(s.hi);
 }
 
-inline double expm1_of(Sum s) {
+inline double expm1_of(DoubleDouble<> s) {
     const auto y = two_sum(s.hi, s.lo);
     return y.hi - y.hi == 0 ? std::expm1(y.hi) + y.lo * std::exp(y.hi) : std::expm1(s.hi);
 }
 
 // s (x - from); the difference itself may overflow where the product does not.
-inline Sum scaled_difference(double x, double from, Factor s) {
+inline DoubleDouble<> scaled_difference(double x, double from, DoubleDouble<> s) {
     const double d = x - from, infinity = std::numeric_limits<double>::infinity();
     const bool overflows = (d == infinity || d == -infinity) && x - x == 0 && from - from == 0;
-    const auto part = overflows ? Pair<double>{x / 2 - from / 2, 0} : two_sum(x, -from);
-    const Factor y = s.times(part.hi);
+    const auto part = overflows ? DoubleDouble<double>{x / 2 - from / 2, 0} : two_sum(x, -from);
+    const DoubleDouble<> y = s.times(part.hi);
     const double lo = y.lo + (part.lo == part.lo ? part.lo : 0) * s.hi;
-    return overflows ? Sum{2 * y.hi, 2 * y.lo} : Sum{y.hi, lo};
+    return overflows ? DoubleDouble<>{2 * y.hi, 2 * y.lo} : DoubleDouble<>{y.hi, lo};
 }
 
 }  // namespace fs

@@ -34,7 +34,7 @@ FS_ALWAYS_INLINE inline typename X::V reduced(typename X::V d, typename X::V n,
 // exp(s * (d.hi + d.lo)) * 2^-N for d = x - c, 0 below the range of the shift; `free`: times
 // ExpCore::unit.
 template <class X, bool Scaled, bool Corrected, bool free>
-FS_ALWAYS_INLINE inline typename X::V exp_at(Pair<typename X::V> d, const Shift<X> &shift,
+FS_ALWAYS_INLINE inline typename X::V exp_at(DoubleDouble<typename X::V> d, const Shift<X> &shift,
                                              const Scale<X> &scale) {
     using V = typename X::V;
     using Core = ExpCore<X>;
@@ -72,35 +72,35 @@ FS_ALWAYS_INLINE inline typename X::V exp_of_difference(typename X::V x, typenam
 // x - max as hi + lo; where the exponential is flushed to zero anyway, at `lowest`, lo is 0 (it is
 // NaN for infinite x).
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> difference(typename X::V x, typename X::V max,
-                                                       typename X::V lowest) {
-    const Pair<typename X::V> d = two_sum(x, -max);
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> difference(typename X::V x, typename X::V max,
+                                                               typename X::V lowest) {
+    const DoubleDouble<typename X::V> d = two_sum(x, -max);
     return {larger(lowest, d.hi), absolute<X>(d.hi) <= -lowest ? d.lo : typename X::V{}};
 }
 
 // exp(s * (x - max)) * 2^-exponent as hi + lo, good to 2^-55.7 relative: for double, where even the
 // last bit of an exponential is too much of an error. By the general method, whatever ExpCore does.
 template <class X, bool Scaled>
-FS_ALWAYS_INLINE inline Pair<typename X::V> exp_of_difference_pair(typename X::V x,
-                                                                   typename X::V max,
-                                                                   typename X::V exponent,
-                                                                   const Scale<X> &scale) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> exp_of_difference_pair(typename X::V x,
+                                                                           typename X::V max,
+                                                                           typename X::V exponent,
+                                                                           const Scale<X> &scale) {
     using V = typename X::V;
     using T = typename X::Scalar;
     using C = ExpConstants<T>;
     using F = Format<T>;
     const V magic = F::round_magic + (F::bias - exponent),
             lowest = (exponent - (F::bias - T(0.25))) * scale.unit;
-    const Pair<V> d = difference<X>(x, max, lowest);
+    const DoubleDouble<V> d = difference<X>(x, max, lowest);
     const V p = Scaled ? d.hi * scale.hi : d.hi;
     const V p_lo =
         Scaled ? multiply_subtract_exact<X>(d.hi, scale.hi, p) + (d.hi * scale.lo + d.lo * scale.hi)
                : d.lo;
     const V t = multiply_add(d.hi, scale.log2e, magic), n = t - magic,
             power = power_of_two<X>(bits<X>(t));
-    const Pair<V> r = two_sum(p - n * C::ln2_hi, p_lo - n * C::ln2_lo);
-    const Pair<V> head = two_sum(X::set(1), r.hi),
-                  e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
+    const DoubleDouble<V> r = two_sum(p - n * C::ln2_hi, p_lo - n * C::ln2_lo);
+    const DoubleDouble<V> head = two_sum(X::set(1), r.hi),
+                          e = two_sum(head.hi, C::quadratic(r.hi) * (r.hi * r.hi));
     return {e.hi * power, (e.lo + (head.lo + (r.lo + r.lo * r.hi))) * power};
 }
 

@@ -37,10 +37,10 @@ template <Index most>
 struct RowTotals {
     double hi[most], lo[most];
 
-    FS_ALWAYS_INLINE Sum operator[](Index k) const { return {hi[k], lo[k]}; }
-    FS_ALWAYS_INLINE void set(Index k, Sum sum) { hi[k] = sum.hi, lo[k] = sum.lo; }
+    FS_ALWAYS_INLINE DoubleDouble<> operator[](Index k) const { return {hi[k], lo[k]}; }
+    FS_ALWAYS_INLINE void set(Index k, DoubleDouble<> sum) { hi[k] = sum.hi, lo[k] = sum.lo; }
     template <class D>
-    FS_ALWAYS_INLINE Pair<typename D::V> part(Index k) const {
+    FS_ALWAYS_INLINE DoubleDouble<typename D::V> part(Index k) const {
         return {D::load(hi + k), D::load(lo + k)};
     }
     // Whether the fixed shift was right for all rows.
@@ -67,7 +67,7 @@ struct RowTotals {
 
   private:
     template <class X, class D>
-    static FS_ALWAYS_INLINE Pair<typename D::V> folded(
+    static FS_ALWAYS_INLINE DoubleDouble<typename D::V> folded(
         const typename Accumulator<X>::Unfolded *sums, Index k, Index last) {
         if constexpr (D::lanes == 2) {
             return Accumulator<X>::two_totals(sums[k < last ? k : last],
@@ -98,7 +98,8 @@ FS_ALWAYS_INLINE inline void add_exp(const C *x, Index n, const Exp &exp, Accumu
 // start of the row) added to the sum, so many vectors together, is taken away, and added again
 // without it, each by itself.
 template <class X, Index together, class C, class Exp>
-Sum sum_without(const C *x, Index count, Index place, const Exp &exp, Sum sum) {
+DoubleDouble<> sum_without(const C *x, Index count, Index place, const Exp &exp,
+                           DoubleDouble<> sum) {
     C e[accumulator_block<X>];
     Accumulator<X> with, without;
     sum_vectors<X, together>(count, with, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
@@ -109,7 +110,7 @@ Sum sum_without(const C *x, Index count, Index place, const Exp &exp, Sum sum) {
     for_each_vector<X>(count, [&](Index i, auto lanes) FS_ALWAYS_INLINE {
         without.add(X::without(lanes.load(e + i, 0), place - i));
     });
-    const Sum all = with.total();
+    const DoubleDouble<> all = with.total();
     sum.add({-all.hi, -all.lo});
     sum.add(without.total());
     return sum;

@@ -50,8 +50,10 @@ FS_ALWAYS_INLINE inline typename X::V atanh_series(typename X::V s) {
 // higher ones (sums of very many numbers must be made so: two_sum(hi, lo)). `quotient` is a / b
 // within a few ulp.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pair<typename X::V> b,
-                                                      typename X::V quotient, typename X::V extra) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> log_ratio(DoubleDouble<typename X::V> a,
+                                                              DoubleDouble<typename X::V> b,
+                                                              typename X::V quotient,
+                                                              typename X::V extra) {
     using T = typename X::Scalar;
     using F = Format<T>;
     using C = LogConstants<T>;
@@ -69,7 +71,7 @@ FS_ALWAYS_INLINE inline Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pai
     const V down = (V)((Uint(2 * F::bias) - biased) << F::mantissa);  // 2^-k
 
     const V ah = a.hi * down, al = a.lo * down;
-    const Pair<V> sum = two_sum(ah, b.hi);
+    const DoubleDouble<V> sum = two_sum(ah, b.hi);
     const V numerator = ah - b.hi, numerator_lo = al - b.lo, denominator_lo = sum.lo + (al + b.lo);
     // One division: what the product lacks of a quotient is part of the residue, which is exact.
     const V inverse = T(1) / sum.hi, s = (numerator + numerator_lo) * inverse;
@@ -77,21 +79,22 @@ FS_ALWAYS_INLINE inline Pair<typename X::V> log_ratio(Pair<typename X::V> a, Pai
     const V rest =
         (numerator_lo - multiply_subtract_exact<X>(s, sum.hi, numerator)) - s * denominator_lo;
     const V twice_s_lo = (rest + rest) * inverse;  // not s_lo, half of a subnormal number
-    const Pair<V> head = two_sum(k * C::ln2_hi, s + s);
+    const DoubleDouble<V> head = two_sum(k * C::ln2_hi, s + s);
     return {head.hi,
             head.lo + (multiply_add(k, X::set(C::ln2_lo), atanh_series<X>(s)) + twice_s_lo)};
 }
 
 template <class V>
-FS_ALWAYS_INLINE inline V sum_of(Pair<V> p) {
+FS_ALWAYS_INLINE inline V sum_of(DoubleDouble<V> p) {
     return p.hi + p.lo;
 }
 
 // log1p(y) for y >= 0, good relative to the result however small it is.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> log1p_nonnegative(typename X::V y, typename X::V y_lo) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> log1p_nonnegative(typename X::V y,
+                                                                      typename X::V y_lo) {
     const typename X::V one = X::set(1);
-    Pair<typename X::V> a = two_sum(one, y);
+    DoubleDouble<typename X::V> a = two_sum(one, y);
     a.lo = a.lo + y_lo;
     const typename X::V zero = {};
     return log_ratio<X>(a, {one, zero}, a.hi, zero);
@@ -99,7 +102,7 @@ FS_ALWAYS_INLINE inline Pair<typename X::V> log1p_nonnegative(typename X::V y, t
 
 // log(a) for 0 < a < inf in two terms.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> log_pair(typename X::V a) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> log_pair(typename X::V a) {
     using T = typename X::Scalar;
     using V = typename X::V;
     constexpr int lift = Format<T>::mantissa + 1;
@@ -123,7 +126,7 @@ FS_ALWAYS_INLINE inline typename X::V log_of(typename X::V a) {
 template <class X>
 FS_ALWAYS_INLINE inline typename X::V log_complement(typename X::V p) {
     using T = typename X::Scalar;
-    const Pair<typename X::V> q = two_sum(X::set(1), -p);
+    const DoubleDouble<typename X::V> q = two_sum(X::set(1), -p);
     const typename X::V one = X::set(1),
                         l = sum_of(log_ratio<X>(q, {one, typename X::V{}}, q.hi, typename X::V{}));
     return p == one ? X::set(-std::numeric_limits<T>::infinity()) : l;

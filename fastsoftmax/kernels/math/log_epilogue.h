@@ -13,7 +13,7 @@ struct LogEpilogue {
     // unit, if Scaled: 1, or 1/2 where x - max may overflow; then max is half of it, too
     V max, hi, lo, inverse_hi, inverse_lo, unit;
 
-    void set_lane(Index l, double max_, double log_hi, double log_lo, Factor inverse) {
+    void set_lane(Index l, double max_, double log_hi, double log_lo, DoubleDouble<> inverse) {
         using T = typename X::Scalar;
         const T h = static_cast<T>(log_hi);
         max[l] = static_cast<T>(max_);
@@ -21,7 +21,7 @@ struct LogEpilogue {
         lo[l] = h - h == 0 ? static_cast<T>((log_hi - static_cast<double>(h)) + log_lo) : T(0);
         set_inverse(l, inverse);
     }
-    void set_inverse(Index l, Factor inverse) {
+    void set_inverse(Index l, DoubleDouble<> inverse) {
         using T = typename X::Scalar;
         const bool far = Scaled && absolute<X>(max)[l] > std::numeric_limits<T>::max() / 4;
         unit[l] = far ? T(0.5) : T(1);

@@ -16,12 +16,13 @@ template <class D>
 struct LogTotal {
     using V = typename D::V;
 
-    static Pair<V> from(Pair<V> sum, double unit, V exponent, V scaled_max, V scaled_max_lo) {
+    static DoubleDouble<V> from(DoubleDouble<V> sum, double unit, V exponent, V scaled_max,
+                                V scaled_max_lo) {
         const V zero = {};
-        const Pair<V> total = two_sum(sum.hi, sum.lo);
-        Pair<V> l =
+        const DoubleDouble<V> total = two_sum(sum.hi, sum.lo);
+        DoubleDouble<V> l =
             log_ratio<D>(total, {D::set(unit), zero}, total.hi * D::set(1 / unit), exponent);
-        Pair<V> d = two_sum(l.hi, -scaled_max);
+        DoubleDouble<V> d = two_sum(l.hi, -scaled_max);
         d.lo = d.lo + (l.lo - scaled_max_lo);
         const V none = D::set(-std::numeric_limits<double>::infinity());
         // NaN from NaN, and from the infinite sum that +inf in a row makes
@@ -31,26 +32,27 @@ struct LogTotal {
 
     // The maximum carries a good part of the total (more than a seventh): log1p of the others,
     // summed without it, keeps the digits that the total would lose. `copies` counts the maxima.
-    static Pair<V> from_rest(Pair<V> rest, V copies) {
-        const Pair<V> others = two_sum(copies - 1.0, rest.hi);
-        const Pair<V> sum = two_sum(others.hi, others.lo + rest.lo);
+    static DoubleDouble<V> from_rest(DoubleDouble<V> rest, V copies) {
+        const DoubleDouble<V> others = two_sum(copies - 1.0, rest.hi);
+        const DoubleDouble<V> sum = two_sum(others.hi, others.lo + rest.lo);
         return log1p_nonnegative<D>(sum.hi, sum.lo);
     }
     // The others relative to the maximum, from the sum of all exponentials and that of the maximum,
     // exp(s (max - center)) 2^-exponent as the row's own type has it. The logarithm is log1p of
     // them.
     template <bool Scaled>
-    static FS_ALWAYS_INLINE Pair<V> others(Pair<V> total, double unit, V at_max, V max, V center,
-                                           V exponent, const Scale<D> &scale) {
-        Pair<V> e = exp_of_difference_pair<D, Scaled>(max, center, exponent, scale);
+    static FS_ALWAYS_INLINE DoubleDouble<V> others(DoubleDouble<V> total, double unit, V at_max,
+                                                   V max, V center, V exponent,
+                                                   const Scale<D> &scale) {
+        DoubleDouble<V> e = exp_of_difference_pair<D, Scaled>(max, center, exponent, scale);
         if (unit != 1) e = product(e, unit);
-        const Pair<V> apart = two_sum(total.hi, -at_max),
-                      rest = two_sum(apart.hi, apart.lo + total.lo);
+        const DoubleDouble<V> apart = two_sum(total.hi, -at_max),
+                              rest = two_sum(apart.hi, apart.lo + total.lo);
         const V q = rest.hi / e.hi, residue = -multiply_subtract_exact<D>(q, e.hi, rest.hi);
         return {q, (residue + (rest.lo - q * e.lo)) / e.hi};
     }
 
-    static Pair<V> divide(Pair<V> a, Factor base) {
+    static DoubleDouble<V> divide(DoubleDouble<V> a, DoubleDouble<> base) {
         const V q = a.hi / D::set(base.hi);
         const V residue = -multiply_subtract_exact<D>(q, D::set(base.hi), a.hi);
         const V lo = (residue + a.lo - q * base.lo) / D::set(base.hi);
@@ -58,7 +60,7 @@ struct LogTotal {
     }
 
   private:
-    static FS_ALWAYS_INLINE Pair<V> product(Pair<V> a, double b) {
+    static FS_ALWAYS_INLINE DoubleDouble<V> product(DoubleDouble<V> a, double b) {
         const V p = a.hi * b;
         return {p, multiply_subtract_exact<D>(a.hi, D::set(b), p) + a.lo * b};
     }
@@ -66,10 +68,11 @@ struct LogTotal {
 
 // Natural logarithms as those to a base.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> log_to_base(Pair<typename X::V> l, Factor ln_base) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> log_to_base(DoubleDouble<typename X::V> l,
+                                                                DoubleDouble<> ln_base) {
     using D = Vec<double>;
     if (ln_base.is_one()) return l;
-    Pair<typename D::V> quotient[wide_parts<X>];
+    DoubleDouble<typename D::V> quotient[wide_parts<X>];
     for (int k = 0; k < wide_parts<X>; ++k) {
         quotient[k] =
             LogTotal<D>::divide(two_sum(wide_part<X>(l.hi, k), wide_part<X>(l.lo, k)), ln_base);
@@ -108,7 +111,7 @@ inline void add_rest(const C *x, Index n, C max, const Scale<X> &scale, Accumula
 template <class C>
 struct ExpTotal {
     static constexpr double unit = ExpCore<Vec<C>>::unit;
-    Sum sum;
+    DoubleDouble<> sum;
     C max, at_max;  // and its exponential
     C center;       // the shift: unit exp(s (x - center)) 2^-exponent
     double exponent;
@@ -123,7 +126,7 @@ struct ExpTotal {
         return sum.hi - static_cast<double>(at_max) <= tiny_rest * static_cast<double>(at_max) &&
                at_max > 0;
     }
-    void set_others(Sum others) {
+    void set_others(DoubleDouble<> others) {
         sum = others;
         sum.add({static_cast<double>(at_max), 0});
     }
@@ -137,18 +140,19 @@ struct LogTotals {
     static constexpr double unit = ExpTotal<C>::unit;
     double hi[size], lo[size], max[size], at_max[size], center[size], exponent[size], top_hi[size],
         top_lo[size];
-    Factor factor[Scaled ? size : 1];
+    DoubleDouble<> factor[Scaled ? size : 1];
 
-    void set(Index l, const ExpTotal<C> &t, Factor scale) {
+    void set(Index l, const ExpTotal<C> &t, DoubleDouble<> scale) {
         const double m = static_cast<double>(t.max);
-        const Factor top = t.center == 0 && m - m == 0 ? scale.times(m) : Factor{0, 0};
+        const DoubleDouble<> top =
+            t.center == 0 && m - m == 0 ? scale.times(m) : DoubleDouble<>{0, 0};
         hi[l] = t.sum.hi, lo[l] = t.sum.lo, max[l] = m, at_max[l] = static_cast<double>(t.at_max);
         center[l] = static_cast<double>(t.center), exponent[l] = t.exponent, top_hi[l] = top.hi,
         top_lo[l] = top.lo;
         if constexpr (Scaled) factor[l] = scale;
     }
     // Of the first `count`; that of a total that wants the rest is of no use.
-    void solve(Index count, Sum *logs) {
+    void solve(Index count, DoubleDouble<> *logs) {
         const Index padded = (count + D::lanes - 1) / D::lanes * D::lanes;
         for (Index l = count; l < padded; ++l) set(l, ExpTotal<C>{{1, 0}, 0, 0, 0, 0}, {1, 0});
         Scale<D> scale = Scale<D>::one();
@@ -171,9 +175,9 @@ struct LogTotals {
 };
 
 template <bool Scaled, class C>
-Sum log_of_total(const ExpTotal<C> &t, Factor scale) {
+DoubleDouble<> log_of_total(const ExpTotal<C> &t, DoubleDouble<> scale) {
     LogTotals<C, Scaled, Vec<double>::lanes> totals;
-    Sum log;
+    DoubleDouble<> log;
     totals.set(0, t, scale);
     totals.solve(1, &log);
     return log;
@@ -207,15 +211,15 @@ struct UsualLogs {
 
     template <class Part>
     FS_ALWAYS_INLINE UsualLogs(V max_, V at_max, Part part) : max(max_) {
-        Pair<typename D::V> others[wide_parts<X>];
+        DoubleDouble<typename D::V> others[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
-            const Pair<typename D::V> total = part(k);
+            const DoubleDouble<typename D::V> total = part(k);
             const auto m = wide_part<X>(max, k), e = wide_part<X>(at_max, k);
             others[k] = relative(total, e, m);
             tail_underflows[k] = total.hi - e <= Total::tiny_rest * e;
         }
-        const Pair<V> rest = pair_from_wide<X>(others),
-                      log = log1p_nonnegative<X>(rest.hi, rest.lo);
+        const DoubleDouble<V> rest = pair_from_wide<X>(others),
+                              log = log1p_nonnegative<X>(rest.hi, rest.lo);
         hi = log.hi, lo = log.lo;
     }
     FS_ALWAYS_INLINE bool any_tail_underflows() const {
@@ -225,13 +229,14 @@ struct UsualLogs {
     }
     // logsumexp, but where they may_cancel.
     FS_ALWAYS_INLINE V sum() const {
-        const Pair<V> s = two_sum(max, hi);
+        const DoubleDouble<V> s = two_sum(max, hi);
         return s.hi + (s.lo + lo);
     }
 
   private:
-    static FS_ALWAYS_INLINE Pair<typename D::V> relative(Pair<typename D::V> total,
-                                                         typename D::V at_max, typename D::V max) {
+    static FS_ALWAYS_INLINE DoubleDouble<typename D::V> relative(DoubleDouble<typename D::V> total,
+                                                                 typename D::V at_max,
+                                                                 typename D::V max) {
         constexpr int exponent = Shift<X>::fixed_exponent;
         if constexpr (wide_parts<X> > 1)
             return {(total.hi - at_max) /
@@ -246,9 +251,9 @@ struct UsualLogs {
 
 // The same from what add_rest adds.
 template <class C>
-Sum log_of_rest(Sum rest, Sum copies) {
+DoubleDouble<> log_of_rest(DoubleDouble<> rest, DoubleDouble<> copies) {
     using D = Vec<double, 16>;
-    const Sum r = true_rest<C>(rest);
+    const DoubleDouble<> r = true_rest<C>(rest);
     const auto log = LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.value()));
     return {log.hi[0], log.lo[0]};
 }

@@ -67,9 +67,9 @@ __attribute__((noinline)) void times_sigmoid_with_tails(const typename X::Scalar
 template <class X>
 FS_ALWAYS_INLINE inline typename X::V softplus(typename X::V x) {
     using V = typename X::V;
-    const Pair<V> l = log1p_nonnegative<X>(exp_nonpositive<X>(minus_absolute<X>(x)), V{});
+    const DoubleDouble<V> l = log1p_nonnegative<X>(exp_nonpositive<X>(minus_absolute<X>(x)), V{});
     const V top = larger(x, V{});
-    const Pair<V> s = two_sum(top, l.hi);
+    const DoubleDouble<V> s = two_sum(top, l.hi);
     const V y = s.hi + (s.lo + l.lo);
     return x <= std::numeric_limits<typename X::Scalar>::max() ? y : x;  // +inf and NaN
 }
@@ -89,7 +89,7 @@ FS_ALWAYS_INLINE inline typename X::V logit(typename X::V p) {
     const V zero = {}, one = X::set(1);
     const auto subnormal = p < std::numeric_limits<T>::min();
     const V a = subnormal ? p * T(Index(1) << lift) : p;
-    const Pair<V> b = two_sum(one, -p);
+    const DoubleDouble<V> b = two_sum(one, -p);
     const V l = sum_of(log_ratio<X>({a, zero}, b, a / b.hi, subnormal ? X::set(-lift) : zero));
     const V inf = X::set(std::numeric_limits<T>::infinity()),
             nan = X::set(std::numeric_limits<T>::quiet_NaN());

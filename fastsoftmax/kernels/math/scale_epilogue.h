@@ -25,7 +25,7 @@ struct ScaleEpilogue {
                           watches = seldom_two && !never_two;
     V hi, lo;
 
-    static FS_ALWAYS_INLINE ScaleEpilogue all(double numerator, Sum total) {
+    static FS_ALWAYS_INLINE ScaleEpilogue all(double numerator, DoubleDouble<> total) {
         using D = Vec<double, 16>;
         const auto q = quotient<D>(D::set(numerator), {D::set(total.hi), D::set(total.lo)});
         const T hi = static_cast<T>(q.hi[0]),
@@ -41,14 +41,14 @@ struct ScaleEpilogue {
     static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, Part part,
                                                V largest = X::set(any_size)) {
         using D = Vec<double>;
-        Pair<typename D::V> q[wide_parts<X>], total[wide_parts<X>];
+        DoubleDouble<typename D::V> q[wide_parts<X>], total[wide_parts<X>];
         for (int k = 0; k < wide_parts<X>; ++k) {
             total[k] = part(k);
             q[k] =
                 quotient<D>(numerators ? D::load(numerators + k * D::lanes) : D::set(1), total[k]);
         }
         if constexpr (!watches) return of(pair_from_wide<X>(q));
-        const Pair<V> rounded = pair_from_wide<X>(total);
+        const DoubleDouble<V> rounded = pair_from_wide<X>(total);
         return of(pair_from_wide<X>(q), rounded.hi, rounded.lo, largest);
     }
     static FS_ALWAYS_INLINE ScaleEpilogue each(const double *numerators, const Accumulator<X> &sums,
@@ -56,8 +56,9 @@ struct ScaleEpilogue {
         return each(numerators, [&](int k) FS_ALWAYS_INLINE { return sums.part(k); }, largest);
     }
     // The same, always in two terms, of totals in pairs of the terms' own type.
-    static FS_ALWAYS_INLINE ScaleEpilogue of_pairs(Pair<V> numerator, Pair<V> total) {
-        Pair<V> q = quotient<X>(numerator.hi, total);
+    static FS_ALWAYS_INLINE ScaleEpilogue of_pairs(DoubleDouble<V> numerator,
+                                                   DoubleDouble<V> total) {
+        DoubleDouble<V> q = quotient<X>(numerator.hi, total);
         if constexpr (!UnitNumerators) q.lo = q.lo + numerator.lo / total.hi;
         return of(q);
     }
@@ -107,13 +108,13 @@ struct ScaleEpilogue {
     static constexpr T little = 1 / (T(Index(1) << Format<T>::mantissa) * 8),
                        any_size = std::numeric_limits<T>::infinity();
 
-    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q) {
+    static FS_ALWAYS_INLINE ScaleEpilogue of(DoubleDouble<V> q) {
         const V lo = divides ? -q.lo / q.hi : q.lo;
         return {q.hi, lo - lo == V{} ? lo : V{}};
     }
     // The total is given as a number and what was rounded off: that is next to nothing where the
     // row has one exponential and little else, and of one total in twenty by chance.
-    static FS_ALWAYS_INLINE ScaleEpilogue of(Pair<V> q, V total, V rest,
+    static FS_ALWAYS_INLINE ScaleEpilogue of(DoubleDouble<V> q, V total, V rest,
                                              V largest = X::set(any_size)) {
         ScaleEpilogue n = of(q);
         if constexpr (watches)
@@ -125,8 +126,8 @@ struct ScaleEpilogue {
     }
     // numerator / total as hi + lo; the total itself where softmax divides.
     template <class D>
-    static FS_ALWAYS_INLINE Pair<typename D::V> quotient(typename D::V numerator,
-                                                         Pair<typename D::V> total) {
+    static FS_ALWAYS_INLINE DoubleDouble<typename D::V> quotient(
+        typename D::V numerator, DoubleDouble<typename D::V> total) {
         using W = typename D::V;
         // An infinite sum comes from +inf in the row, which makes it NaN.
         const W s = total.hi - total.hi == W{} ? total.hi + total.lo

@@ -8,34 +8,12 @@
 namespace {
 namespace fs {
 
-// What multiplies the logits inside the exponential: ln(base) / temperature, as hi + lo of the
-// compute type.
-struct Factor {
-    double hi, lo;
-    bool is_one() const { return hi == 1 && lo == 0; }
-    Factor times(double m) const {
-        using D = Vec<double, 16>;
-        const double product = m * hi,
-                     error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(product))[0] +
-                             m * lo;
-        return {product, product - product == 0 ? error : 0};
-    }
-    // Over |t|: a negative temperature is that of softmin.
-    Factor over(double t) const {
-        using D = Vec<double, 16>;
-        t = t < 0 ? -t : t;
-        const double quotient = hi / t, residue = -multiply_subtract_exact<D>(
-                                            D::set(quotient), D::set(t), D::set(hi))[0];
-        return {quotient, (residue + lo) / t};
-    }
-};
-
-// The factor in vectors (one value for a row, a value per lane for columns), and what one step of n
-// is in units of the logits.
+// What multiplies the logits inside the exponential, ln(base) / temperature, in vectors (one value
+// for a row, a value per lane for columns), and what one step of n is in units of the logits.
 template <class X>
 struct Scale {
     typename X::V hi, lo, log2e, unit;
-    void set_lane(Index lane, Factor f) {
+    void set_lane(Index lane, DoubleDouble<> f) {
         using T = typename X::Scalar;
         T h = static_cast<T>(f.hi);
         hi[lane] = h;
@@ -43,7 +21,7 @@ struct Scale {
         log2e[lane] = static_cast<T>(f.hi * ExpConstants<double>::log2e);
         unit[lane] = 1 / log2e[lane];
     }
-    static Scale all(Factor f) {
+    static Scale all(DoubleDouble<> f) {
         Scale s;
         s.set_lane(0, f);
         s.hi = X::set(s.hi[0]), s.lo = X::set(s.lo[0]), s.log2e = X::set(s.log2e[0]),

@@ -7,17 +7,6 @@
 namespace {
 namespace fs {
 
-struct Sum {
-    double hi = 0, lo = 0;
-    void add(Sum other) {
-        const double s = hi + other.hi, t = s - hi;
-        lo += ((hi - (s - t)) + (other.hi - t)) + other.lo;
-        hi = s;
-    }
-    // the error of an infinite sum is NaN
-    double value() const { return hi - hi == 0 ? hi + lo : hi; }
-};
-
 // One running sum per lane. A few terms are added to each other first, in their own precision, then
 // to it: in float64 for float32 terms, with the rounding errors kept for float64 terms (two_sum).
 // What remains of a long sum's error is that of the additions in the terms' own precision, whatever
@@ -57,18 +46,20 @@ struct Accumulator<X, float> {
         add(v);
 #endif
     }
-    Sum lane(Index l) const { return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0}; }
-    FS_ALWAYS_INLINE Pair<typename D::V> part(int which) const {
+    DoubleDouble<> lane(Index l) const {
+        return {l < D::lanes ? lower[l] : upper[l - D::lanes], 0};
+    }
+    FS_ALWAYS_INLINE DoubleDouble<typename D::V> part(int which) const {
         return {which ? upper : lower, typename D::V{}};
     }
-    Sum total() const {
+    DoubleDouble<> total() const {
         return {fold<D>(lower + upper, [](auto a, auto b) { return a + b; }), 0};
     }
 
     // Those of two rows are folded together.
     using Unfolded = typename D::V;
     FS_ALWAYS_INLINE Unfolded unfolded() const { return lower + upper; }
-    static FS_ALWAYS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+    static FS_ALWAYS_INLINE DoubleDouble<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
         return {folded<D>(zip_low(a, b) + zip_high(a, b)), TwoDoubles{}};
     }
 
@@ -88,7 +79,7 @@ struct PairSums {
     typename X::V hi = {}, lo = {};
     FS_ALWAYS_INLINE void assign(typename X::V v) { hi = v, lo = typename X::V{}; }
     FS_ALWAYS_INLINE void add(typename X::V v) {
-        const Pair<typename X::V> s = two_sum(hi, v);
+        const DoubleDouble<typename X::V> s = two_sum(hi, v);
         hi = s.hi;
         lo = lo + s.lo;
     }
@@ -98,23 +89,23 @@ template <class X>
 struct Accumulator<X, double> : PairSums<X> {
     using PairSums<X>::hi, PairSums<X>::lo;
     FS_ALWAYS_INLINE void add_stored(typename X::V v) { this->add(v); }
-    Sum lane(Index l) const { return {hi[l], lo[l]}; }
-    FS_ALWAYS_INLINE Pair<typename X::V> part(int) const { return {hi, lo}; }
-    Sum total() const {
+    DoubleDouble<> lane(Index l) const { return {hi[l], lo[l]}; }
+    FS_ALWAYS_INLINE DoubleDouble<typename X::V> part(int) const { return {hi, lo}; }
+    DoubleDouble<> total() const {
         const auto t = two_totals({hi, lo}, {hi, lo});
         return {t.hi[0], t.lo[0]};
     }
 
-    using Unfolded = Pair<typename X::V>;
+    using Unfolded = DoubleDouble<typename X::V>;
     FS_ALWAYS_INLINE Unfolded unfolded() const { return {hi, lo}; }
-    static FS_ALWAYS_INLINE Pair<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
+    static FS_ALWAYS_INLINE DoubleDouble<TwoDoubles> two_totals(Unfolded a, Unfolded b) {
         const auto s = two_sum(zip_low(a.hi, b.hi), zip_high(a.hi, b.hi));
         return folded<X>(s.hi, s.lo + (zip_low(a.lo, b.lo) + zip_high(a.lo, b.lo)));
     }
 
   private:
     template <class Y>
-    static FS_ALWAYS_INLINE Pair<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
+    static FS_ALWAYS_INLINE DoubleDouble<TwoDoubles> folded(typename Y::V h, typename Y::V l) {
         if constexpr (sizeof h == 16) {
             return {h, l};
         } else {
@@ -125,7 +116,7 @@ struct Accumulator<X, double> : PairSums<X> {
 };
 
 template <class X>
-FS_ALWAYS_INLINE inline Sum folded(const typename Accumulator<X>::Unfolded &sums) {
+FS_ALWAYS_INLINE inline DoubleDouble<> folded(const typename Accumulator<X>::Unfolded &sums) {
     const auto both = Accumulator<X>::two_totals(sums, sums);
     return {both.hi[0], both.lo[0]};
 }

@@ -8,15 +8,24 @@ namespace fs {
 
 // (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They
 // need -ffp-contract=off.
-template <class V>
-struct Pair {
-    V hi, lo;  // the unevaluated sum hi + lo
+
+// One number, or a vector of them; {} is 0, and nothing is what an array of them begins with.
+template <class V = double>
+struct DoubleDouble {
+    V hi, lo;
+
+    bool is_one() const { return hi == 1 && lo == 0; }
+    // The error of an infinite number is NaN.
+    FS_ALWAYS_INLINE V value() const { return hi - hi == V{} ? hi + lo : hi; }
+    void add(DoubleDouble other);
+    DoubleDouble times(double m) const;
+    DoubleDouble over(double t) const;
 };
 
 // Pairs of double (as many as the vector is wide) as one pair of the vector's type.
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> pair_from_wide(
-    const Pair<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> pair_from_wide(
+    const DoubleDouble<typename Vec<double, sizeof(typename X::V)>::V> *parts) {
     typename Vec<double, sizeof(typename X::V)>::V part[wide_parts<X>];
     for (int k = 0; k < wide_parts<X>; ++k) part[k] = parts[k].hi;
     const typename X::V hi = from_wide<X>(part);
@@ -26,7 +35,7 @@ FS_ALWAYS_INLINE inline Pair<typename X::V> pair_from_wide(
 }
 
 template <class V>
-FS_ALWAYS_INLINE inline Pair<V> two_sum(V a, V b) {
+FS_ALWAYS_INLINE inline DoubleDouble<V> two_sum(V a, V b) {
     V s = a + b, t = s - a;
     return {s, (a - (s - t)) + (b - t)};
 }
@@ -52,15 +61,40 @@ FS_ALWAYS_INLINE inline typename X::V multiply_subtract_exact(typename X::V a, t
 }
 
 template <class V>
-FS_ALWAYS_INLINE inline Pair<V> fast_two_sum(V a, V b) {  // for |a| >= |b| (Dekker 1971)
+FS_ALWAYS_INLINE inline DoubleDouble<V> fast_two_sum(V a, V b) {  // for |a| >= |b| (Dekker 1971)
     const V s = a + b;
     return {s, b - (s - a)};
 }
 
 template <class X>
-FS_ALWAYS_INLINE inline Pair<typename X::V> product(Pair<typename X::V> a, Pair<typename X::V> b) {
+FS_ALWAYS_INLINE inline DoubleDouble<typename X::V> product(DoubleDouble<typename X::V> a,
+                                                            DoubleDouble<typename X::V> b) {
     const typename X::V p = a.hi * b.hi;
     return {p, multiply_subtract_exact<X>(a.hi, b.hi, p) + (a.hi * b.lo + a.lo * b.hi)};
+}
+
+template <class V>
+inline void DoubleDouble<V>::add(DoubleDouble other) {
+    const DoubleDouble s = two_sum(hi, other.hi);
+    hi = s.hi, lo += s.lo + other.lo;
+}
+
+template <>
+inline DoubleDouble<> DoubleDouble<>::times(double m) const {
+    using D = Vec<double, 16>;
+    const double p = m * hi,
+                 error = multiply_subtract_exact<D>(D::set(m), D::set(hi), D::set(p))[0] + m * lo;
+    return {p, p - p == 0 ? error : 0};
+}
+
+// Over |t|: a negative temperature is that of softmin.
+template <>
+inline DoubleDouble<> DoubleDouble<>::over(double t) const {
+    using D = Vec<double, 16>;
+    t = t < 0 ? -t : t;
+    const double quotient = hi / t,
+                 residue = -multiply_subtract_exact<D>(D::set(quotient), D::set(t), D::set(hi))[0];
+    return {quotient, (residue + lo) / t};
 }
 
 }  // namespace fs
