@@ -311,6 +311,22 @@ def test_axis_of_numpy_integers(case):
         check(case, case.call(x, axis=axis), x, axis=1)
 
 
+@EVERY_ROWWISE
+@pytest.mark.parametrize("shape", [(7,), (3, 2, 5), (40, 300), (1, 3, 1)])
+def test_the_last_axis_by_any_name(case, shape, dtype):
+    """And all axes, which are those of the flat array."""
+    x = case.typical(shape, dtype, np.random.default_rng(14))
+    last = case.call(x, axis=-1)
+    np.testing.assert_array_equal(case.call(x, axis=len(shape) - 1), last, strict=True)
+    whole, flat = case.call(x, axis=None), case.call(x.reshape(-1), axis=-1)
+    np.testing.assert_array_equal(np.reshape(whole, np.shape(flat)), flat, strict=True)
+    assert np.shape(whole) == (() if case.reduced else shape)
+    out = np.empty(np.shape(whole), dtype)
+    assert case.call(x, axis=None, out=out) is out
+    check(case, out, x, axis=None)
+    check(case, case.call(x, axis=tuple(range(len(shape)))), x, axis=None)
+
+
 def test_no_axes_at_all():
     """Like NumPy's reductions: over no axis every number is on its own."""
     x = np.array([[1.0, -2.0], [0.5, 7.0]])
@@ -320,7 +336,7 @@ def test_no_axes_at_all():
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("axis", [2, -3, 100, (0, 2), (-3,), 2**40])
+@pytest.mark.parametrize("axis", [2, -3, 100, (0, 2), (-3,), 2**40, 2**70, -(2**70)])
 @EVERY_ROWWISE
 def test_axis_out_of_range(case, axis):
     refuses(lambda: case.call(np.ones((2, 3)), axis=axis), np.exceptions.AxisError, "axis")

@@ -1,7 +1,7 @@
 # What every room's kernels share. Included once at the head of every module of kernels/.
 
 cimport numpy as cnp
-from cpython.long cimport PyLong_CheckExact
+from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact
 from cython.parallel cimport prange, threadid
 
@@ -273,8 +273,9 @@ cdef Py_ssize_t threads_for(object num_threads, Py_ssize_t size) except 0:
     return resolve(num_threads, size)
 
 
-# A new array of the shape (but for the last axis, if it is to be reduced) and dtype of a plain one.
-cdef cnp.ndarray new_like(cnp.ndarray x, bint reduced):
+# A new array of the dtype and shape of a plain one, but for the last axes if those are to be
+# reduced.
+cdef cnp.ndarray new_like(cnp.ndarray x, int reduced):
     if not reduced and cnp.PyArray_NBYTES(x) >= POOLED:
         from fastsoftmax._memory import empty
         return empty((<object> x).shape, x.dtype)
@@ -288,17 +289,30 @@ cdef inline bint is_settled_count(object num_threads) noexcept:
     return num_threads is None or PyLong_CheckExact(num_threads)
 
 
-# Whether an array is as it was. Other threads may have run while Python code did, and have resized
-# it in place.
-cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, Py_ssize_t n) noexcept:
-    cdef int ndim = cnp.PyArray_NDIM(x)
-    return ndim > 0 and size_of(x) == size and cnp.PyArray_DIM(x, ndim - 1) == n
+# Whether an array is as large as it was. Other threads may have run while Python code did, and have
+# resized it in place.
+cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size) noexcept:
+    return cnp.PyArray_NDIM(x) > 0 and size_of(x) == size
 
 
-# The result of a plain call, or None if it is not one; `reduced` says whether results lack the last
+# The length of the rows of a plain array along an axis, if they lie one after another, else 0: the
+# last axis, or None, of which the whole array is a row.
+cdef inline Py_ssize_t row_length(object axis, cnp.ndarray x) noexcept:
+    cdef int overflow = 0, last = cnp.PyArray_NDIM(x) - 1
+    cdef long place
+    if axis is None:
+        return size_of(x)
+    if not PyLong_CheckExact(axis):
+        return 0
+    place = PyLong_AsLongAndOverflow(axis, &overflow)
+    return cnp.PyArray_DIM(x, last) if not overflow and (place == -1 or place == last) else 0
+
+
+# The result of a plain call, or None if it is not one; `reduced` says whether results lack the
 # axis.
 cdef object plain(
-        object x, object out, object num_threads, bint reduced, Plain for_float, Plain for_double):
+        object x, object axis, object out, object num_threads, bint reduced, Plain for_float,
+        Plain for_double):
     cdef cnp.ndarray a, y
     cdef Py_ssize_t n, rows, size, threads
     cdef const void* source
@@ -308,16 +322,20 @@ cdef object plain(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    n = row_length(axis, a)
+    if n == 0:
+        return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if out is None:
-        y = new_like(a, reduced)
+        y = new_like(a, 0 if not reduced else cnp.PyArray_NDIM(a) if axis is None else 1)
     elif not reduced and is_plain_out(out, a):
         y = <cnp.ndarray> out
     else:
         return None
-    if not is_still(a, size, n) or size_of(y) != (rows if reduced else size):
+    if not is_still(a, size) or row_length(axis, a) != n:
+        return None
+    if size_of(y) != (rows if reduced else size):
         return None
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
@@ -356,8 +374,8 @@ cdef inline bint is_plain_target(object target, cnp.ndarray x, bint labels) noex
 
 # The loss of a plain call, with the gradient if that is wanted, or None if it is not one.
 cdef object plain_loss(
-        object x, object target, object reduction, bint gradient, object out, object num_threads,
-        bint of_rows, PlainLoss for_float, PlainLoss for_double):
+        object x, object target, object axis, object reduction, bint gradient, object out,
+        object num_threads, bint of_rows, PlainLoss for_float, PlainLoss for_double):
     cdef cnp.ndarray a, t, g = None, value
     cdef Py_ssize_t n, rows, size, threads
     cdef double divisor = 1, total
@@ -369,12 +387,14 @@ cdef object plain_loss(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    n = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    n = row_length(axis, a)
+    if n == 0 or axis is None:
+        return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if gradient and out is None:
-        g = new_like(a, False)
-    if not is_still(a, size, n):
+        g = new_like(a, 0)
+    if not is_still(a, size) or row_length(axis, a) != n:
         return None
     labels = of_rows and cnp.PyArray_CheckExact(target)
     labels = labels and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1

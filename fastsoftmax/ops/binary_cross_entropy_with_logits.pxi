@@ -31,8 +31,8 @@ def binary_cross_entropy_with_logits_flat(
 
 def binary_cross_entropy_with_logits_plain(logits, targets, reduction, gradient, out, num_threads):
     return plain_loss(
-        logits, targets, reduction, gradient, out, num_threads, False, plain_binary_logits[float],
-        plain_binary_logits[double])
+        logits, targets, -1, reduction, gradient, out, num_threads, False,
+        plain_binary_logits[float], plain_binary_logits[double])
 
 
 def binary_cross_entropy_with_logits_grad_hess_flat(

@@ -40,10 +40,10 @@ def cross_entropy_rows(
     return total
 
 
-def cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads):
+def cross_entropy_plain(logits, targets, axis, reduction, gradient, out, num_threads):
     return plain_loss(
-        logits, targets, reduction, gradient, out, num_threads, True, plain_cross_entropy[float],
-        plain_cross_entropy[double])
+        logits, targets, axis, reduction, gradient, out, num_threads, True,
+        plain_cross_entropy[float], plain_cross_entropy[double])
 
 
 def cross_entropy_grad_hess_rows(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .. import _inputs, _losses, _parameters, _targets
 from .._backend import kernel
-from .._parameters import LAST, is_last, is_plain_float
+from .._parameters import is_plain_float
 from .._reference import (
     Array,
     Scaled,
@@ -28,9 +28,17 @@ from .._signatures import ArrayLike
 
 @kernel
 def cross_entropy_plain(
-    logits: Any, targets: Any, reduction: Any, gradient: bool, out: Any, num_threads: Any
+    logits: Any,
+    targets: Any,
+    axis: Any,
+    reduction: Any,
+    gradient: bool,
+    out: Any,
+    num_threads: Any,
 ) -> Any:
-    """The result for plain arrays (native, contiguous, not empty, labels in range); or None."""
+    """The result for plain arrays (native, contiguous, not empty, labels in range), along the last
+    axis; or None.
+    """
     return None
 
 
@@ -137,9 +145,8 @@ def _cross_entropy(
 ) -> Any:
     default = weight is None and sample_weight is None and ignore_index is None and where is None
     default = default and is_plain_float(label_smoothing, 0) and is_plain_float(z_loss, 0)
-    default = default and (axis is LAST or is_last(axis, logits))
     if default and is_plain_float(temperature, 1):
-        result = cross_entropy_plain(logits, targets, reduction, gradient, out, num_threads)
+        result = cross_entropy_plain(logits, targets, axis, reduction, gradient, out, num_threads)
         if result is not None:
             return result
     _losses.check_reduction(reduction)

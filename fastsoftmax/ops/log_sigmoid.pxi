@@ -16,7 +16,8 @@ def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def log_sigmoid_plain(x, out, num_threads):
     return plain(
-        x, out, num_threads, False, unary_plain[LogSigmoid, float], unary_plain[LogSigmoid, double])
+        x, None, out, num_threads, False, unary_plain[LogSigmoid, float],
+        unary_plain[LogSigmoid, double])
 
 
 def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):

@@ -22,8 +22,9 @@ def log_softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperat
         settled()
 
 
-def log_softmax_plain(x, out, num_threads):
-    return plain(x, out, num_threads, False, plain_log_softmax[float], plain_log_softmax[double])
+def log_softmax_plain(x, axis, out, num_threads):
+    return plain(
+        x, axis, out, num_threads, False, plain_log_softmax[float], plain_log_softmax[double])
 
 
 def log_softmax_vjp_rows(

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import _call
 from .._backend import kernel
-from .._parameters import LAST, UNSCALED, is_last
+from .._parameters import UNSCALED
 from .._reference import (
     Array,
     Scaled,
@@ -25,8 +25,10 @@ from .._signatures import ArrayLike, activation, activation_vjp
 
 
 @kernel
-def log_softmax_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
+def log_softmax_plain(x: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty), its last axis or all of them,
+    and a plain `out`; or None.
+    """
     return None
 
 
@@ -151,14 +153,8 @@ def log_softmax(
     array([-2., -2., -2., -2.])
     """
     unscaled = temperature is UNSCALED or (type(temperature) is float and temperature == 1.0)
-    if (
-        unscaled
-        and (axis is LAST or is_last(axis, x))
-        and base is None
-        and where is None
-        and dtype is None
-    ):
-        result = log_softmax_plain(x, out, num_threads)
+    if unscaled and base is None and where is None and dtype is None:
+        result = log_softmax_plain(x, axis, out, num_threads)
         if result is not None:
             return result
     return _call.normalize_rows(

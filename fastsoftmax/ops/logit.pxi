@@ -13,4 +13,5 @@ def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 
 def logit_plain(x, out, num_threads):
-    return plain(x, out, num_threads, False, unary_plain[Logit, float], unary_plain[Logit, double])
+    return plain(
+        x, None, out, num_threads, False, unary_plain[Logit, float], unary_plain[Logit, double])

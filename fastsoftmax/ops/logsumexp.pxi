@@ -26,8 +26,8 @@ def logsumexp_rows(cnp.ndarray x, cnp.ndarray b, cnp.ndarray out, tuple ln_base,
         settled()
 
 
-def logsumexp_plain(x, out, num_threads):
-    return plain(x, out, num_threads, True, plain_logsumexp[float], plain_logsumexp[double])
+def logsumexp_plain(x, axis, out, num_threads):
+    return plain(x, axis, out, num_threads, True, plain_logsumexp[float], plain_logsumexp[double])
 
 
 def logsumexp_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):

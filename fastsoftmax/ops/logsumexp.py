@@ -11,7 +11,6 @@ from .. import _inputs, _parameters, _views
 from .._backend import kernel
 from .._call import prepare
 from .._outputs import Output, ShapedOutput
-from .._parameters import LAST, is_last
 from .._reference import (
     BLOCK,
     LIFT,
@@ -35,8 +34,10 @@ ONE = np.ones((1, 1))
 
 
 @kernel
-def logsumexp_plain(x: Any, out: Any, num_threads: Any) -> Any:
-    """The result for a plain array (native, contiguous, not empty) and a plain `out`; or None."""
+def logsumexp_plain(x: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty), its last axis or all of them,
+    and a plain `out`; or None.
+    """
     return None
 
 
@@ -278,15 +279,8 @@ def logsumexp(
     >>> logsumexp([[0.0, 1.0], [3.0, 3.0]], base=2).round(4)
     array([1.585, 4.   ])
     """
-    if (
-        (axis is LAST or is_last(axis, x))
-        and b is None
-        and base is None
-        and where is None
-        and dtype is None
-        and keepdims is False
-    ):
-        result = logsumexp_plain(x, out, num_threads)
+    if b is None and base is None and where is None and dtype is None and keepdims is False:
+        result = logsumexp_plain(x, axis, out, num_threads)
         if result is not None:
             return result
     return _reduced(x, axis, b, keepdims, base, where, out, dtype, num_threads)

@@ -16,7 +16,7 @@ def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def sigmoid_plain(x, out, num_threads):
     return plain(
-        x, out, num_threads, False, unary_plain[Sigmoid, float], unary_plain[Sigmoid, double])
+        x, None, out, num_threads, False, unary_plain[Sigmoid, float], unary_plain[Sigmoid, double])
 
 
 def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t num_threads):

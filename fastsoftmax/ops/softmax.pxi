@@ -22,8 +22,8 @@ def softmax_rows(cnp.ndarray x, cnp.ndarray out, const double[:, :] temperature,
         settled()
 
 
-def softmax_plain(x, out, num_threads):
-    return plain(x, out, num_threads, False, plain_softmax[float], plain_softmax[double])
+def softmax_plain(x, axis, out, num_threads):
+    return plain(x, axis, out, num_threads, False, plain_softmax[float], plain_softmax[double])
 
 
 def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double[:, :] temperature,

@@ -16,7 +16,8 @@ def softplus_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def softplus_plain(x, out, num_threads):
     return plain(
-        x, out, num_threads, False, unary_plain[Softplus, float], unary_plain[Softplus, double])
+        x, None, out, num_threads, False, unary_plain[Softplus, float],
+        unary_plain[Softplus, double])
 
 
 def softplus_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
