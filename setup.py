@@ -53,8 +53,9 @@ SHARED = "fastsoftmax.kernels._shared"
 NUMPY_API = ("NO_DEPRECATED_API", "TARGET_VERSION")  # wheels run with every NumPy from 2.0 on
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 REQUIRE = os.environ.get("FASTSOFTMAX_REQUIRE", "0") not in ("", "0")
-# build these alone, to save time
+# Build these alone, to save time; what is not built computes with NumPy.
 ISAS = os.environ.get("FASTSOFTMAX_ISAS", "").replace(",", " ").split()
+ROOMS = os.environ.get("FASTSOFTMAX_ROOMS", "").replace(",", " ").split()
 BUILDING = not {"egg_info", "dist_info", "sdist", "clean"} & set(sys.argv)  # these need no compiler
 
 STUB = """\
@@ -108,11 +109,22 @@ def complain(message):
     print(f"\n*** fastsoftmax: {message}\n", file=sys.stderr, flush=True)
 
 
+def chosen_rooms():
+    """The names of the rooms that are compiled."""
+    rooms = sorted(path.stem for path in PACKAGE.glob("ops/*.pxi"))
+    if unknown := set(ROOMS) - set(rooms):
+        raise SystemExit(
+            f"FASTSOFTMAX_ROOMS must name some of {', '.join(rooms)}, not"
+            f" {', '.join(sorted(unknown))}"
+        )
+    return [room for room in rooms if not ROOMS or room in ROOMS]
+
+
 def write_stub(isa, command):
     """Write the .pyx of a module. Another compiler or other flags change it,
     and so rebuild everything.
     """
-    rooms = "".join(f'include "../ops/{room.name}"\n' for room in sorted(PACKAGE.glob("ops/*.pxi")))
+    rooms = "".join(f'include "../ops/{room}.pxi"\n' for room in chosen_rooms())
     stub = PACKAGE / "kernels" / f"{isa}.pyx"
     text = STUB.format(command=" ".join(command), rooms=rooms)
     if not stub.exists() or stub.read_text() != text:
