@@ -190,6 +190,39 @@ def test_float32_rows_next_to_where_it_will_do(backend):
         assert np.nanmax(error[well]) <= BOUND
 
 
+@pytest.mark.parametrize("n", [40, 128, 1024])
+def test_many_heavy_terms_far_below(n, dtype, backend):
+    """Exponentials that are flushed to 0 may make a difference by their number and weights."""
+    lowest, largest = (-87.9, 2.0**80) if dtype == np.float32 else (-709.0, 2.0**960)
+    x, b = np.full(n, lowest, dtype), np.full(n, largest, dtype)
+    x[0], b[0] = 0, 1 + 1.5 * 2**-18
+    exact = exactly(x, b)
+    for axis, shape in ((0, (n, 20)), (1, (20, n)), (1, (1, n))):
+        scores, weights = (
+            np.ascontiguousarray(np.broadcast_to(np.expand_dims(a, 1 - axis), shape))
+            for a in (x, b)
+        )
+        for got in logsumexp(scores, axis, b=weights):
+            assert ulp(got, exact, x, b) <= BOUND
+
+
+@pytest.mark.parametrize("b", [1.0, 0.5, 1 + 2**-20, -1.0])
+@pytest.mark.parametrize("x", [0.0, 2.0**-20, -np.inf, np.inf, 3.0])
+def test_results_in_the_place_of_an_argument(x, b, dtype, backend):
+    """Rows that are done again find their numbers."""
+    for rows in (3, 64):
+        for place in ("x", "b"):
+            scores, weights = np.full((rows, 1), x, dtype), np.full((rows, 1), b, dtype)
+            expected = logsumexp(scores, 1, b=weights, keepdims=True)
+            out = scores if place == "x" else weights
+            got = logsumexp(scores, 1, b=weights, keepdims=True, out=out)
+            assert got is out
+            np.testing.assert_array_equal(got, expected)
+        two, weights = np.full((rows, 2), x, dtype), np.full((rows, 1), b / 2, dtype)
+        expected = logsumexp(two, 1, b=weights)
+        np.testing.assert_array_equal(logsumexp(two, 1, b=weights, out=weights[:, 0]), expected)
+
+
 @pytest.mark.parametrize(
     "kind", ["mean of N(0,1)", "mean of N(0,1e-3)", "total 1", "0 and far below"]
 )

@@ -89,8 +89,9 @@ def _weighted(z: Scaled, b: Array, ln_base: tuple[float, float], narrow: bool) -
     nothing = (z.max == -np.inf) & ~np.isnan(sum_)
     log = np.where(undefined, np.nan, np.log(sum_.astype(np.longdouble)))
     y = _sum(z.max, np.where(nothing, -np.inf, log), ln_base)
-    heaviest = np.abs(b).max(axis=1, keepdims=True)  # terms below 2^-1022 are missing
-    doubtful = (size > 2.0**900) | (size < 2.0**-900) | (size < heaviest * 2.0**-960)
+    heaviest = np.abs(b).max(axis=1, keepdims=True)  # each term may lack 2^-1022 of it
+    least = z.x.shape[1] * 2.0**-965
+    doubtful = (size > 2.0**900) | (size < 2.0**-900) | (size < heaviest * least)
     largest = np.maximum(np.abs(y), np.abs(z.max) / 16) * ln_base[0]
     defined = (sum_ > size * 2.0**-40) & (largest * sum_ >= size * (2.0**-25 if narrow else 1))
     doubtful |= ~defined & ~(sum_ < -size * 2.0**-40)
@@ -223,7 +224,7 @@ def logsumexp(
         Factors of the exponentials, ``log(sum(b * exp(x)))``; `x` and `b` broadcast against each
         other, and their common shape stands for that of `x` in what follows. Terms of factor 0 take
         no part, whatever `x` is there; a negative total gives NaN. It does not change the dtype of
-        the result; it is used as float64.
+        the result, and its numbers are not rounded to that.
     keepdims : bool, default False
         Whether reduced axes stay, with length 1.
     base : float, optional

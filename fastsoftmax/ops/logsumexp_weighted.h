@@ -124,9 +124,10 @@ struct WeightedRow {
     static auto will_do(const NormalizeArguments &a, DoubleDouble<W> sum, W size, W heaviest, W max,
                         W &y, double least = 1) {
         const W t = sum.hi + sum.lo;
-        // terms below 2^-1022 are missing
+        // each term may lack an exponential of 2^-1022: of 2^-57 of the sum at most
+        const double least_share = static_cast<double>(a.x.n) * 0x1p-965;
         const auto in_range =
-            (size <= 0x1p900) & (size >= 0x1p-900) & (size >= heaviest * 0x1p-960);
+            (size <= 0x1p900) & (size >= 0x1p-900) & (size >= heaviest * least_share);
         y = logarithm<D>(a, log_of<D>(sum, W{}), max);
         // A term has an error of 2^-51.4, 1.5 ulp; the result is rounded to less than that.
         const W natural = absolute<D>(y) * a.ln_base.hi,

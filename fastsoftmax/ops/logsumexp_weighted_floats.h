@@ -68,7 +68,7 @@ struct WeightedFloatTile {
     using V = X::V;
     using D = Vec<double>;
     static constexpr Index width = tile_vectors * X::lanes;
-    // of rows that are set apart
+    // up to which rows that are set apart find room
     static constexpr Index longest = 1024;
     static constexpr bool exact_products = FS_HAS_FMA;  // else it takes 12 instructions
 
@@ -105,13 +105,25 @@ struct WeightedFloatTile {
         V y;
         const X::I right =
             a->ln_base.is_one() ? logarithms<false>(x, b, y) : logarithms<true>(x, b, y);
-        store_lanes<X>(a->out, rows, 0, y);
+        store(rows, y, right);
         const auto count = static_cast<std::int32_t>(rows.count);
         for (unsigned wrong = lane_bits<X>(~right & (X::indices() < count)); wrong;
              wrong &= wrong - 1) {
             const Index lane = __builtin_ctz(wrong);
             apart.add(x, b, lane, rows.first + lane);
         }
+    }
+    // Of right ones alone: where the others will be stored there may still be logits or weights.
+    void store(const LaneRows &rows, V y, X::I right) const {
+        const auto place = [&](Index l) {
+            return reinterpret_cast<float *>(a->out.at(rows.outer, rows.first + l));
+        };
+        if (a->out.inner_stride == Index(sizeof(float))) {
+            const V before = X::load_part(place(0), rows.count, 0);
+            return X::store_part(place(0), right ? y : before, rows.count);
+        }
+        for (Index l = 0; l < rows.count; ++l)
+            if (right[l]) *place(l) = y[l];
     }
     // In which lanes they are right, too.
     template <bool Scaled>
@@ -147,12 +159,12 @@ struct WeightedFloatTile {
         y = result.hi + (result.lo + log.lo);
         // Terms but those of the maxima, which are their weights, have errors: exponentials of 1.4
         // units of 2^-23, products of half a one. Where the logarithm has 2.3 ulp of that, it has
-        // 2.8 rounded. The total is good to 2^-48, and terms below 2^-126 are missing.
+        // 2.8 rounded. The total is good to 2^-48, and each term may lack an exponential of 2^-126.
         constexpr float units = exact_products ? 1.22f : 1.66f;
         const V natural =
             larger(absolute<X>(y), absolute<X>(max) * 0.0625f) * static_cast<float>(a->ln_base.hi);
         const auto known = (max - max == V{}) & (size <= 0x1p100f) & (size >= 0x1p-100f) &
-                           (size >= heaviest * 0x1p-80f);
+                           (size >= heaviest * (static_cast<float>(n()) * 0x1p-84f));
         const auto negative = total.hi < size * -0x1p-20f;
         y = negative ? X::set(std::numeric_limits<float>::quiet_NaN()) : y;
         return known & (negative | ((total.hi > size * 0x1p-20f) &
