@@ -16,7 +16,13 @@ import fastsoftmax as fs
 resource = pytest.importorskip("resource")
 
 HERE = Path(__file__).parent
-SETTINGS = ("FASTSOFTMAX_NUM_THREADS", "OMP_NUM_THREADS", "OMP_STACKSIZE", "OMP_PROC_BIND")
+SETTINGS = (
+    "FASTSOFTMAX_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_STACKSIZE",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+)
 
 
 def output(script, backend, **environment):

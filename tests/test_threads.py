@@ -24,6 +24,7 @@ SETTINGS = (
     "OMP_NUM_THREADS",
     "OMP_THREAD_LIMIT",
     "OMP_DYNAMIC",
+    "OMP_WAIT_POLICY",
     *_threads.BINDING,
 )
 HAS_OPENMP = fs.config()["openmp"] is not None

@@ -36,13 +36,16 @@ class ChunkResults {
     }
 };
 
-// An operation on such rows, a copy of which does each piece of work:
+// An operation on such rows. Each piece of work has a copy of it, but where the chunks of one row
+// are the pieces: those share it.
 //
 //     Index n() const;                        elements of a row
-//     struct Partial;                         what a sweep finds in a chunk, at first in no
-//                                             elements; void add(const Partial &)
+//     struct Partial;                         what sweeps find in a chunk; for merged():
+//                                             void add(const Partial &)
 //     void start(Index outer, Index inner);   of a row
-//     void sweep(Index start, Index end, Partial &);  over a chunk, with what the last one found
+//     void sweep(Index start, Index end, Partial &);  over a chunk: changes nothing but its results
+//                                             and its Partial, which is as the last sweep of it
+//                                             left it, be that of another row
 //     bool next(const ChunkResults<Partial> &);       after all chunks: whether to sweep again
 template <class Op>
 class LongRow {

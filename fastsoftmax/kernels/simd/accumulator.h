@@ -132,6 +132,7 @@ constexpr Index accumulator_block = accumulator_vectors * X::lanes;
 template <class X, Index together = added_by_fours, bool by_memory = false, bool first = false,
           class Sums, class Term, class Keep>
 FS_ALWAYS_INLINE inline void sum_vectors(Index n, Sums &sums, Term term, Keep keep) {
+    static_assert(!first || together == added_by_fours, "");
     constexpr Index lanes = X::lanes;
     const FullVector<X> all;
     using Terms = decltype(term(n, all));

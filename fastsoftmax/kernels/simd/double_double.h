@@ -6,10 +6,10 @@
 namespace {
 namespace fs {
 
-// (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) They
-// need -ffp-contract=off.
+// (Knuth 1969; Dekker 1971; see Ogita, Rump, Oishi, "Accurate sum and dot product", 2005.) The
+// transformations need -ffp-contract=off.
 
-// One number, or a vector of them; {} is 0, and nothing is what an array of them begins with.
+// One number, or a vector of them. {} is 0; without it, there is no value to begin with.
 template <class V = double>
 struct DoubleDouble {
     V hi, lo;
