@@ -13,6 +13,7 @@ fastsoftmax/kernels/math/exp.h.
 from __future__ import annotations
 
 import argparse
+import functools
 
 import mpmath
 import numpy as np
@@ -22,7 +23,7 @@ GRID = 4000  # points that errors are looked at
 
 def error(coefficients, r):
     """Of 1 + r + r^2 q(r), relative to exp(r)."""
-    q = mpmath.polyval(coefficients, r)
+    q = functools.reduce(lambda value, c: value * r + c, coefficients)  # Horner
     return (1 + r + r * r * q) * mpmath.exp(-r) - 1
 
 
