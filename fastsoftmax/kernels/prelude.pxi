@@ -289,23 +289,36 @@ cdef inline bint is_settled_count(object num_threads) noexcept:
     return num_threads is None or PyLong_CheckExact(num_threads)
 
 
-# Whether an array is as large as it was. Other threads may have run while Python code did, and have
-# resized it in place.
-cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size) noexcept:
-    return cnp.PyArray_NDIM(x) > 0 and size_of(x) == size
+# Whether an array is as it was. Other threads may have run while Python code did, and have resized
+# it in place.
+cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, int ndim, Py_ssize_t last) noexcept:
+    if cnp.PyArray_NDIM(x) != ndim or cnp.PyArray_DIM(x, ndim - 1) != last:
+        return False
+    return size_of(x) == size
+
+
+# What `axis` is by default, known by identity. (Where -1 is not one object, calls take longer, but
+# give the same.)
+cdef object LAST = -1
 
 
 # The length of the rows of a plain array along an axis, if they lie one after another, else 0: the
 # last axis, or None, of which the whole array is a row.
-cdef inline Py_ssize_t row_length(object axis, cnp.ndarray x) noexcept:
-    cdef int overflow = 0, last = cnp.PyArray_NDIM(x) - 1
+cdef inline Py_ssize_t row_length(object axis, cnp.ndarray x, Py_ssize_t size) noexcept:
+    cdef int last = cnp.PyArray_NDIM(x) - 1
+    if axis is LAST or names_last(axis, last):
+        return cnp.PyArray_DIM(x, last)
+    return size if axis is None else 0
+
+
+# Whether an axis that is not LAST means the last one, nevertheless.
+cdef bint names_last(object axis, int last) noexcept:
+    cdef int overflow = 0
     cdef long place
-    if axis is None:
-        return size_of(x)
     if not PyLong_CheckExact(axis):
-        return 0
+        return False
     place = PyLong_AsLongAndOverflow(axis, &overflow)
-    return cnp.PyArray_DIM(x, last) if not overflow and (place == -1 or place == last) else 0
+    return not overflow and (place == last or place == -1)
 
 
 # The result of a plain call, or None if it is not one; `reduced` says whether results lack the
@@ -314,7 +327,8 @@ cdef object plain(
         object x, object axis, object out, object num_threads, bint reduced, Plain for_float,
         Plain for_double):
     cdef cnp.ndarray a, y
-    cdef Py_ssize_t n, rows, size, threads
+    cdef int ndim
+    cdef Py_ssize_t last, n, rows, size, threads
     cdef const void* source
     cdef void* target
     cdef Plain run
@@ -322,20 +336,19 @@ cdef object plain(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    n = row_length(axis, a)
+    ndim, last = cnp.PyArray_NDIM(a), cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    n = row_length(axis, a, size)
     if n == 0:
         return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if out is None:
-        y = new_like(a, 0 if not reduced else cnp.PyArray_NDIM(a) if axis is None else 1)
+        y = new_like(a, 0 if not reduced else ndim if axis is None else 1)
     elif not reduced and is_plain_out(out, a):
         y = <cnp.ndarray> out
     else:
         return None
-    if not is_still(a, size) or row_length(axis, a) != n:
-        return None
-    if size_of(y) != (rows if reduced else size):
+    if not is_still(a, size, ndim, last) or size_of(y) != (rows if reduced else size):
         return None
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
     run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
@@ -377,6 +390,7 @@ cdef object plain_loss(
         object x, object target, object axis, object reduction, bint gradient, object out,
         object num_threads, bint of_rows, PlainLoss for_float, PlainLoss for_double):
     cdef cnp.ndarray a, t, g = None, value
+    cdef int ndim
     cdef Py_ssize_t n, rows, size, threads
     cdef double divisor = 1, total
     cdef void* to = NULL
@@ -387,14 +401,14 @@ cdef object plain_loss(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    n = row_length(axis, a)
+    ndim, n = cnp.PyArray_NDIM(a), row_length(axis, a, size)
     if n == 0 or axis is None:
         return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if gradient and out is None:
         g = new_like(a, 0)
-    if not is_still(a, size) or row_length(axis, a) != n:
+    if not is_still(a, size, ndim, n):
         return None
     labels = of_rows and cnp.PyArray_CheckExact(target)
     labels = labels and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1
