@@ -53,9 +53,6 @@ SHARED = "fastsoftmax.kernels._shared"
 NUMPY_API = ("NO_DEPRECATED_API", "TARGET_VERSION")  # wheels run with every NumPy from 2.0 on
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 REQUIRE = os.environ.get("FASTSOFTMAX_REQUIRE", "0") not in ("", "0")
-# Build these alone, to save time; what is not built computes with NumPy.
-ISAS = os.environ.get("FASTSOFTMAX_ISAS", "").replace(",", " ").split()
-ROOMS = os.environ.get("FASTSOFTMAX_ROOMS", "").replace(",", " ").split()
 BUILDING = not {"egg_info", "dist_info", "sdist", "clean"} & set(sys.argv)  # these need no compiler
 
 STUB = """\
@@ -109,22 +106,25 @@ def complain(message):
     print(f"\n*** fastsoftmax: {message}\n", file=sys.stderr, flush=True)
 
 
-def chosen_rooms():
-    """The names of the rooms that are compiled."""
-    rooms = sorted(path.stem for path in PACKAGE.glob("ops/*.pxi"))
-    if unknown := set(ROOMS) - set(rooms):
+def chosen(variable, names):
+    """Those of the names that an environment variable chooses, to save time; all without it.
+
+    What is not built computes with NumPy.
+    """
+    wanted = os.environ.get(variable, "").replace(",", " ").split()
+    if unknown := sorted(set(wanted) - set(names)):
         raise SystemExit(
-            f"FASTSOFTMAX_ROOMS must name some of {', '.join(rooms)}, not"
-            f" {', '.join(sorted(unknown))}"
+            f"{variable} must name some of {', '.join(names)}, not {', '.join(unknown)}"
         )
-    return [room for room in rooms if not ROOMS or room in ROOMS]
+    return [name for name in names if not wanted or name in wanted]
 
 
 def write_stub(isa, command):
     """Write the .pyx of a module. Another compiler or other flags change it,
     and so rebuild everything.
     """
-    rooms = "".join(f'include "../ops/{room}.pxi"\n' for room in chosen_rooms())
+    rooms = chosen("FASTSOFTMAX_ROOMS", sorted(path.stem for path in PACKAGE.glob("ops/*.pxi")))
+    rooms = "".join(f'include "../ops/{room}.pxi"\n' for room in rooms)
     stub = PACKAGE / "kernels" / f"{isa}.pyx"
     text = STUB.format(command=" ".join(command), rooms=rooms)
     if not stub.exists() or stub.read_text() != text:
@@ -149,12 +149,7 @@ def extensions():
         t for t in INSTRUCTION_SETS if not failure(compiler, [], f"#ifndef {t}\n#error\n#endif\n")
     )
     flags = {isa: [*base, *openmp, *added] for isa, added in INSTRUCTION_SETS[target].items()}
-    if unknown := set(ISAS) - set(flags):
-        raise SystemExit(
-            f"FASTSOFTMAX_ISAS must name some of {', '.join(flags)}, not"
-            f" {', '.join(sorted(unknown))}"
-        )
-    flags = {isa: added for isa, added in flags.items() if not ISAS or isa in ISAS}
+    flags = {isa: flags[isa] for isa in chosen("FASTSOFTMAX_ISAS", flags)}
     for isa in [isa for isa in flags if failure(compiler, flags[isa])]:
         complain(
             f"the compiler does not know {' '.join(flags.pop(isa))}, so there are no {isa} kernels"

@@ -56,14 +56,13 @@ class BestNumbers {
 
     void clear() { count = 0, full = k == 0, threshold = std::numeric_limits<C>::infinity(); }
     void add(const C *x, Index n, Index first) {
-        for (Index at = 0; at < n; at += step) {
-            const Index size = n - at < step ? n - at : step;
-            if (full && !(span_max<X>(x + at, size) > threshold)) continue;
+        for_each_block(0, n, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
+            if (full && !(span_max<X>(x + at, size) > threshold)) return;
             if (k <= few)
                 insert(x + at, size, first + at);
             else
                 collect(x + at, size, first + at);
-        }
+        });
     }
     // From here on they are in descending order.
     void finish() {

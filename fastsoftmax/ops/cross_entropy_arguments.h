@@ -108,11 +108,7 @@ struct RowLosses {
         add((o * a->x.inner + i) / rows_per_piece(a->x.n), {loss, 0});
         store(o, i, loss);
     }
-    double total() const {
-        DoubleDouble<> all{};
-        for (const DoubleDouble<> &s : sums) all.add(s);
-        return all.value();
-    }
+    double total() const { return merged(sums).value(); }
 };
 
 // The losses of rows next to each other, one by one if they are wanted so.

@@ -114,7 +114,7 @@ struct GradHessRow {
 
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == write) return false;
-        const Partial all = partial.merged();
+        const Partial all = merged(partial);
         max = all.max;
         if (stage == maximum) {
             shift = GradHess::shift(X::set(max), X::set(GradHess::lift(weight)));

@@ -52,8 +52,7 @@ DoubleDouble<> sum_precisely(const C *x, Index n, Index y, double top, DoubleDou
     const Scale<D> scale = Scale<D>::all(factor);
     double block[step];
     Accumulator<D> others;
-    for (Index at = 0; at < n; at += step) {
-        const Index size = n - at < step ? n - at : step;
+    for_each_block(0, n, step, [&](Index at, Index size) {
         for (Index j = 0; j < size; ++j) block[j] = static_cast<double>(x[at + j]);
         for_each_vector<D>(size, [&](Index j, auto lanes) {
             const auto e = precise_exp<D, true>(lanes.load(block + j, masked_logit<double>),
@@ -61,7 +60,7 @@ DoubleDouble<> sum_precisely(const C *x, Index n, Index y, double top, DoubleDou
             others.add(D::without(e.hi, y - at - j));
             others.add(D::without(e.lo, y - at - j));
         });
-    }
+    });
     return others.total();
 }
 

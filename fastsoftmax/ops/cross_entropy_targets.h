@@ -46,10 +46,10 @@ struct TargetRow {
     using X = Vec<C>;
     using V = typename X::V;
     enum Stage { logarithm, value, derivative };
-    struct Partial {
-        typename RowLog<C, Scaled>::Partial log;
-        DoubleDouble<> sum{}, masses{};
-        void add(const Partial &p) { log.add(p.log), sum.add(p.sum), masses.add(p.masses); }
+    using LogPartial = typename RowLog<C, Scaled>::Partial;
+    struct Partial : LogPartial {
+        DoubleDouble<> loss{}, mass{};
+        void add(const Partial &p) { LogPartial::add(p), loss.add(p.loss), mass.add(p.mass); }
     };
 
     const CrossEntropyArguments *a;
@@ -84,10 +84,7 @@ struct TargetRow {
 
     void sweep(Index start, Index end, Partial &p) {
         if (!counted) return;
-        if (stage == logarithm) {
-            p.log = row.sweep(start, end);
-            return;
-        }
+        if (stage == logarithm) return row.sweep(start, end, p);
         Accumulator<X> sums, masses;
         Scratch<C> x_buffer(gather_block);
         for_each_block(start, end, gather_block, [&](Index at, Index size) FS_ALWAYS_INLINE {
@@ -97,17 +94,17 @@ struct TargetRow {
             else
                 write(logit, at, size);
         });
-        p.sum = sums.total(), p.masses = masses.total();
+        p.loss = sums.total(), p.mass = masses.total();
     }
 
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == derivative) return false;
         if (stage == logarithm) {
-            if (!row.next(partial, [](const Partial &p) { return p.log; })) stage = value;
+            if (!row.next(partial)) stage = value;
             return true;
         }
-        const Partial all = partial.merged();
-        finish(all.sum.value(), all.masses.value());
+        const Partial all = merged(partial);
+        finish(all.loss.value(), all.mass.value());
         stage = derivative;
         return a->gradient.data != nullptr;
     }

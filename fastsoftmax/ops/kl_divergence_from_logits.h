@@ -90,7 +90,7 @@ struct LogitsDivergenceRow {
 
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == derivative) return false;
-        const Partial all = partial.merged();
+        const Partial all = merged(partial);
         const auto lanes = [](DoubleDouble<> s) {
             return DoubleDouble<V>{X::set(s.hi), X::set(s.lo)};
         };
@@ -237,7 +237,7 @@ double logits_divergence_of(const LogitsDivergenceArguments &a, Index threads) {
     if (a.target.n != a.x.n || !run_in_lanes(LogitsDivergenceLanes<C, Scaled>(a, &sums), threads)) {
         run_long_rows(LogitsDivergenceRow<C, Scaled>{&a, &sums}, a.x.outer, a.x.inner, threads);
     }
-    return total_of(sums);
+    return merged(sums).value();
 }
 
 inline double logits_divergence(const LogitsDivergenceArguments &a, Index threads) {

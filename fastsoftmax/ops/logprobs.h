@@ -47,7 +47,7 @@ struct LogprobsRow {
         if (!best && !a->ids) best = new (scratch<BestNumbers<C>>(1)) BestNumbers<C>(k());
         row.start(o, i);
     }
-    void sweep(Index start, Index end, Partial &p) { p = row.sweep(start, end); }
+    void sweep(Index start, Index end, Partial &p) { row.sweep(start, end, p); }
     bool next(const ChunkResults<Partial> &partial) {
         if (row.next(partial)) return true;
         if (a->ids)

@@ -55,9 +55,7 @@ inline double nll_labels_loss(const PointwiseArguments &a, Index ignored, Index 
         static_cast<std::size_t>((rows + rows_per_piece(a.x.n) - 1) / rows_per_piece(a.x.n)));
     WholeRowsTask<NllLabelRow> work({&a, &sums, ignored}, a.x.outer, a.x.inner, a.x.n);
     execute(work, threads);
-    DoubleDouble<> all{};
-    for (const DoubleDouble<> &s : sums) all.add(s);
-    return all.value();
+    return merged(sums).value();
 }
 
 }  // namespace fs

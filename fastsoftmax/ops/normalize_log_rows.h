@@ -185,7 +185,7 @@ struct LongLogRow : RowOfArguments<C, Scaled> {
     }
     void sweep(Index start, Index end, Partial &p) {
         if (!writes)
-            p = row.sweep(start, end);
+            row.sweep(start, end, p);
         else
             write(start, end);
     }

@@ -143,7 +143,7 @@ struct LongExpRow : RowOfArguments<C, Scaled> {
 
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == write) return false;
-        const Partial all = partial.merged();
+        const Partial all = merged(partial);
         const double g = numerator<R>(a->gradient, outer, inner);
         const bool right =
             fixed_shift_was_right<C>(all.sum.value()) && numerator_fits<C>(g, all.sum.hi);

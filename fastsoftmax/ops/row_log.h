@@ -81,7 +81,7 @@ struct RowLog {
                                                                                  : maximum;
     }
 
-    Partial sweep(Index start, Index end) const {
+    void sweep(Index start, Index end, Partial &p) const {
         Accumulator<X> sums, copies;
         C most = masked_logit<C>;
         Scratch<C> buffer(x.direct() ? 0 : gather_block);
@@ -98,17 +98,14 @@ struct RowLog {
             else
                 add_rest<X, Scaled>(v, size, max, scale, sums, copies);
         });
-        return {most, sums.total(), copies.total()};
+        p.max = most, p.sum = sums.total(), p.copies = copies.total();
     }
 
-    bool next(const ChunkResults<Partial> &partial) {
-        return next(partial, [](const Partial &p) { return p; });
-    }
-    // `own` is what is its own of the results of a chunk.
-    template <class Results, class Own>
-    bool next(const Results &partial, Own own) {
+    // Each chunk's result is a Partial, and may be more.
+    template <class Results>
+    bool next(const ChunkResults<Results> &partial) {
         Partial all;
-        for (const auto &p : partial) all.add(own(p));
+        for (const Partial &p : partial) all.add(p);
         if (stage == fixed_shift && !fixed_shift_was_right<C>(all.sum.value()))
             return stage = maximum, true;
         if (stage == maximum) {
@@ -125,9 +122,9 @@ struct RowLog {
         ExpTotal<C> t{all.sum, max, shifted()(X::set(max))[0], shift.center[0], shift.exponent(0)};
         if (t.max_dominates()) {
             if (was_fixed)
-                refine_with(t, partial, own, FixedShiftExp<X, Scaled>(scale));
+                refine_with(t, partial, FixedShiftExp<X, Scaled>(scale));
             else
-                refine_with(t, partial, own, shifted());
+                refine_with(t, partial, shifted());
         }
         sum = t.sum;
         if (t.tail_underflows()) return stage = rest, true;
@@ -150,11 +147,11 @@ struct RowLog {
             return exp_max_shift<X, Scaled>(v, sh, sc);
         };
     }
-    template <class Results, class Own, class Exp>
-    void refine_with(ExpTotal<C> &t, const Results &partial, Own own, const Exp &exp) const {
+    template <class Results, class Exp>
+    void refine_with(ExpTotal<C> &t, const ChunkResults<Results> &partial, const Exp &exp) const {
         Index start = 0;
-        for (const auto &p : partial) {
-            if (own(p).max == t.max) break;
+        for (const Partial &p : partial) {
+            if (p.max == t.max) break;
             start += chunk;
         }
         C buffer[accumulator_block<X>];

@@ -73,7 +73,7 @@ struct TemperatureRow {
     }
 
     bool next(const ChunkResults<Partial> &partial) {
-        const Partial all = partial.merged();
+        const Partial all = merged(partial);
         if (!summing) {
             max = all.max;
             return summing = true;
@@ -161,8 +161,7 @@ inline void temperature_derivatives(const AnyView &x, const AnyView &labels, con
     if (!run_in_lanes(TemperatureLanes{x, labels, weight, inverse, &sums}, threads)) {
         run_long_rows(TemperatureRow{x, labels, weight, inverse, &sums}, x.outer, x.inner, threads);
     }
-    Derivatives all;
-    for (const Derivatives &d : sums) all.add(d);
+    const Derivatives all = merged(sums);
     results[0] = all.loss.value(), results[1] = all.first.value(), results[2] = all.second.value();
 }
 

@@ -87,11 +87,7 @@ struct ElementLossWork : ElementsWork {
           a(arguments),
           sums(static_cast<std::size_t>(pieces())) {}
     void add(Index piece, DoubleDouble<> sum) { sums[static_cast<std::size_t>(piece)].add(sum); }
-    double total() const {
-        DoubleDouble<> all{};
-        for (const DoubleDouble<> &s : sums) all.add(s);
-        return all.value();
-    }
+    double total() const { return merged(sums).value(); }
 };
 
 template <class Op, class C>

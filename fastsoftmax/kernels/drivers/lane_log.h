@@ -85,11 +85,5 @@ struct LaneLosses {
     }
 };
 
-inline double total_of(const PieceResults<DoubleDouble<>> &sums) {
-    DoubleDouble<> all{};
-    for (const DoubleDouble<> &s : sums) all.add(s);
-    return all.value();
-}
-
 }  // namespace fs
 }  // namespace

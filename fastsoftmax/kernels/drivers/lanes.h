@@ -82,12 +82,13 @@ struct LaneTile {
             short_rows(mine, outer, first, count);
         } else if (n() * Index(sizeof(typename X::V)) <= room) {
             const Index fit = room / (n() * Index(sizeof(typename X::V))) * X::lanes;
-            each_part(first, count, fit,
-                      [&](Index at, Index size) { gathered_columns(mine, outer, at, size, n()); });
+            for_each_block(first, first + count, fit, [&](Index at, Index size) {
+                gathered_columns(mine, outer, at, size, n());
+            });
         } else {
             const Index whole = direct ? count / X::lanes * X::lanes : 0;
             if (whole) columns_in_memory(mine, outer, first, whole);
-            each_part(first + whole, count - whole, X::lanes, [&](Index at, Index size) {
+            for_each_block(first + whole, first + count, X::lanes, [&](Index at, Index size) {
                 gathered_columns(mine, outer, at, size, block_classes);
             });
         }
@@ -102,15 +103,9 @@ struct LaneTile {
         typename Op::State state;
     };
 
-    // body(first, size) for parts of at most `most`.
-    template <class Body>
-    static void each_part(Index first, Index count, Index most, Body body) {
-        for (Index at = 0; at < count; at += most)
-            body(first + at, count - at < most ? count - at : most);
-    }
     static Index begin(Op &op, Vector *vector, Index outer, Index first, Index count) {
         Index used = 0;
-        each_part(first, count, X::lanes, [&](Index at, Index size) {
+        for_each_block(first, first + count, X::lanes, [&](Index at, Index size) {
             Vector &v = vector[used++];
             v.rows = {outer, at, size}, v.active = true;
             op.start(v.state, v.rows);
@@ -135,7 +130,7 @@ struct LaneTile {
     void short_rows(Op &op, Index outer, Index first, Index count) const {
         const Scratch<Vector> vector(short_vectors);
         const Scratch<ShortRows<X>> rows(short_vectors * Op::inputs);
-        each_part(first, count, short_vectors * X::lanes, [&](Index from, Index part) {
+        for_each_block(first, first + count, short_vectors * X::lanes, [&](Index from, Index part) {
             const Index used = begin(op, vector, outer, from, part);
             for (Index v = 0; v < used; ++v) {
                 Block &b = vector[v].block;

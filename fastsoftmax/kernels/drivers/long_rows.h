@@ -28,12 +28,6 @@ class ChunkResults {
     Partial &operator[](Index k) { return p[k]; }
     const Partial *begin() const { return p; }
     const Partial *end() const { return p + count; }
-    // All of them together.
-    Partial merged() const {
-        Partial all{};
-        for (const Partial &one : *this) all.add(one);
-        return all;
-    }
 };
 
 // An operation on such rows. Each piece of work has a copy of it, but where the chunks of one row

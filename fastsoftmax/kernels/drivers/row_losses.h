@@ -87,7 +87,7 @@ struct PointwiseRow {
     }
     bool next(const ChunkResults<DoubleDouble<>> &partial) {
         if (stage == gradient) return false;
-        const DoubleDouble<> all = partial.merged();
+        const DoubleDouble<> all = merged(partial);
         if (precise_below<Op> > 0 && sizeof(C) == 4 && stage == sum &&
             std::abs(all.value()) < small)
             return stage = precise, true;
@@ -289,7 +289,7 @@ double rows_loss(Op op, const PointwiseArguments &given, Index threads) {
         if (!Lanes::suit(a) || !run_in_lanes(Lanes(op, a, &sums), threads)) {
             run_long_rows(PointwiseRow<Op, C>{op, &a, &sums, small}, a.x.outer, a.x.inner, threads);
         }
-        return total_of(sums);
+        return merged(sums).value();
     });
 }
 

@@ -168,7 +168,7 @@ struct MapRow {
 
     bool next(const ChunkResults<Partial> &partial) {
         if (stage == writing) return false;
-        const Partial all = partial.merged();
+        const Partial all = merged(partial);
         if constexpr (Op::rescales) {
             if (stage == measuring) {
                 for (int k = 0; k < Op::inputs; ++k) row.largest[k] = all.largest[k];

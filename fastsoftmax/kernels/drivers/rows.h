@@ -100,8 +100,7 @@ inline DoubleDouble<Vec<double, 16>::V> precise_log_of_total(const Rows &a, Inde
     constexpr Index step = 256;
     double buffer[step];  // there is no scratch in the smallest calls
     Accumulator<X> rest, copies;
-    for (Index at = 0; at < a.x.n; at += step) {
-        const Index size = a.x.n - at < step ? a.x.n - at : step;
+    for_each_block(0, a.x.n, step, [&](Index at, Index size) {
         const double *x = source.load_block(at, size, buffer);
         for_each_vector<X>(size, [&](Index j, auto lanes) {
             const auto v = lanes.load(x + j, masked_logit<double>);
@@ -110,7 +109,7 @@ inline DoubleDouble<Vec<double, 16>::V> precise_log_of_total(const Rows &a, Inde
             rest.add(v == top ? X::V{} : e.lo);
             copies.add(v == top ? X::set(1) : X::V{});
         });
-    }
+    });
     const DoubleDouble<> r = true_rest<double>(rest.total());
     return LogTotal<D>::from_rest({D::set(r.hi), D::set(r.lo)}, D::set(copies.total().value()));
 }

@@ -56,6 +56,14 @@ class Scratch {
 // There was too little memory: execute() does nothing, and whoever called for it raises the error.
 static thread_local bool out_of_memory;
 
+// All results of pieces or chunks together, in their order.
+template <class Results>
+auto merged(const Results &results) {
+    std::decay_t<decltype(*results.begin())> all{};
+    for (const auto &one : results) all.add(one);
+    return all;
+}
+
 // One value of T() for each piece of work.
 template <class T>
 class PieceResults {
