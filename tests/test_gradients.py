@@ -194,6 +194,41 @@ def arguments(case, shape, dtype):
     return rng.normal(size=shape[:-1] if case.reduced else shape).astype(dtype), saved_for(case, x)
 
 
+@pytest.mark.parametrize("shape", [(7,), (3, 2, 5), (40, 300), (1, 3, 1)])
+@ROWWISE_VJP
+def test_the_last_axis_by_any_name(case, shape, dtype):
+    """And all axes, which are those of the flat array."""
+    g, saved = arguments(case, shape, dtype)
+    last = case.call_vjp(g, saved, axis=-1)
+    np.testing.assert_array_equal(case.call_vjp(g, saved, axis=len(shape) - 1), last, strict=True)
+    if case.reduced and len(shape) > 1:
+        refuses(lambda: case.call_vjp(g, saved, axis=None), ValueError, "g")
+    g = g.reshape(-1)[:1] if case.reduced else g
+    row = saved.reshape(1, -1)
+    flat = case.call_vjp(g if case.reduced else g.reshape(row.shape), row)
+    whole = case.call_vjp(g[0] if case.reduced else g, saved, axis=None)
+    np.testing.assert_array_equal(whole, flat.reshape(shape), strict=True)
+
+
+@EVERY_VJP
+def test_gradients_of_another_kind(case, dtype):
+    """Beside plain arrays: of another dtype, and inside the memory of the result."""
+    g, saved = arguments(case, (6, 20), dtype)
+    expected = case.call_vjp(g, saved)
+    other = np.float64 if dtype == np.float32 else np.float32
+    mixed = case.call_vjp(g.astype(np.float32).astype(other), saved)
+    wide = case.call_vjp(g.astype(np.float32).astype(np.float64), saved.astype(np.float64))
+    assert mixed.dtype == (dtype if case.reduced else np.float64)
+    np.testing.assert_allclose(mixed, wide, rtol=1e-5, atol=1e-6)
+    memory = np.zeros(120 + g.size, dtype)
+    for place in (0, 60, 120):
+        inside = memory[place : place + g.size].reshape(g.shape)
+        inside[...] = g
+        out = memory[:120].reshape(6, 20)
+        assert case.call_vjp(inside, saved, out=out) is out
+        np.testing.assert_array_max_ulp(out, expected, 1)
+
+
 @EVERY_VJP
 def test_in_place(case, dtype):
     g, saved = arguments(case, (30, 20), dtype)

@@ -84,12 +84,17 @@ cdef extern from "kernels/drivers/row_map.h" namespace "fs" nogil:
         void set_temperature(const double*, const Py_ssize_t*, const Py_ssize_t*) noexcept
         void set_where(const unsigned char*, const Py_ssize_t*, const Py_ssize_t*) noexcept
     void row_map[Op](Op, RowMapArguments&, Py_ssize_t) noexcept
+    void plain_row_map[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void plain_row_map_pair[Op, T](
+        const void*, const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "kernels/drivers/elementwise.h" namespace "fs" nogil:
     void unary[Op](Op, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
     void binary[Op](Op, const AnyArray&, const AnyArray&, const AnyArray&, Py_ssize_t) noexcept
-    void unary_plain[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void plain_unary[Op, T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void plain_binary[Op, T](
+        const void*, const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
 cdef extern from "kernels/drivers/element_losses.h" namespace "fs" nogil:
@@ -359,6 +364,63 @@ cdef object plain(
             run(source, target, rows, n, threads)
     settled()
     return y[()] if reduced and cnp.PyArray_NDIM(y) == 0 else y
+
+
+# The short lane of gradients, which are given for each element of x or, `per_row`, for each row.
+ctypedef void (*PlainPair)(
+    const void*, const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept nogil
+
+
+# Whether a gradient is plain, and one of a plain x.
+cdef inline bint is_plain_gradient(object g, cnp.ndarray x, bint per_row) noexcept:
+    if not is_plain(g) or cnp.PyArray_TYPE(<cnp.ndarray> g) != cnp.PyArray_TYPE(x):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray> g) != cnp.PyArray_NDIM(x) - per_row:
+        return False
+    return begins_with_shape(x, <cnp.ndarray> g)
+
+
+# The result of a plain call, or None if it is not one.
+cdef object plain_pair(
+        object g, object x, object axis, object out, object num_threads, bint per_row,
+        PlainPair for_float, PlainPair for_double):
+    cdef cnp.ndarray a, y
+    cdef int ndim
+    cdef Py_ssize_t last, n, size, threads
+    cdef const void* slope
+    cdef const void* source
+    cdef void* target
+    cdef PlainPair run
+    if not is_plain(x) or not is_settled_count(num_threads):
+        return None
+    a = <cnp.ndarray> x
+    size = size_of(a)
+    ndim, last = cnp.PyArray_NDIM(a), cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
+    n = row_length(axis, a, size)
+    if n == 0 or (per_row and axis is None):
+        return None
+    threads = threads_for(num_threads, size)
+    y = new_like(a, 0) if out is None else a
+    if not is_still(a, size, ndim, last) or not is_plain_gradient(g, a, per_row):
+        return None
+    if out is not None:
+        if not is_plain_out(out, a):
+            return None
+        y = <cnp.ndarray> out
+        if not (g is out and not per_row) and not are_apart(y, <cnp.ndarray> g):
+            return None
+    elif size_of(y) != size:
+        return None
+    slope, source = cnp.PyArray_DATA(<cnp.ndarray> g), cnp.PyArray_DATA(a)
+    target = cnp.PyArray_DATA(y)
+    run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
+    if size <= TINY:
+        run(slope, source, target, size // n, n, threads)
+    else:
+        with nogil:
+            run(slope, source, target, size // n, n, threads)
+    settled()
+    return y
 
 
 # The short lane of losses: logits, their targets (labels of rows or, like the other targets, as

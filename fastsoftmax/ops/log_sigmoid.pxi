@@ -16,8 +16,8 @@ def log_sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def log_sigmoid_plain(x, out, num_threads):
     return plain(
-        x, None, out, num_threads, False, unary_plain[LogSigmoid, float],
-        unary_plain[LogSigmoid, double])
+        x, None, out, num_threads, False, plain_unary[LogSigmoid, float],
+        plain_unary[LogSigmoid, double])
 
 
 def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
@@ -25,3 +25,9 @@ def log_sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize
     with nogil:
         binary(LogSigmoidVjp(), slope, source, to, num_threads)
         settled()
+
+
+def log_sigmoid_vjp_plain(g, x, out, num_threads):
+    return plain_pair(
+        g, x, None, out, num_threads, False, plain_binary[LogSigmoidVjp, float],
+        plain_binary[LogSigmoidVjp, double])

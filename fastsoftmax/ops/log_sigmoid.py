@@ -28,6 +28,12 @@ def log_sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
+def log_sigmoid_vjp_plain(g: Any, x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty) and a plain `out`; or None."""
+    return None
+
+
+@kernel
 @by_elements
 def log_sigmoid_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * sigmoid(-x), element by element."""
@@ -137,4 +143,7 @@ def log_sigmoid_vjp(
     >>> log_sigmoid_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     array([0.5, 1. ])
     """
+    result = log_sigmoid_vjp_plain(g, x, out, num_threads)
+    if result is not None:
+        return result
     return _call.elementwise_vjp(log_sigmoid_vjp_flat, g, x, "x", out=out, num_threads=num_threads)

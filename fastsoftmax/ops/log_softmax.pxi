@@ -36,3 +36,9 @@ def log_softmax_vjp_rows(
     with nogil:
         row_map(LogSoftmaxVjp(), a, num_threads)
         settled()
+
+
+def log_softmax_vjp_plain(g, y, axis, out, num_threads):
+    return plain_pair(
+        g, y, axis, out, num_threads, False, plain_row_map_pair[LogSoftmaxVjp, float],
+        plain_row_map_pair[LogSoftmaxVjp, double])

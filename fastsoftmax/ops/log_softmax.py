@@ -63,6 +63,14 @@ def log_probabilities(
 
 
 @kernel
+def log_softmax_vjp_plain(g: Any, y: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty), their last axis or all of them,
+    and a plain `out`; or None.
+    """
+    return None
+
+
+@kernel
 @blockwise
 def log_softmax_vjp_rows(
     g: Array, y: Array, out: Array, temperature: Array, num_threads: int
@@ -227,6 +235,10 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(np.array([1.0, 0.0]), log_softmax(np.array([0.0, 0.0]))).round(4)
     array([ 0.5, -0.5])
     """
+    if temperature is UNSCALED or (type(temperature) is float and temperature == 1.0):
+        result = log_softmax_vjp_plain(g, y, axis, out, num_threads)
+        if result is not None:
+            return result
     return _call.rows_vjp(
         log_softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

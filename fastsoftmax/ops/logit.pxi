@@ -14,4 +14,4 @@ def logit_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def logit_plain(x, out, num_threads):
     return plain(
-        x, None, out, num_threads, False, unary_plain[Logit, float], unary_plain[Logit, double])
+        x, None, out, num_threads, False, plain_unary[Logit, float], plain_unary[Logit, double])

@@ -23,5 +23,15 @@ inline void logsumexp_vjp(const LogSumExpArguments &a, Index threads) {
     normalize<Result::logsumexp_vjp>(a, threads);
 }
 
+template <class C>
+void plain_logsumexp_vjp(const void *g, const void *x, void *out, Index rows, Index n,
+                         Index threads) {
+    LogSumExpArguments a;
+    a.gradient = AnyView::matrix(g, number_of<C>, rows, 1);
+    a.x = AnyView::matrix(x, number_of<C>, rows, n);
+    a.out = AnyView::matrix(out, number_of<C>, rows, n);
+    normalize_scaled<Result::logsumexp_vjp, false, C>(a, threads);
+}
+
 }  // namespace fs
 }  // namespace

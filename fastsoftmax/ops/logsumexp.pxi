@@ -7,6 +7,8 @@ cdef extern from "ops/logsumexp.h" namespace "fs" nogil:
     void weighted_logsumexp(LogSumExpArguments&, const AnyView&, Py_ssize_t) noexcept
     void logsumexp_vjp(LogSumExpArguments&, Py_ssize_t) noexcept
     void plain_logsumexp[T](const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
+    void plain_logsumexp_vjp[T](
+        const void*, const void*, void*, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
 
 
 def logsumexp_rows(cnp.ndarray x, cnp.ndarray b, cnp.ndarray out, tuple ln_base,
@@ -36,3 +38,9 @@ def logsumexp_vjp_rows(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t
     with nogil:
         logsumexp_vjp(a, num_threads)
         settled()
+
+
+def logsumexp_vjp_plain(g, x, axis, out, num_threads):
+    return plain_pair(
+        g, x, axis, out, num_threads, True, plain_logsumexp_vjp[float],
+        plain_logsumexp_vjp[double])

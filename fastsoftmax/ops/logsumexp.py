@@ -186,6 +186,14 @@ def _wide(a: Any) -> Array:
 
 
 @kernel
+def logsumexp_vjp_plain(g: Any, x: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty), the last axis and a plain `out`;
+    or None.
+    """
+    return None
+
+
+@kernel
 @blockwise
 def logsumexp_vjp_rows(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * softmax(x), over the middle axis; g has one value for each row."""
@@ -362,6 +370,9 @@ def logsumexp_vjp(
     array([[0.25, 0.25, 0.25, 0.25],
            [0.5 , 0.5 , 0.5 , 0.5 ]])
     """
+    result = logsumexp_vjp_plain(g, x, axis, out, num_threads)
+    if result is not None:
+        return result
     a, b = _inputs.as_array(g, "g"), _inputs.as_numbers(x, "x")
     axes = _views.normalize_axes(axis, b.ndim)
     kept, left = (_views.reduced_shape(b.shape, axes, keepdims) for keepdims in (True, False))

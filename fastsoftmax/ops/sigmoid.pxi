@@ -16,7 +16,7 @@ def sigmoid_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def sigmoid_plain(x, out, num_threads):
     return plain(
-        x, None, out, num_threads, False, unary_plain[Sigmoid, float], unary_plain[Sigmoid, double])
+        x, None, out, num_threads, False, plain_unary[Sigmoid, float], plain_unary[Sigmoid, double])
 
 
 def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t num_threads):
@@ -24,3 +24,9 @@ def sigmoid_vjp_flat(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, Py_ssize_t n
     with nogil:
         binary(SigmoidVjp(), slope, source, to, num_threads)
         settled()
+
+
+def sigmoid_vjp_plain(g, y, out, num_threads):
+    return plain_pair(
+        g, y, None, out, num_threads, False, plain_binary[SigmoidVjp, float],
+        plain_binary[SigmoidVjp, double])

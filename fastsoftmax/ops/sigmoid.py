@@ -29,6 +29,12 @@ def sigmoid_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
+def sigmoid_vjp_plain(g: Any, y: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty) and a plain `out`; or None."""
+    return None
+
+
+@kernel
 @by_elements
 def sigmoid_vjp_flat(g: Array, y: Array, out: Array, num_threads: int) -> None:
     """g * y * (1 - y), element by element."""
@@ -138,4 +144,7 @@ def sigmoid_vjp(
     >>> sigmoid_vjp(np.array([1.0, 2.0]), sigmoid(np.array([0.0, 0.0])))
     array([0.25, 0.5 ])
     """
+    result = sigmoid_vjp_plain(g, y, out, num_threads)
+    if result is not None:
+        return result
     return _call.elementwise_vjp(sigmoid_vjp_flat, g, y, "y", out=out, num_threads=num_threads)

@@ -34,3 +34,9 @@ def softmax_vjp_rows(cnp.ndarray g, cnp.ndarray y, cnp.ndarray out, const double
     with nogil:
         row_map(SoftmaxVjp(), a, num_threads)
         settled()
+
+
+def softmax_vjp_plain(g, y, axis, out, num_threads):
+    return plain_pair(
+        g, y, axis, out, num_threads, False, plain_row_map_pair[SoftmaxVjp, float],
+        plain_row_map_pair[SoftmaxVjp, double])

@@ -40,6 +40,14 @@ def softmax_rows(
 
 
 @kernel
+def softmax_vjp_plain(g: Any, y: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty), their last axis or all of them,
+    and a plain `out`; or None.
+    """
+    return None
+
+
+@kernel
 @blockwise
 def softmax_vjp_rows(g: Array, y: Array, out: Array, temperature: Array, num_threads: int) -> None:
     """y (g - sum(g y)) / temperature, over the middle axis."""
@@ -270,6 +278,10 @@ def softmax_vjp(
     >>> softmax_vjp(np.array([1.0, 0.0, 0.0]), softmax(np.array([0.0, 0.0, 0.0]))).round(4)
     array([ 0.2222, -0.1111, -0.1111])
     """
+    if temperature is UNSCALED or (type(temperature) is float and temperature == 1.0):
+        result = softmax_vjp_plain(g, y, axis, out, num_threads)
+        if result is not None:
+            return result
     return _call.rows_vjp(
         softmax_vjp_rows, g, y, axis, temperature=temperature, out=out, num_threads=num_threads
     )

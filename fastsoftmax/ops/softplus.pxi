@@ -16,8 +16,8 @@ def softplus_flat(cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
 
 def softplus_plain(x, out, num_threads):
     return plain(
-        x, None, out, num_threads, False, unary_plain[Softplus, float],
-        unary_plain[Softplus, double])
+        x, None, out, num_threads, False, plain_unary[Softplus, float],
+        plain_unary[Softplus, double])
 
 
 def softplus_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
@@ -25,3 +25,9 @@ def softplus_vjp_flat(cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t 
     with nogil:
         binary(SoftplusVjp(), slope, source, to, num_threads)
         settled()
+
+
+def softplus_vjp_plain(g, x, out, num_threads):
+    return plain_pair(
+        g, x, None, out, num_threads, False, plain_binary[SoftplusVjp, float],
+        plain_binary[SoftplusVjp, double])

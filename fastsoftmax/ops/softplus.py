@@ -28,6 +28,12 @@ def softplus_flat(x: Array, out: Array, num_threads: int) -> None:
 
 
 @kernel
+def softplus_vjp_plain(g: Any, x: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty) and a plain `out`; or None."""
+    return None
+
+
+@kernel
 @by_elements
 def softplus_vjp_flat(g: Array, x: Array, out: Array, num_threads: int) -> None:
     """g * sigmoid(x), element by element."""
@@ -135,4 +141,7 @@ def softplus_vjp(
     >>> softplus_vjp(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     array([0.5, 1. ])
     """
+    result = softplus_vjp_plain(g, x, out, num_threads)
+    if result is not None:
+        return result
     return _call.elementwise_vjp(softplus_vjp_flat, g, x, "x", out=out, num_threads=num_threads)

@@ -18,6 +18,12 @@ def square_normalize_rows(
         settled()
 
 
+def square_normalize_plain(x, axis, out, num_threads):
+    return plain(
+        x, axis, out, num_threads, False, plain_row_map[SquareNormalize, float],
+        plain_row_map[SquareNormalize, double])
+
+
 def square_normalize_vjp_rows(
         cnp.ndarray g, cnp.ndarray x, cnp.ndarray out, Py_ssize_t num_threads):
     cdef RowMapArguments a
@@ -25,3 +31,9 @@ def square_normalize_vjp_rows(
     with nogil:
         row_map(SquareNormalizeVjp(), a, num_threads)
         settled()
+
+
+def square_normalize_vjp_plain(g, x, axis, out, num_threads):
+    return plain_pair(
+        g, x, axis, out, num_threads, False, plain_row_map_pair[SquareNormalizeVjp, float],
+        plain_row_map_pair[SquareNormalizeVjp, double])

@@ -14,6 +14,14 @@ from .._signatures import ArrayLike, normalization, normalization_vjp
 
 
 @kernel
+def square_normalize_plain(x: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for a plain array (native, contiguous, not empty), its last axis or all of them,
+    and a plain `out`; or None.
+    """
+    return None
+
+
+@kernel
 @blockwise
 def square_normalize_rows(x: Array, out: Array, where: Array | None, num_threads: int) -> None:
     """x^2 / sum(x^2), over the middle axis."""
@@ -21,6 +29,14 @@ def square_normalize_rows(x: Array, out: Array, where: Array | None, num_threads
     scaled, _ = _near_one(widened(present, out))
     squares = scaled * scaled
     store(out, squares / total(squares, is_narrow(x, out)), where, 0)
+
+
+@kernel
+def square_normalize_vjp_plain(g: Any, x: Any, axis: Any, out: Any, num_threads: Any) -> Any:
+    """The result for plain arrays (native, contiguous, not empty), their last axis or all of them,
+    and a plain `out`; or None.
+    """
+    return None
 
 
 @kernel
@@ -113,6 +129,10 @@ def square_normalize(
     array([[0.36, 0.64],
            [0.36, 0.64]])
     """
+    if where is None and dtype is None:
+        result = square_normalize_plain(x, axis, out, num_threads)
+        if result is not None:
+            return result
     return _call.map_rows(
         square_normalize_rows, x, axis, where=where, out=out, dtype=dtype, num_threads=num_threads
     )
@@ -174,6 +194,9 @@ def square_normalize_vjp(
     >>> square_normalize_vjp(np.array([1.0, 0.0]), np.array([3.0, 4.0])).round(4)
     array([ 0.1536, -0.1152])
     """
+    result = square_normalize_vjp_plain(g, x, axis, out, num_threads)
+    if result is not None:
+        return result
     return _call.rows_vjp(
         square_normalize_vjp_rows,
         g,

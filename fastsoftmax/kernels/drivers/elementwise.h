@@ -137,11 +137,18 @@ void binary(Op, const AnyArray &g, const AnyArray &y, const AnyArray &out, Index
     });
 }
 
-// A contiguous array.
+// Contiguous arrays.
 template <class Op, class C>
-void unary_plain(const void *x, void *out, Index rows, Index row, Index threads) {
+void plain_unary(const void *x, void *out, Index rows, Index row, Index threads) {
     const Contiguous line(rows * row, number_of<C>);
     UnaryWork<Op, C> work(line.array(x), line.array(out));
+    execute(work, threads);
+}
+
+template <class Op, class C>
+void plain_binary(const void *g, const void *y, void *out, Index rows, Index row, Index threads) {
+    const Contiguous line(rows * row, number_of<C>);
+    BinaryWork<Op, C> work(line.array(g), line.array(y), line.array(out));
     execute(work, threads);
 }
 

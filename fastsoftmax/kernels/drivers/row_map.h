@@ -173,5 +173,21 @@ void row_map(Op, const RowMapArguments &a, Index threads) {
                  [&](auto zero) { row_map_of<Op, decltype(zero)>(a, threads); });
 }
 
+// Contiguous rows, without options.
+template <class Op, class T>
+void plain_row_map_pair(const void *x, const void *y, void *out, Index rows, Index n,
+                        Index threads) {
+    const auto matrix = [&](const void *p) {
+        return AnyView::matrix(p, number_of<T>, rows, n);
+    };
+    RowMapArguments a{{matrix(x), matrix(y)}, matrix(out), View<const double>::one(), {}};
+    row_map_of<Op, T>(a, threads);
+}
+
+template <class Op, class T>
+void plain_row_map(const void *x, void *out, Index rows, Index n, Index threads) {
+    plain_row_map_pair<Op, T>(x, x, out, rows, n, threads);
+}
+
 }  // namespace fs
 }  // namespace
