@@ -45,13 +45,25 @@ class CancelledRows {
     // The lanes of a vector of rows from index i on that are wanted. Their results have been
     // stored, and will be stored again.
     void add(const Columns<X> &rows, typename X::V max, typename X::I wanted, Index i) {
-        using Int = typename Format<C>::Int;
-        for (Index j = 0; j < n(); ++j) X::store(x + j * pitch + count, packed<X>(rows[j], wanted));
-        X::store(x + n() * pitch + count, packed<X>(max, wanted));
-        const auto index = X::indices() + static_cast<Int>(i - first);
-        const auto places = (typename X::I)packed<X>((typename X::V)index, wanted);
-        std::memcpy(inner + count, &places, sizeof places);
-        count += __builtin_popcount(lane_bits<X>(wanted));
+        if constexpr (packs_at_once<X>) {
+            using Int = typename Format<C>::Int;
+            for (Index j = 0; j < n(); ++j)
+                X::store(x + j * pitch + count, packed<X>(rows[j], wanted));
+            X::store(x + n() * pitch + count, packed<X>(max, wanted));
+            const auto index = X::indices() + static_cast<Int>(i - first);
+            const auto places = (typename X::I)packed<X>((typename X::V)index, wanted);
+            std::memcpy(inner + count, &places, sizeof places);
+            count += __builtin_popcount(lane_bits<X>(wanted));
+        } else {
+            C maxima[X::lanes];
+            X::store(maxima, max);
+            for (unsigned left = lane_bits<X>(wanted); left; left &= left - 1, ++count) {
+                const Index l = __builtin_ctz(left);
+                for (Index j = 0; j < n(); ++j) x[j * pitch + count] = rows.x[j * rows.step + l];
+                x[n() * pitch + count] = maxima[l];
+                inner[count] = static_cast<typename Format<C>::Int>(i - first + l);
+            }
+        }
         if (count > most) finish();
     }
     void finish() {

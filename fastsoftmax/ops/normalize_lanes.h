@@ -177,8 +177,9 @@ struct NormalizeLanes {
         store(g.max - g.max == V{} ? usual : g.max + g.rest.hi, g.outer, g.first, g.count);
         const typename X::I wanted =
             wrong & (X::indices() < static_cast<typename Format<C>::Int>(g.count));
-        // of few elements it is done rather than asked: nobody can predict the answer
-        if (n() <= 4 || any<X>(wanted))
+        // Of few elements it is done rather than asked, if that is quick: nobody can predict the
+        // answer.
+        if ((packs_at_once<X> && n() <= 4) || any<X>(wanted))
             cancelled.add({g.rows.columns, X::lanes}, g.max, wanted, g.first);
     }
     void store(V y, Index outer, Index first, Index count) const {

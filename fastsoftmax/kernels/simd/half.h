@@ -190,10 +190,11 @@ FS_ALWAYS_INLINE inline typename X::V load_part_as(const S *p, Index count,
     if constexpr (std::is_same<S, typename X::Scalar>::value) {
         return X::load_part(p, count, fill);
     } else {
-        typename X::Scalar lane[X::lanes];
-        for (Index l = 0; l < X::lanes; ++l)
-            lane[l] = l < count ? static_cast<typename X::Scalar>(p[l]) : fill;
-        return X::load(lane);
+        S part[X::lanes] = {};
+        copy_part<X::lanes>(part, p, count);
+        const auto there =
+            X::indices() < static_cast<typename Format<typename X::Scalar>::Int>(count);
+        return there ? load_as<X>(part) : X::set(fill);
     }
 }
 
@@ -202,7 +203,9 @@ FS_ALWAYS_INLINE inline void store_part_as(S *p, typename X::V v, Index count) {
     if constexpr (std::is_same<S, typename X::Scalar>::value) {
         X::store_part(p, v, count);
     } else {
-        for (Index l = 0; l < count; ++l) p[l] = static_cast<S>(v[l]);
+        S part[X::lanes];
+        store_as<X>(part, v);
+        copy_part<X::lanes>(p, part, count);
     }
 }
 

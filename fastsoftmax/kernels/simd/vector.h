@@ -63,6 +63,18 @@ struct VectorOf {
     typedef T type __attribute__((vector_size(Bytes)));
 };
 
+// The first `count` of fewer than `most` numbers, as the binary digits of the count tell: half of
+// `most`, a quarter, ...
+template <Index most, class T>
+FS_ALWAYS_INLINE inline void copy_part(T *to, const T *from, Index count) {
+#pragma GCC unroll 8
+    for (Index some = most / 2; some > 0; some /= 2) {
+        if (!(count & some)) continue;
+        std::memcpy(to, from, static_cast<std::size_t>(some) * sizeof(T));
+        to += some, from += some;
+    }
+}
+
 // The vector of this instruction set (Bytes = FS_VECTOR_BYTES), and the 16-byte one that serves
 // single numbers.
 template <class T, int Bytes = FS_VECTOR_BYTES>
@@ -86,10 +98,12 @@ struct Vec {
     // The first `count` lanes from memory, `fill` in the others; nothing beyond p + count is
     // touched.
     static FS_ALWAYS_INLINE V load_part(const T *p, Index count, T fill) {
-        T lane[lanes];
-        for (Index i = 0; i < lanes; ++i) lane[i] = fill;
-        for (Index i = 0; i < count; ++i) lane[i] = p[i];
-        return load(lane);
+        V v = set(fill);
+#pragma GCC unroll 4
+        for (Index i = 0; i < lanes; ++i) {
+            if (i < count) v[i] = p[i];
+        }
+        return v;
     }
     static FS_ALWAYS_INLINE I indices() {
         I index;
@@ -104,13 +118,32 @@ struct Vec {
     static FS_ALWAYS_INLINE V without(V v, Index lane) {
         return indices() == static_cast<typename Format<T>::Int>(lane) ? V{} : v;
     }
+    // The first `count` lanes.
     static FS_ALWAYS_INLINE void store_part(T *p, V v, Index count) {
+        if (count == lanes) return store(p, v);
         T lane[lanes];
         store(lane, v);
-        for (Index i = 0; i < count; ++i) p[i] = lane[i];
+        copy_part<lanes>(p, lane, count);
     }
 };
 
+// Instructions that leave memory beyond the part alone. (By way of memory a load would wait for
+// several stores to reach the cache; masked stores take AMD's processors longer than three
+// branches.)
+#if defined(__AVX2__)
+template <>
+FS_ALWAYS_INLINE inline Vec<float, 32>::V Vec<float, 32>::load_part(const float *p, Index count,
+                                                                    float fill) {
+    const I there = indices() < static_cast<std::int32_t>(count);
+    return there ? (V)_mm256_maskload_ps(p, (__m256i)there) : set(fill);
+}
+template <>
+FS_ALWAYS_INLINE inline Vec<double, 32>::V Vec<double, 32>::load_part(const double *p, Index count,
+                                                                      double fill) {
+    const I there = indices() < count;
+    return there ? (V)_mm256_maskload_pd(p, (__m256i)there) : set(fill);
+}
+#endif
 #if defined(__AVX512F__)
 template <>
 FS_ALWAYS_INLINE inline Vec<float, 64>::V Vec<float, 64>::load_part(const float *p, Index count,

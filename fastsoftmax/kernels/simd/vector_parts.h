@@ -267,18 +267,13 @@ FS_ALWAYS_INLINE inline unsigned lane_bits<Vec<double, 16>>(Vec<double, 16>::I m
 }
 #endif
 
-// The lanes of v that are wanted, one after another from the first on; what follows them is of no
-// use.
+// Whether there is an instruction for packed().
 template <class X>
-FS_ALWAYS_INLINE inline typename X::V packed(typename X::V v, typename X::I wanted) {
-    typename X::V r = v;
-    Index count = 0;
-    for (Index l = 0; l < X::lanes; ++l) {
-        r[count] = v[l];
-        count += wanted[l] ? 1 : 0;
-    }
-    return r;
-}
+constexpr bool packs_at_once = FS_VECTOR_BYTES == 64;
+
+// The lanes of v that are wanted, one after another from the first on.
+template <class X>
+typename X::V packed(typename X::V v, typename X::I wanted);
 #if defined(__AVX512F__)
 template <>
 FS_ALWAYS_INLINE inline Vec<float, 64>::V packed<Vec<float, 64>>(Vec<float, 64>::V v,
