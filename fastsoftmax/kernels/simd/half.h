@@ -136,6 +136,20 @@ template <>
 FS_ALWAYS_INLINE inline void Halves<Vec<float>, Float16>::store(Float16 *p, V v) {
     _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
 }
+#    if defined(__AVX2__)
+template <>
+FS_ALWAYS_INLINE inline Vec<float>::V Halves<Vec<float>, BFloat16>::load(const BFloat16 *p) {
+    return (V)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+template <>
+FS_ALWAYS_INLINE inline void Halves<Vec<float>, BFloat16>::store(BFloat16 *p, V v) {
+    using U = Vec<float>::U;
+    const U u = (U)v, rounded = (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+    const __m256i bits = (__m256i)(v == v ? rounded : u >> 16 | 0x40u);
+    const __m256i pairs = _mm256_packus_epi32(bits, bits);  // of both halves, each twice
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(pairs, 0b1000)));
+}
+#    endif
 #endif
 
 #if defined(__F16C__)
