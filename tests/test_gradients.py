@@ -200,7 +200,8 @@ def test_the_last_axis_by_any_name(case, shape, dtype):
     """And all axes, which are those of the flat array."""
     g, saved = arguments(case, shape, dtype)
     last = case.call_vjp(g, saved, axis=-1)
-    np.testing.assert_array_equal(case.call_vjp(g, saved, axis=len(shape) - 1), last, strict=True)
+    for name in (len(shape) - 1, (-1,)):  # tuples do not go the same way
+        np.testing.assert_array_equal(case.call_vjp(g, saved, axis=name), last, strict=True)
     if case.reduced and len(shape) > 1:
         refuses(lambda: case.call_vjp(g, saved, axis=None), ValueError, "g")
     g = g.reshape(-1)[:1] if case.reduced else g
@@ -208,23 +209,31 @@ def test_the_last_axis_by_any_name(case, shape, dtype):
     flat = case.call_vjp(g if case.reduced else g.reshape(row.shape), row)
     whole = case.call_vjp(g[0] if case.reduced else g, saved, axis=None)
     np.testing.assert_array_equal(whole, flat.reshape(shape), strict=True)
+    of_all = case.call_vjp(g[0] if case.reduced else g, saved, axis=tuple(range(len(shape))))
+    np.testing.assert_array_equal(whole, of_all, strict=True)
 
 
 @EVERY_VJP
 def test_gradients_of_another_kind(case, dtype):
-    """Beside plain arrays: of another dtype, and inside the memory of the result."""
+    """Beside plain arrays those of another dtype."""
     g, saved = arguments(case, (6, 20), dtype)
-    expected = case.call_vjp(g, saved)
     other = np.float64 if dtype == np.float32 else np.float32
     mixed = case.call_vjp(g.astype(np.float32).astype(other), saved)
     wide = case.call_vjp(g.astype(np.float32).astype(np.float64), saved.astype(np.float64))
     assert mixed.dtype == (dtype if case.reduced else np.float64)
     np.testing.assert_allclose(mixed, wide, rtol=1e-5, atol=1e-6)
-    memory = np.zeros(120 + g.size, dtype)
-    for place in (0, 60, 120):
-        inside = memory[place : place + g.size].reshape(g.shape)
+
+
+@EVERY_VJP
+def test_gradients_inside_the_memory_of_the_result(case, dtype):
+    """Before it and behind its start, so that some are overwritten before they are read."""
+    g, saved = arguments(case, (300, 20), dtype)
+    expected = case.call_vjp(g, saved)
+    for of_g, of_out in ((0, 0), (0, 60), (60, 0), (60, 60), (6000, 0)):
+        memory = np.zeros(60 + saved.size + g.size, dtype)
+        inside = memory[of_g : of_g + g.size].reshape(g.shape)
         inside[...] = g
-        out = memory[:120].reshape(6, 20)
+        out = memory[of_out : of_out + saved.size].reshape(saved.shape)
         assert case.call_vjp(inside, saved, out=out) is out
         np.testing.assert_array_max_ulp(out, expected, 1)
 

@@ -294,9 +294,12 @@ cdef inline bint is_settled_count(object num_threads) noexcept:
     return num_threads is None or PyLong_CheckExact(num_threads)
 
 
-# Whether an array is as it was. Other threads may have run while Python code did, and have resized
-# it in place.
-cdef inline bint is_still(cnp.ndarray x, Py_ssize_t size, int ndim, Py_ssize_t last) noexcept:
+# Whether a plain array is as it was. Other threads may have run while Python code did, and have
+# resized it in place, or given it another dtype.
+cdef inline bint is_still(
+        cnp.ndarray x, int number, Py_ssize_t size, int ndim, Py_ssize_t last) noexcept:
+    if cnp.PyArray_TYPE(x) != number or not cnp.PyArray_ISCARRAY_RO(x):
+        return False
     if cnp.PyArray_NDIM(x) != ndim or cnp.PyArray_DIM(x, ndim - 1) != last:
         return False
     return size_of(x) == size
@@ -332,7 +335,7 @@ cdef object plain(
         object x, object axis, object out, object num_threads, bint reduced, Plain for_float,
         Plain for_double):
     cdef cnp.ndarray a, y
-    cdef int ndim
+    cdef int ndim, number
     cdef Py_ssize_t last, n, rows, size, threads
     cdef const void* source
     cdef void* target
@@ -341,22 +344,22 @@ cdef object plain(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    ndim, last = cnp.PyArray_NDIM(a), cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
-    n = row_length(axis, a, size)
+    ndim, number = cnp.PyArray_NDIM(a), cnp.PyArray_TYPE(a)
+    last, n = cnp.PyArray_DIM(a, ndim - 1), row_length(axis, a, size)
     if n == 0:
         return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if out is None:
-        y = new_like(a, 0 if not reduced else ndim if axis is None else 1)
+        y = new_like(a, 0 if not reduced else cnp.PyArray_NDIM(a) if axis is None else 1)
     elif not reduced and is_plain_out(out, a):
         y = <cnp.ndarray> out
     else:
         return None
-    if not is_still(a, size, ndim, last) or size_of(y) != (rows if reduced else size):
+    if not is_still(a, number, size, ndim, last) or size_of(y) != (rows if reduced else size):
         return None
     source, target = cnp.PyArray_DATA(a), cnp.PyArray_DATA(y)
-    run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
+    run = for_float if number == cnp.NPY_FLOAT else for_double
     if size <= TINY:
         run(source, target, rows, n, threads)
     else:
@@ -384,8 +387,8 @@ cdef inline bint is_plain_gradient(object g, cnp.ndarray x, bint per_row) noexce
 cdef object plain_pair(
         object g, object x, object axis, object out, object num_threads, bint per_row,
         PlainPair for_float, PlainPair for_double):
-    cdef cnp.ndarray a, y
-    cdef int ndim
+    cdef cnp.ndarray a, y = None
+    cdef int ndim, number
     cdef Py_ssize_t last, n, size, threads
     cdef const void* slope
     cdef const void* source
@@ -395,13 +398,14 @@ cdef object plain_pair(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    ndim, last = cnp.PyArray_NDIM(a), cnp.PyArray_DIM(a, cnp.PyArray_NDIM(a) - 1)
-    n = row_length(axis, a, size)
-    if n == 0 or (per_row and axis is None):
+    ndim, number = cnp.PyArray_NDIM(a), cnp.PyArray_TYPE(a)
+    last, n = cnp.PyArray_DIM(a, ndim - 1), row_length(axis, a, size)
+    if n == 0 or (per_row and axis is None) or not is_plain_gradient(g, a, per_row):
         return None
     threads = threads_for(num_threads, size)
-    y = new_like(a, 0) if out is None else a
-    if not is_still(a, size, ndim, last) or not is_plain_gradient(g, a, per_row):
+    if out is None:
+        y = new_like(a, 0)
+    if not is_still(a, number, size, ndim, last) or not is_plain_gradient(g, a, per_row):
         return None
     if out is not None:
         if not is_plain_out(out, a):
@@ -413,7 +417,7 @@ cdef object plain_pair(
         return None
     slope, source = cnp.PyArray_DATA(<cnp.ndarray> g), cnp.PyArray_DATA(a)
     target = cnp.PyArray_DATA(y)
-    run = for_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else for_double
+    run = for_float if number == cnp.NPY_FLOAT else for_double
     if size <= TINY:
         run(slope, source, target, size // n, n, threads)
     else:
@@ -452,7 +456,7 @@ cdef object plain_loss(
         object x, object target, object axis, object reduction, bint gradient, object out,
         object num_threads, bint of_rows, PlainLoss for_float, PlainLoss for_double):
     cdef cnp.ndarray a, t, g = None, value
-    cdef int ndim
+    cdef int ndim, dtype
     cdef Py_ssize_t n, rows, size, threads
     cdef double divisor = 1, total
     cdef void* to = NULL
@@ -463,14 +467,14 @@ cdef object plain_loss(
         return None
     a = <cnp.ndarray> x
     size = size_of(a)
-    ndim, n = cnp.PyArray_NDIM(a), row_length(axis, a, size)
+    ndim, dtype, n = cnp.PyArray_NDIM(a), cnp.PyArray_TYPE(a), row_length(axis, a, size)
     if n == 0 or axis is None:
         return None
     rows = size // n
     threads = threads_for(num_threads, size)
     if gradient and out is None:
         g = new_like(a, 0)
-    if not is_still(a, size, ndim, n):
+    if not is_still(a, dtype, size, ndim, n):
         return None
     labels = of_rows and cnp.PyArray_CheckExact(target)
     labels = labels and cnp.PyArray_NDIM(<cnp.ndarray> target) == cnp.PyArray_NDIM(a) - 1

@@ -45,7 +45,7 @@ class CancelledRows {
     // The lanes of a vector of rows from index i on that are wanted. Their results have been
     // stored, and will be stored again.
     void add(const Columns<X> &rows, typename X::V max, typename X::I wanted, Index i) {
-        if constexpr (packs_at_once<X>) {
+        if constexpr (packs_at_once) {
             using Int = typename Format<C>::Int;
             for (Index j = 0; j < n(); ++j)
                 X::store(x + j * pitch + count, packed<X>(rows[j], wanted));

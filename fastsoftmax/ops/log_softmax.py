@@ -235,7 +235,7 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(np.array([1.0, 0.0]), log_softmax(np.array([0.0, 0.0]))).round(4)
     array([ 0.5, -0.5])
     """
-    if temperature is UNSCALED or (type(temperature) is float and temperature == 1.0):
+    if type(temperature) is float and temperature == 1.0:
         result = log_softmax_vjp_plain(g, y, axis, out, num_threads)
         if result is not None:
             return result

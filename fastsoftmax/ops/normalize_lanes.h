@@ -179,7 +179,7 @@ struct NormalizeLanes {
             wrong & (X::indices() < static_cast<typename Format<C>::Int>(g.count));
         // Of few elements it is done rather than asked, if that is quick: nobody can predict the
         // answer.
-        if ((packs_at_once<X> && n() <= 4) || any<X>(wanted))
+        if ((packs_at_once && n() <= 4) || any<X>(wanted))
             cancelled.add({g.rows.columns, X::lanes}, g.max, wanted, g.first);
     }
     void store(V y, Index outer, Index first, Index count) const {

@@ -278,7 +278,7 @@ def softmax_vjp(
     >>> softmax_vjp(np.array([1.0, 0.0, 0.0]), softmax(np.array([0.0, 0.0, 0.0]))).round(4)
     array([ 0.2222, -0.1111, -0.1111])
     """
-    if temperature is UNSCALED or (type(temperature) is float and temperature == 1.0):
+    if type(temperature) is float and temperature == 1.0:
         result = softmax_vjp_plain(g, y, axis, out, num_threads)
         if result is not None:
             return result

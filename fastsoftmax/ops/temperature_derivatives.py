@@ -34,7 +34,7 @@ def temperature_derivatives_rows(
     own = np.take_along_axis(wide, labels.astype(np.intp), axis=1) - wide.max(axis=1, keepdims=True)
     weight = weights(sample_weight, x)
     sums = np.log(total) - inverse_temperature * own, mean - own, square - mean * mean
-    # Where the loss is flat, its minimum depends on the last digits of these, which must not depend
+    # Where the loss is flat, its minimum depends on the last digits of these; so they depend less
     # on the order of the rows in memory.
     terms = (np.where(weight == 0, 0, weight * a) for a in sums)
     loss, first, second = (float(a.sum(dtype=np.longdouble)) for a in terms)

@@ -173,7 +173,7 @@ inline void convert(const float *from, Float16 *to, Index count) {
 #endif
 
 // The same of numbers of the vector's own type or such ones: whole vectors, or the first `count`
-// lanes.
+// lanes, fewer than all.
 template <class X, class S>
 FS_ALWAYS_INLINE inline typename X::V load_as(const S *p) {
     if constexpr (std::is_same<S, typename X::Scalar>::value)
@@ -204,7 +204,7 @@ FS_ALWAYS_INLINE inline typename X::V load_part_as(const S *p, Index count,
     if constexpr (std::is_same<S, typename X::Scalar>::value) {
         return X::load_part(p, count, fill);
     } else {
-        S part[X::lanes] = {};
+        S part[X::lanes] = {};  // by way of memory: there are no masks for 16 bits
         copy_part<X::lanes>(part, p, count);
         const auto there =
             X::indices() < static_cast<typename Format<typename X::Scalar>::Int>(count);

@@ -63,8 +63,8 @@ struct VectorOf {
     typedef T type __attribute__((vector_size(Bytes)));
 };
 
-// The first `count` of fewer than `most` numbers, as the binary digits of the count tell: half of
-// `most`, a quarter, ...
+// Copies `count` numbers, fewer than `most`, a power of two: half of that, a quarter, ..., as the
+// binary digits of the count tell.
 template <Index most, class T>
 FS_ALWAYS_INLINE inline void copy_part(T *to, const T *from, Index count) {
 #pragma GCC unroll 8
@@ -140,7 +140,7 @@ FS_ALWAYS_INLINE inline Vec<float, 32>::V Vec<float, 32>::load_part(const float 
 template <>
 FS_ALWAYS_INLINE inline Vec<double, 32>::V Vec<double, 32>::load_part(const double *p, Index count,
                                                                       double fill) {
-    const I there = indices() < count;
+    const I there = indices() < static_cast<std::int64_t>(count);
     return there ? (V)_mm256_maskload_pd(p, (__m256i)there) : set(fill);
 }
 #endif

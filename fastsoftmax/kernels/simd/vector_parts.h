@@ -267,8 +267,7 @@ FS_ALWAYS_INLINE inline unsigned lane_bits<Vec<double, 16>>(Vec<double, 16>::I m
 }
 #endif
 
-// Whether there is an instruction for packed().
-template <class X>
+// Whether there is packed(), which takes one instruction.
 constexpr bool packs_at_once = FS_VECTOR_BYTES == 64;
 
 // The lanes of v that are wanted, one after another from the first on.
