@@ -109,6 +109,10 @@ EXPERIMENTS: dict[str, tuple[tuple[int, ...], tuple[Call, ...]]] = {
             Call("softmax", "float32", 16_000_000 // n, n) for n in (48, 80, 128, 400, 1000, 4000)
         ),
     ),
+    "kept_in_output": (
+        (4096, 16384, 65536),
+        tuple(Call("softmax", "float32", 16_000_000 // n, n) for n in (100, 300, 1000, 4000)),
+    ),
     "stream_from": (
         (4 * MIB, 24 * MIB, 1024 * MIB),
         tuple(

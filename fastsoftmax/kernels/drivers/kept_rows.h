@@ -40,11 +40,11 @@ FS_ALWAYS_INLINE inline typename Accumulator<X>::Unfolded exp_with_max_shift(con
 // exponentials of the next one: that hides the latency of sums and reciprocals, and loads and
 // stores among arithmetic. Longer rows keep them in the output itself, if it is not the input,
 // which must stay intact until the sum is known to be right. So do large arrays: the exponentials
-// of as many rows as L1 holds, then their results, make one stream of loads and one of stores after
-// the other. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64 elements and
-// 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses 40 % at
-// 32000, where scratch doubles the time. Out of the cache, 0.70 -> 0.44 ns per element at 400
-// elements and 0.52 -> 0.43 at 1000, where a copy takes 0.38.)
+// of as many rows as a cache holds, then their results, make one stream of loads and one of stores
+// after the other. (Measured, AVX-512, float: batches instead of single rows gain 20 % at 64
+// elements and 12 % at 100; arrays 40 % and 35 % again; writing along gains 20 % at 1000 and loses
+// 40 % at 32000, where scratch doubles the time. Out of the cache, 0.70 -> 0.44 ns per element at
+// 400 elements and 0.52 -> 0.43 at 1000, where a copy takes 0.38.)
 template <class C, bool UnitNumerators, bool Scaled, class S = C>
 class KeptRows {
     using X = Vec<C>;
@@ -110,7 +110,7 @@ class KeptRows {
         in_scratch = n <= kept_in_l1 && !large;
         in_output = !in_scratch && direct && !converts && out.data != x.data;
         // (16384 x 1024 float16: four rows at a time 0.81 of the time of two)
-        const Index elements = large || streaming ? kept_in_l1 : batch_elements;
+        const Index elements = large ? kept_in_output : streaming ? kept_in_l1 : batch_elements;
         limit = rows_of_batch(elements, n, large || most_rows < in_l1 ? most_rows : in_l1);
         waiting = 0;
         const Index pitch = (n + X::lanes - 1) / X::lanes * X::lanes;
