@@ -75,17 +75,23 @@ struct LogRow : RowOfArguments<C, Scaled> {
         batch.count = 0;
     }
     bool singly() const { return summed_singly<X>(n()); }
-    void try_fixed_shift(FixedShiftSums &g) const {
+    __attribute__((noinline)) void try_fixed_shift(FixedShiftSums &g) const {
         const auto scale_at = [this](Index k) {
             return this->scale_of(batch.rows[k].outer, batch.rows[k].inner);
         };
         fixed_shift_sums<X, Scaled, most>(
             batch.count, scale_at, g.sum, g.max, g.at_max,
-            [this, alone = singly()](Index k, const auto &exp, Accumulator<X> &s) FS_ALWAYS_INLINE {
+            [this, alone = singly()](Index k, const FixedShiftExp<X, Scaled> &fixed,
+                                     Accumulator<X> &s) FS_ALWAYS_INLINE {
                 const C *x = batch.rows[k].x;
-                if (!fixed_shift_plausible(x[0] * exp.scale.hi[0])) return C(0);
-                return alone ? add_exp_and_max<true, X>(x, this->n(), exp, s)
-                             : add_exp_and_max<false, X>(x, this->n(), exp, s);
+                if (!fixed_shift_plausible(x[0] * fixed.scale.hi[0])) return C(0);
+                const auto exp = [&](V v) FS_ALWAYS_INLINE {
+                    return fixed.unlimited(v);
+                };
+                const C max = alone ? add_exp_and_max<true, X>(x, this->n(), exp, s)
+                                    : add_fixed_exp_and_max<Scaled, X>(x, this->n(), fixed, s);
+                if (!fixed.in_reach(max)) s = {};
+                return max;
             });
     }
     ExpTotal<C> total_of(const FixedShiftSums &g, Index k) const {

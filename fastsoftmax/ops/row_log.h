@@ -89,7 +89,7 @@ struct RowLog {
         for_each_block(start, end, step, [&](Index at, Index size) FS_ALWAYS_INLINE {
             const C *v = x.load_block(at, size, buffer);
             if (stage == fixed_shift)
-                most = larger(most, add_exp_and_max<false, X>(
+                most = larger(most, add_fixed_exp_and_max<Scaled, X>(
                                         v, size, FixedShiftExp<X, Scaled>(scale), sums));
             else if (stage == maximum)
                 most = larger(most, span_max<X>(v, size));
@@ -106,7 +106,8 @@ struct RowLog {
     bool next(const ChunkResults<Results> &partial) {
         Partial all;
         for (const Partial &p : partial) all.add(p);
-        if (stage == fixed_shift && !fixed_shift_was_right<C>(all.sum.value()))
+        if (stage == fixed_shift && !(fixed_shift_was_right<C>(all.sum.value()) &&
+                                      FixedShiftExp<X, Scaled>(scale).in_reach(all.max)))
             return stage = maximum, true;
         if (stage == maximum) {
             max = all.max;

@@ -125,6 +125,14 @@ struct FixedExp {
     FS_ALWAYS_INLINE typename X::V operator()(typename X::V x) const {
         return exp_fixed_shift<X, Scaled, free>(x, shift, scale);
     }
+    // The same where it turns out later that in_reach(the largest x): of one that is not, any
+    // number. (Sums of float32, AVX2: 0.95 of the time.)
+    FS_ALWAYS_INLINE typename X::V unlimited(typename X::V x) const {
+        return exp_at<X, Scaled, free>(x, shift, scale);
+    }
+    FS_ALWAYS_INLINE bool in_reach(typename X::Scalar max) const {
+        return ExpCore<X>::overflows || !(max > shift.highest[0]);
+    }
 };
 
 #if defined(__AVX512F__)
@@ -156,6 +164,8 @@ struct FixedExp<Vec<float, 64>, Scaled, exponent, true> {
                            : multiply_add(n, ln2_lo, multiply_add(n, ln2_hi, x));
         return Core::scaled_first(r, t, n, table, c3, c2, Core::in_range(x, lowest));
     }
+    FS_ALWAYS_INLINE V unlimited(V x) const { return (*this)(x); }
+    FS_ALWAYS_INLINE bool in_reach(float) const { return true; }
 
   private:
     static FS_ALWAYS_INLINE V held(V v) {

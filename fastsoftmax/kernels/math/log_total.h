@@ -33,6 +33,30 @@ FS_ALWAYS_INLINE inline C add_exp_and_max(const C *x, Index n, const Exp &exp,
     return largest_lane<X>(most);
 }
 
+// The same with the fixed shift: the maximum tells whether all exponentials were in its reach.
+template <bool Scaled, class X, class C>
+__attribute__((noinline)) C add_fixed_exp_apart(const C *x, Index n, const Scale<X> &scale,
+                                                Accumulator<X> &sums) {
+    const FixedShiftExp<X, Scaled> fixed(Scaled ? scale : Scale<X>::one());
+    Accumulator<X> own = sums;
+    const C max = add_exp_and_max<false, X>(
+        x, n, [&](typename X::V v) FS_ALWAYS_INLINE { return fixed.unlimited(v); }, own);
+    sums = own;
+    return max;
+}
+// Where registers are few, by a function of its own with sums of its own: inlined beside other
+// loops, or by reference, GCC keeps the sums in memory. (logsumexp of rows of 1000 to 100000
+// float32, AVX2: 0.91 to 0.94 of the time.)
+template <bool Scaled, class X, class C>
+FS_ALWAYS_INLINE inline C add_fixed_exp_and_max(const C *x, Index n,
+                                                const FixedShiftExp<X, Scaled> &fixed,
+                                                Accumulator<X> &sums) {
+    if constexpr (sizeof(typename X::V) == 64)
+        return add_exp_and_max<false, X>(x, n, fixed, sums);
+    else
+        return add_fixed_exp_apart<Scaled, X>(x, n, fixed.scale, sums);
+}
+
 // The others of a dominated total: the maximum's block is summed again without it. get(start,
 // count) are logits of the chunk that holds the maximum.
 template <class X, class C, class Get, class Exp>
