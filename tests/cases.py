@@ -116,6 +116,8 @@ HARD_ROWS: dict[str, Callable] = {
     "late 70": _late(70.0),
     "late 100": _late(100.0),
     "late 200": _late(200.0),
+    "late 800": _late(800.0),
+    "late 1e30": _late(1e30),
     "masked -1e9": _masked(-1e9),
     "masked -1e30": _masked(-1e30),
     "masked -inf": _masked(-np.inf),
