@@ -7,7 +7,7 @@
 // this takes 1.
 #pragma once
 
-#include "kernels/memory/scratch.h"
+#include "kernels/drivers/rows_apart.h"
 #include "ops/normalize_arguments.h"
 
 namespace {
@@ -18,67 +18,47 @@ class CancelledRows {
     using X = Vec<C>;
     using D = Vec<double>;
     using Wide = D::V;
-    static constexpr Index most = 4 * X::lanes, pitch = most + X::lanes;
 
     const NormalizeArguments *a;
-    Index outer, first, count = 0;
-    // Element j of row l, the maxima as another element: at j pitch + l, and of a block at j lanes
-    // + l.
-    C *x;
-    double *wide;
-    typename Format<C>::Int inner[pitch];  // from `first` on
+    Index outer;
+    RowsApart<X> apart;  // elements, and the maximum
+    double *wide;        // those of a block
 
     Index n() const { return a->x.n; }
 
   public:
-    CancelledRows(const NormalizeArguments &arguments, Index o, Index first_, double *room)
+    CancelledRows(const NormalizeArguments &arguments, Index o, Index first, char *room)
         : a(&arguments),
           outer(o),
-          first(first_),
-          x(reinterpret_cast<C *>(room + (n() + 1) * D::lanes)),
-          wide(room) {}
-    // in numbers of double
-    static Index room(Index n) {
-        return (n + 1) * D::lanes + (n + 1) * pitch * Index(sizeof(C)) / Index(sizeof(double));
+          apart(n() + 1, first, room),
+          wide(reinterpret_cast<double *>(room + apart.memory(n() + 1))) {}
+    // in bytes
+    static Index memory(Index n) {
+        return RowsApart<X>::memory(n + 1) + (n + 1) * D::lanes * Index(sizeof(double));
     }
 
     // The lanes of a vector of rows from index i on that are wanted. Their results have been
     // stored, and will be stored again.
     void add(const Columns<X> &rows, typename X::V max, typename X::I wanted, Index i) {
-        if constexpr (packs_at_once) {
-            using Int = typename Format<C>::Int;
-            for (Index j = 0; j < n(); ++j)
-                X::store(x + j * pitch + count, packed<X>(rows[j], wanted));
-            X::store(x + n() * pitch + count, packed<X>(max, wanted));
-            const auto index = X::indices() + static_cast<Int>(i - first);
-            const auto places = (typename X::I)packed<X>((typename X::V)index, wanted);
-            std::memcpy(inner + count, &places, sizeof places);
-            count += __builtin_popcount(lane_bits<X>(wanted));
-        } else {
-            C maxima[X::lanes];
-            X::store(maxima, max);
-            for (unsigned left = lane_bits<X>(wanted); left; left &= left - 1, ++count) {
-                const Index l = __builtin_ctz(left);
-                for (Index j = 0; j < n(); ++j) x[j * pitch + count] = rows.x[j * rows.step + l];
-                x[n() * pitch + count] = maxima[l];
-                inner[count] = static_cast<typename Format<C>::Int>(i - first + l);
-            }
-        }
-        if (count > most) finish();
+        C maxima[X::lanes];
+        X::store(maxima, max);
+        apart.put(0, rows, n(), wanted);
+        apart.put(n(), {maxima, X::lanes}, 1, wanted);
+        if (apart.set_apart(wanted, i)) finish();
     }
     void finish() {
-        for (Index l = count; l % D::lanes; ++l)  // the last block is filled up with its first row
-            for (Index j = 0; j <= n(); ++j) x[j * pitch + l] = x[j * pitch];
-        for (Index at = 0; at < count; at += D::lanes)
-            solve(at, count - at < D::lanes ? count - at : D::lanes);
-        count = 0;
+        for (Index k = 0, blocks = apart.template blocks<D::lanes>(); k < blocks; ++k)
+            solve(k * D::lanes);
+        apart.clear();
     }
 
   private:
-    __attribute__((noinline)) void solve(Index at, Index size) {
+    __attribute__((noinline)) void solve(Index at) {
+        const Columns<X> of = apart.from(at);
+        const Index left = apart.count() - at, size = left < D::lanes ? left : D::lanes;
         for (Index j = 0; j <= n(); ++j)
             for (Index l = 0; l < D::lanes; ++l)
-                wide[j * D::lanes + l] = static_cast<double>(x[j * pitch + at + l]);
+                wide[j * D::lanes + l] = static_cast<double>(of.x[j * of.step + l]);
         const Columns<D> rows{wide, D::lanes};
         const Wide max = rows[n()], base = Wide{} + a->ln_base.hi;
         Wide y;
@@ -95,7 +75,7 @@ class CancelledRows {
         D::store(results, y);
         const AnyView &out = a->out;
         for (Index l = 0; l < size; ++l) {
-            const Index i = first + inner[at + l];
+            const Index i = apart.index(at + l);
             if (out.number == number_of<C>)
                 *reinterpret_cast<C *>(out.at(outer, i)) = static_cast<C>(results[l]);
             else

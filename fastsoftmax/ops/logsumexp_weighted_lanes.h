@@ -1,17 +1,74 @@
 // logsumexp with weights of rows in lanes of double.
 #pragma once
 
+#include "kernels/drivers/lanes.h"
+#include "kernels/drivers/rows_apart.h"
 #include "kernels/drivers/tiles.h"
 #include "ops/logsumexp_weighted.h"
 
 namespace {
 namespace fs {
 
-// Rows in lanes; those that sums of plain numbers will not do for, one by one.
+// Columns of so many elements are one piece of work, tile by tile: few are set apart in a tile of
+// short ones.
+constexpr Index weighted_piece = 4096;
+// terms of a row up to which its logarithm is a good part of the work
+constexpr Index few_weighted = 16;
+
+// A vector of rows and their weights.
+template <class X>
+struct WeightedColumns {
+    Columns<X> x, b;
+    LaneRows rows;
+};
+// body(vectors, how many) for columns first .. first + count: of short rows as many vectors at a
+// time as a tile has, so that none waits for the logarithm of another.
+template <class X, class Body>
+FS_ALWAYS_INLINE inline void for_each_tile(const NormalizeArguments &a, const AnyView &weights,
+                                           Index outer, Index first, Index count, Body body) {
+    const bool all = a.x.n <= few_weighted;
+    const Scratch<WeightedColumns<X>> vectors(tile_vectors);
+    for_each_block(first, first + count, tile_vectors * X::lanes, [&](Index at, Index size) {
+        const auto none = -std::numeric_limits<typename X::Scalar>::infinity();
+        TileColumns<X> x(a.x, outer, at, size, a.where, none, all),
+            b(weights, outer, at, size, a.where, 0, all);
+        x.gather(), b.gather();
+        Index used = 0;
+        for_each_block(0, size, X::lanes, [&](Index k, Index some) FS_ALWAYS_INLINE {
+            vectors[used++] = {x.from(k), b.from(k), LaneRows{outer, at + k, some}};
+            if (all && k + some < size) return;
+            body(static_cast<const WeightedColumns<X> *>(vectors), used);
+            used = 0;
+        });
+    });
+}
+// Of right ones alone: where the others will be stored there may still be logits or weights.
+template <class X>
+__attribute__((noinline)) void store_each(const AnyView &out, const LaneRows &rows, typename X::V y,
+                                          typename X::I right) {
+    for (Index l = 0; l < rows.count; ++l)
+        if (right[l]) out.store(rows.outer, 0, rows.first + l, y[l]);
+}
+template <class X>
+FS_ALWAYS_INLINE inline void store_right(const AnyView &out, const LaneRows &rows, typename X::V y,
+                                         typename X::I right) {
+    using C = typename X::Scalar;
+    if (out.number == number_of<C> && out.inner_stride == Index(sizeof(C))) {
+        C *place = reinterpret_cast<C *>(out.at(rows.outer, rows.first));
+        const auto before = X::load_part(place, rows.count, 0);
+        return X::store_part(place, right ? y : before, rows.count);
+    }
+    store_each<X>(out, rows, y, right);
+}
+
+// Rows in lanes. Those that sums of plain numbers will not do for are set apart, and done again
+// with better exponentials; what these will not do for, one by one.
 struct WeightedTile {
     using X = WeightedRow::X;
     using V = X::V;
     static constexpr Index width = tile_vectors * X::lanes;
+    // up to which rows that are set apart find room; longer ones take all of their vector along
+    static constexpr Index longest_apart = 256;
 
     const NormalizeArguments *a;
     AnyView weights;
@@ -23,21 +80,36 @@ struct WeightedTile {
     }
 
     Index n() const { return a->x.n; }
+    Index memory() const {
+        return tile_memory(n(), 2, 0) + room_apart() +
+               ChunkResults<WeightedRow::Partial>::memory(n());
+    }
+
+    Index room_apart() const { return n() > longest_apart ? 0 : RowsApart<X>::memory(2 * n()); }
 
     void run(Index outer, Index first, Index count) const {
         LongRow<WeightedRow> row(WeightedRow(*a, weights));
         row.begin();
-        TileColumns<X> x(a->x, outer, first, count, a->where),
-            b(weights, outer, first, count, a->where, 0);
-        x.gather(), b.gather();
-        for (Index at = 0; at < count; at += X::lanes)
-            vector(row, x.from(at), b.from(at), outer, first + at,
-                   count - at < X::lanes ? count - at : X::lanes);
+        const Scratch<char> room(room_apart());
+        RowsApart<X> apart(2 * n(), first, room);
+        const Scratch<Sums> sums(tile_vectors);
+        const Scratch<V> y(tile_vectors);
+        const Scratch<X::I> right(tile_vectors);
+        for_each_tile<X>(*a, weights, outer, first, count,
+                         [&](const WeightedColumns<X> *v, Index vectors) {
+                             for (Index k = 0; k < vectors; ++k) sums[k] = sums_of(v[k].x, v[k].b);
+                             for (Index k = 0; k < vectors; ++k) right[k] = will_do(sums[k], y[k]);
+                             for (Index k = 0; k < vectors; ++k)
+                                 write(v[k], sums[k].max, right[k], y[k], apart, row);
+                         });
+        settle(apart, row, outer);
     }
 
-    // Logarithms of a vector of rows, and in which lanes they are right; those of the others are
-    // any numbers.
-    X::I logarithms(const Columns<X> &x, const Columns<X> &b, V &y) const {
+    struct Sums {
+        V max, size, heaviest;
+        DoubleDouble<V> total;
+    };
+    FS_ALWAYS_INLINE Sums sums_of(const Columns<X> &x, const Columns<X> &b) const {
         const V none = X::set(-WeightedRow::infinity);
         const auto logit = [&](Index j) FS_ALWAYS_INLINE {
             return b[j] == 0.0 ? none : x[j];
@@ -46,28 +118,28 @@ struct WeightedTile {
         for (Index j = 0; j < n(); ++j) max = larger(logit(j), max);
         const auto sum = [&](auto terms) FS_ALWAYS_INLINE {
             for (Index j = 0; j < n(); ++j) terms.add(logit(j), b[j]);
-            return WeightedRow::will_do<X>(*a, terms.sum.part(0), terms.magnitude, terms.heaviest,
-                                           max, y);
+            return Sums{max, terms.magnitude, terms.heaviest, terms.sum.part(0)};
         };
-        X::I settled = a->ln_base.is_one() ? sum(WeightedRow::Terms<false>(a->ln_base, max))
-                                           : sum(WeightedRow::Terms<true>(a->ln_base, max));
-        if (any<X>(~settled)) settle(x, b, max, settled, y);
-        return settled;
+        return a->ln_base.is_one() ? sum(WeightedRow::Terms<false>(a->ln_base, max))
+                                   : sum(WeightedRow::Terms<true>(a->ln_base, max));
+    }
+    // In which lanes they will do; results of the others are any numbers.
+    FS_ALWAYS_INLINE X::I will_do(const Sums &s, V &y) const {
+        return WeightedRow::will_do<X>(*a, s.total, s.size, s.heaviest, s.max, y);
     }
 
-  private:
-    void vector(LongRow<WeightedRow> &row, const Columns<X> &x, const Columns<X> &b, Index outer,
-                Index first, Index count) const {
-        V y;
-        const X::I settled = logarithms(x, b, y);
-        double results[X::lanes];
-        X::store(results, y);
-        if (!any<X>(~settled)) return write_rows(a->out, outer, first, count, results);
-        for (Index l = 0; l < count; ++l) {
-            if (settled[l])
-                a->out.store(outer, 0, first + l, results[l]);
+    // Results of rows l .. l + lanes of those set apart.
+    template <class Apart>
+    void store_or_run(const Apart &apart, Index first, X::I settled, V y, LongRow<WeightedRow> &row,
+                      Index outer) const {
+        for (Index l = first; l < apart.count() && l < first + X::lanes; ++l) {
+            const Index i = apart.index(l);
+            if (!settled[l - first])
+                row.run(outer, i);
+            else if (a->out.number == Number::float32)
+                *reinterpret_cast<float *>(a->out.at(outer, i)) = static_cast<float>(y[l - first]);
             else
-                row.run(outer, first + l);
+                a->out.store(outer, 0, i, y[l - first]);
         }
     }
     // With better exponentials.
@@ -92,6 +164,39 @@ struct WeightedTile {
         settled |= enough;
         if (any<X>(~settled)) settle_in_pairs(x, b, max, settled, y);
     }
+
+  private:
+    // The results that are right; the other rows are set apart, unless they are long.
+    FS_ALWAYS_INLINE void write(const WeightedColumns<X> &v, V max, X::I right, V y,
+                                RowsApart<X> &apart, LongRow<WeightedRow> &row) const {
+        const LaneRows &rows = v.rows;
+        const bool together = n() > longest_apart;
+        const X::I counted = X::indices() < rows.count;
+        if (together && any<X>(~right & counted)) settle(v.x, v.b, max, right, y);
+        store_right<X>(a->out, rows, y, right);
+        const X::I wrong = ~right & counted;
+        if (!any<X>(wrong)) return;
+        if (together) {
+            for (Index l = 0; l < rows.count; ++l)
+                if (wrong[l]) row.run(rows.outer, rows.first + l);
+            return;
+        }
+        apart.put(0, v.x, n(), wrong), apart.put(n(), v.b, n(), wrong);
+        if (apart.set_apart(wrong, rows.first)) settle(apart, row, rows.outer);
+    }
+    void settle(RowsApart<X> &apart, LongRow<WeightedRow> &row, Index outer) const {
+        for (Index k = 0, blocks = apart.blocks<X::lanes>(); k < blocks; ++k) {
+            const Columns<X> x = apart.from(k * X::lanes), b{x.x + n() * x.step, x.step};
+            const V none = X::set(-WeightedRow::infinity);
+            V max = none, y = none;
+            for (Index j = 0; j < n(); ++j) max = larger(b[j] == 0.0 ? none : x[j], max);
+            X::I settled{};
+            settle(x, b, max, settled, y);
+            store_or_run(apart, k * X::lanes, settled, y, row, outer);
+        }
+        apart.clear();
+    }
+
     // With the best ones, where the terms are finite and the largest is moderate.
     __attribute__((noinline)) void settle_in_pairs(const Columns<X> &x, const Columns<X> &b, V max,
                                                    X::I &settled, V &y) const {
@@ -115,7 +220,7 @@ struct WeightedTile {
 };
 
 inline Index further_memory(const WeightedTile &tile) {
-    return tile_memory(tile.n(), 2, 0) + ChunkResults<WeightedRow::Partial>::memory(tile.n());
+    return tile.memory();
 }
 
 }  // namespace fs

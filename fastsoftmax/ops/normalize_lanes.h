@@ -28,7 +28,7 @@ struct NormalizeLanes {
 
     void run(Index outer, Index first, Index count) const {
         const Scratch<Group> group(vectors);
-        const Scratch<double> apart(R == Result::logsumexp ? CancelledRows<C>::room(n()) : 0);
+        const Scratch<char> apart(R == Result::logsumexp ? CancelledRows<C>::memory(n()) : 0);
         CancelledRows<C> cancelled(*a, outer, first, apart);
         for (Index at = 0; at < count;) {
             Index used = 0;
@@ -179,7 +179,7 @@ struct NormalizeLanes {
             wrong & (X::indices() < static_cast<typename Format<C>::Int>(g.count));
         // Of few elements it is done rather than asked, if that is quick: nobody can predict the
         // answer.
-        if ((packs_at_once && n() <= 4) || any<X>(wanted))
+        if ((FS_VECTOR_BYTES == 64 && n() <= 4) || any<X>(wanted))
             cancelled.add({g.rows.columns, X::lanes}, g.max, wanted, g.first);
     }
     void store(V y, Index outer, Index first, Index count) const {

@@ -69,11 +69,13 @@ struct TileColumns {
     Mask where;
     Index outer, first, count;
     C absent;
-    bool direct, same, together;
+    bool direct, same, together, apart;
     Scratch<C> room;
 
+    // `all`: all vectors are wanted at once; else those before from() the last are lost.
     TileColumns(const AnyView &view, Index outer_, Index first_, Index count_,
-                const Mask &where_ = Mask(), C absent_ = -std::numeric_limits<C>::infinity())
+                const Mask &where_ = Mask(), C absent_ = -std::numeric_limits<C>::infinity(),
+                bool all = false)
         : v(view),
           where(where_),
           outer(outer_),
@@ -84,9 +86,10 @@ struct TileColumns {
           same(view.inner_stride == 0 && !where_.data),
           together(!direct && !same && view.inner_stride == size_of(view.number) &&
                    view.n * width <= tile_elements),
+          apart(all && !direct && !same && !together),
           room(!view.data || (direct && count % X::lanes == 0)
                    ? 0
-                   : view.n * (together ? width : X::lanes)) {}
+                   : view.n * (together || apart ? width : X::lanes)) {}
 
     void gather() {
         for (Index j = 0; same && j < v.n; ++j)
@@ -103,9 +106,10 @@ struct TileColumns {
                     v.n_stride / Index(sizeof(C))};
         if (together) return {room + at, width};
         if (same) return {room, X::lanes};
-        gather_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at,
-                          room, where, false, absent);
-        return {room, X::lanes};
+        C *to = room + (apart ? at * v.n : 0);
+        gather_rows<X, C>(v, outer, first + at, at + X::lanes <= count ? X::lanes : count - at, to,
+                          where, false, absent);
+        return {to, X::lanes};
     }
 };
 

@@ -267,10 +267,10 @@ FS_ALWAYS_INLINE inline unsigned lane_bits<Vec<double, 16>>(Vec<double, 16>::I m
 }
 #endif
 
-// Whether there is packed(), which takes one instruction.
-constexpr bool packs_at_once = FS_VECTOR_BYTES == 64;
+// Whether there is packed().
+constexpr bool packs_at_once = FS_VECTOR_BYTES > 16;
 
-// The lanes of v that are wanted, one after another from the first on.
+// The lanes of v that are wanted, one after another from the first on; others follow.
 template <class X>
 typename X::V packed(typename X::V v, typename X::I wanted);
 #if defined(__AVX512F__)
@@ -285,6 +285,36 @@ FS_ALWAYS_INLINE inline Vec<double, 64>::V packed<Vec<double, 64>>(Vec<double, 6
                                                                    Vec<double, 64>::I wanted) {
     return (Vec<double, 64>::V)_mm512_maskz_compress_pd(_mm512_movepi64_mask((__m512i)wanted),
                                                         (__m512d)v);
+}
+#elif defined(__AVX2__)
+// For each set of lanes, the numbers of those in it.
+struct PackedLanes {
+    std::uint8_t of[256][8];
+    constexpr PackedLanes() : of{} {
+        for (int set = 0; set < 256; ++set) {
+            int count = 0;
+            for (std::uint8_t lane = 0; lane < 8; ++lane)
+                if (set >> lane & 1) of[set][count++] = lane;
+        }
+    }
+};
+static constexpr PackedLanes packed_lanes;
+FS_ALWAYS_INLINE inline __m256 packed_in_eight(__m256 v, unsigned wanted) {
+    const __m128i lanes =
+        _mm_loadl_epi64(reinterpret_cast<const __m128i *>(packed_lanes.of[wanted]));
+    return _mm256_permutevar8x32_ps(v, _mm256_cvtepu8_epi32(lanes));
+}
+template <>
+FS_ALWAYS_INLINE inline Vec<float, 32>::V packed<Vec<float, 32>>(Vec<float, 32>::V v,
+                                                                 Vec<float, 32>::I wanted) {
+    return (Vec<float, 32>::V)packed_in_eight((__m256)v, lane_bits<Vec<float, 32>>(wanted));
+}
+template <>
+FS_ALWAYS_INLINE inline Vec<double, 32>::V packed<Vec<double, 32>>(Vec<double, 32>::V v,
+                                                                   Vec<double, 32>::I wanted) {
+    // both halves of a lane are
+    const auto halves = static_cast<unsigned>(_mm256_movemask_ps((__m256)wanted));
+    return (Vec<double, 32>::V)packed_in_eight((__m256)v, halves);
 }
 #endif
 
