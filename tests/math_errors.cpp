@@ -118,6 +118,34 @@ void exponentials(long stride) {
                    });
 }
 
+// exp(s (x - max)), from several maxima and to the bases e and 2.
+template <class T, bool Scaled>
+void difference(const char *routine, double factor, long stride) {
+    using X = Vec<T>;
+    using R = Reference<T>;
+    const Scale<X> scale = Scaled ? Scale<X>::all({factor, 0}) : Scale<X>::one();
+    const Shift<X> none = Shift<X>::fixed(0, scale);
+    Worst<T> worst;
+    for (const T max : {T(0), T(1.37), T(-0.2), T(-30.1), T(1234.5)}) {
+        each(T(0x1p-10), sizeof(T) == 4 ? T(80) : T(700), 4 * stride, false, [&](typename X::V x) {
+            const typename X::V from = X::set(max), below = from - x;
+            const auto y = exp_of_difference<X, Scaled>(below, from, none, scale);
+            for (int l = 0; l < X::lanes; ++l) {
+                const R exact = std::exp((R(below[l]) - R(max)) * R(factor));
+                worst.look(x[l], std::fabs(static_cast<double>((R(y[l]) - exact) / exact)) *
+                                     (sizeof(T) == 4 ? 0x1p23 : 0x1p52));
+            }
+        });
+    }
+    worst.print(routine);
+}
+template <class T>
+void differences(long stride) {
+    difference<T, false>("difference", 1, stride);
+    // what is 0.69 as a double: so exact is the reference
+    difference<T, true>("difference_scaled", 0x1.62e42fefa39efp-1, stride);
+}
+
 // exp as hi + lo, of double alone.
 inline void exponential_pair(long stride) {
     using X = Vec<double>;
@@ -153,6 +181,7 @@ void logarithm(long stride) {
 int main(int count, char **arguments) {
     const long stride = count > 1 ? std::atol(arguments[1]) : 1;
     exponentials<float>(stride), exponentials<double>(stride);
+    differences<float>(stride), differences<double>(stride);
     exponential_pair(stride);
     logarithm<float>(stride), logarithm<double>(stride);
 }

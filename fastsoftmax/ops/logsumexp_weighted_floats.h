@@ -167,10 +167,12 @@ struct WeightedFloatTile {
             log = log_to_base<X>(log_ratio<X>(total, one, total.hi, V{}), a->ln_base),
             result = two_sum(max, log.hi);
         y = result.hi + (result.lo + log.lo);
-        // Terms but those of the maxima, which are their weights, have errors: exponentials of 1.4
-        // units of 2^-23, products of half a one. Where the logarithm has 2.3 ulp of that, it has
-        // 2.8 rounded. The total is good to 2^-48, and each term may lack an exponential of 2^-126.
-        constexpr float units = exact_products ? 1.22f : 1.66f;
+        // Terms but those of the maxima, which are their weights, have errors in units of 2^-23:
+        // those of exponentials, and half a unit where products are rounded. Where the logarithm
+        // has 2.3 ulp of that, it has 2.8 rounded; an ulp is half of such a unit of it, or more.
+        // The total is good to 2^-48, and each term may lack an exponential of 2^-126.
+        constexpr float error = difference_error<X> + (exact_products ? 0.0f : 0.5f),
+                        units = 2 * error / 2.3f;
         const V natural =
             larger(absolute<X>(y), absolute<X>(max) * 0.0625f) * static_cast<float>(a->ln_base.hi);
         const auto known = (max - max == V{}) & (size <= 0x1p100f) & (size >= 0x1p-100f) &
